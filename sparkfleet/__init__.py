@@ -1,0 +1,1 @@
+"""The controller-side library of sparkfleet: neither a task nor a test."""

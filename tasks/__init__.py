@@ -1,0 +1,1 @@
+"""The measures: one module each, `apply(settings)` and `remove(settings)`, in pyinfra operations."""

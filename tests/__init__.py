@@ -1,0 +1,1 @@
+"""Tests of sparkfleet: unit, lab, integration, bench."""

@@ -1,0 +1,1 @@
+"""Break it, deploy, prove it, reboot, prove it again: on real lab hosts."""

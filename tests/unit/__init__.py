@@ -1,0 +1,1 @@
+"""Unit tests: settings, rendering, pure logic. No host needed."""
