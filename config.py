@@ -1,0 +1,11 @@
+"""pyinfra's configuration: it reads this before it connects."""
+
+from pyinfra import config
+
+from tasks.lib import connection
+
+# Every measure changes the system. (`SUDO = True` alone does nothing here.)
+config.SUDO = True
+config.CONNECT_TIMEOUT = 20
+
+connection.install()

@@ -1,0 +1,111 @@
+"""Plans and applies resources on this host: the one program behind every deploy.
+
+Request (JSON): `{"action": "plan" | "apply", "measures": [{"name": …, "resources": […]}, …]}`. "apply" makes the
+first measure so and then plans the rest: the answer carries the plan that the next step needs, which saves
+a connection round trip. Answer: `{"done": […], "plan": {measure: {"changes", "refused", "error"}}}`.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from sparkhost import files, swap, systemd
+from sparkhost.resource import Change, Context, Failed, Refused, Resource, from_json
+
+# The modules that define resources; importing them registers their kinds.
+RESOURCE_MODULES = (files, swap, systemd)
+
+
+def one_line(error: BaseException) -> str:
+    """The error as one line for a person; a full disk or a read-only file system is named as such."""
+    if isinstance(error, OSError) and error.errno is not None:
+        where = f" ({error.filename})" if error.filename else ""
+        remedy = {
+            errno.ENOSPC: "; free some space there and deploy again",
+            errno.EROFS: "; the file system is read-only: see the kernel log for why",
+        }.get(error.errno, "")
+        return f"{os.strerror(error.errno)}{where}{remedy}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def plan_measure(resources: Sequence[Resource], context: Context) -> dict[str, Any]:
+    """What a measure would change; refusals are part of the plan, and do not hide the other changes."""
+    changes: list[Change] = []
+    refused: list[str] = []
+    error: str | None = None
+    for resource in resources:
+        try:
+            found = resource.plan(context)
+        except Refused as refusal:
+            refused.append(one_line(refusal))
+        except (Failed, OSError) as failure:
+            error = one_line(failure)
+            break
+        else:
+            changes += found
+            context.pending += found
+    return {
+        "changes": [{"what": c.what, "summary": c.summary, "diff": c.diff} for c in changes],
+        "refused": refused,
+        "error": error,
+    }
+
+
+def apply_measure(resources: Sequence[Resource]) -> dict[str, Any]:
+    """Makes a measure so. A refusal leaves that resource alone and goes on; a failure ends this measure."""
+    done: list[Change] = []
+    refused: list[str] = []
+    error: str | None = None
+    for resource in resources:
+        try:
+            changes = resource.plan(Context())
+            if changes:
+                resource.apply()
+                done += changes
+                left = resource.plan(Context())
+                if left:
+                    raise Failed(f"{left[0].what}: still differs after the change: {left[0].summary}")
+        except Refused as refusal:
+            refused.append(one_line(refusal))
+        except (Failed, OSError) as failure:
+            error = one_line(failure)
+            break
+    return {
+        "changes": [{"what": c.what, "summary": c.summary, "diff": c.diff} for c in done],
+        "refused": refused,
+        "error": error,
+    }
+
+
+def run(request: dict[str, Any]) -> dict[str, Any]:
+    """Carries out one request; see the module's docstring."""
+    measures = [
+        (measure["name"], [from_json(resource) for resource in measure["resources"]]) for measure in request["measures"]
+    ]
+    answer: dict[str, Any] = {"applied": None}
+    if request["action"] == "apply":
+        _, resources = measures.pop(0)
+        answer["applied"] = apply_measure(resources)
+    context = Context()
+    answer["plan"] = {name: plan_measure(resources, context) for name, resources in measures}
+    return answer
+
+
+def main(request: dict[str, Any]) -> int:
+    """Prints the answer as one line of JSON. Exit code 1, and one line on stderr, where the request is bad."""
+    os.umask(0o022)
+    # A tool's message is parsed in places: it must not be translated.
+    os.environ["LC_ALL"] = "C.UTF-8"
+    os.environ["PATH"] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    try:
+        answer = run(request)
+    except (Failed, OSError) as failure:
+        print(f"sparkhost: {one_line(failure)}", file=sys.stderr)
+        return 1
+    print(json.dumps(answer))
+    return 0

@@ -1,0 +1,271 @@
+"""Files, links and managed blocks: written atomically, backed up where they were somebody else's."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import grp
+import hashlib
+import os
+import pwd
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from sparkhost.resource import Change, Context, Failed, Resource
+
+# What was on the host before us, kept under its own path, so that removal can put it back.
+BACKUPS = Path("/var/lib/sparkfleet/backup")
+MANAGED = "managed by sparkfleet"
+DIFF_LIMIT = 64 * 1024
+
+
+def write_atomic(path: Path, content: bytes, mode: int, uid: int = 0, gid: int = 0) -> None:
+    """Replaces `path` in one step: readers see the old file or the new one, also after a power cut.
+
+    The new content goes into a file of a fixed name beside it (so a killed run leaves at most one, which
+    the next run overwrites), is flushed to disk, and is renamed over the old one (rename(2)).
+
+    Raises:
+        OSError: such as a full disk. The old file is then untouched and the new one removed.
+    """
+    new = path.with_name(f".{path.name}.sparkfleet-new")
+    with contextlib.suppress(FileNotFoundError):
+        new.unlink()
+    try:
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fchown(stream.fileno(), uid, gid)
+            os.fchmod(stream.fileno(), mode)
+            if path.exists():
+                copy_attributes(path, stream.fileno())
+            os.fsync(stream.fileno())
+        new.replace(path)
+    except OSError:
+        with contextlib.suppress(FileNotFoundError):
+            new.unlink()
+        raise
+    sync_directory(path.parent)
+
+
+def copy_attributes(source: Path, descriptor: int) -> None:
+    """Carries extended attributes (ACLs, SELinux labels) over to a file that replaces `source`."""
+    for name in os.listxattr(source):
+        with contextlib.suppress(OSError):  # trusted.* and security.* may be refused: then the default stays
+            os.setxattr(descriptor, name, os.getxattr(source, name))
+
+
+def sync_directory(path: Path) -> None:
+    """Makes a rename in `path` durable (fsync(2) of the directory)."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_directories(path: Path) -> None:
+    """Makes `path` and its missing parents, mode 0755, owned by root."""
+    for directory in [*reversed(path.parents), path]:
+        with contextlib.suppress(FileExistsError):
+            directory.mkdir(mode=0o755)
+
+
+def remove_empty_directories(path: Path) -> None:
+    """Removes `path` and its parents as long as they are empty and bear our name or a drop-in's `.d`."""
+    while path.name.startswith("sparkfleet") or path.name.endswith(".d"):
+        try:
+            path.rmdir()
+        except OSError:
+            return
+        path = path.parent
+
+
+def text_diff(path: str, old: bytes, new: bytes) -> str:
+    """Unified diff, empty for binary or large files."""
+    if b"\0" in old + new or len(old) + len(new) > DIFF_LIMIT:
+        return ""
+    lines = difflib.unified_diff(
+        old.decode(errors="replace").splitlines(keepends=True),
+        new.decode(errors="replace").splitlines(keepends=True),
+        fromfile=path,
+        tofile=path,
+        n=1,
+    )
+    return "".join(line if line.endswith("\n") else f"{line}\n" for line in lines)
+
+
+def read_regular(path: Path) -> bytes | None:
+    """The content of a regular file, or None where there is none.
+
+    Raises:
+        Failed: something other than a regular file stands there.
+    """
+    try:
+        kind = path.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if not stat.S_ISREG(kind):
+        raise Failed(f"{path} is not a regular file: move it away and deploy again")
+    return path.read_bytes()
+
+
+def backup_of(path: Path) -> Path:
+    return BACKUPS / path.relative_to("/")
+
+
+def keep_backup(path: Path) -> None:
+    """Keeps what was there before us, with its mode and owner, once: a later change never overwrites it."""
+    backup = backup_of(path)
+    if backup.exists():
+        return
+    make_directories(BACKUPS.parent)
+    with contextlib.suppress(FileExistsError):
+        BACKUPS.mkdir(mode=0o700)  # what was private stays private
+    make_directories(backup.parent)
+    status = path.stat()
+    write_atomic(backup, path.read_bytes(), stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
+
+
+def put_back(path: Path) -> None:
+    """Puts the kept file back in its place, as it was, and forgets the backup."""
+    backup = backup_of(path)
+    status = backup.stat()
+    write_atomic(path, backup.read_bytes(), stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
+    backup.unlink()
+
+
+@dataclass(frozen=True)
+class File(Resource):
+    """A whole file of ours. What somebody else had at this path is kept, and put back by `NoFile`."""
+
+    kind: ClassVar[str] = "file"
+    path: str
+    content: str
+    mode: int = 0o644
+    owner: str = "root"
+    group: str = "root"
+
+    def _ids(self) -> tuple[int, int]:
+        try:
+            return pwd.getpwnam(self.owner).pw_uid, grp.getgrnam(self.group).gr_gid
+        except KeyError as error:
+            raise Failed(f"{self.path}: no such user or group: {error.args[0]}") from error
+
+    def plan(self, context: Context) -> Sequence[Change]:
+        path = Path(self.path)
+        wanted = self.content.encode()
+        if path.is_symlink():
+            # A link to /dev/null masks a drop-in; any link at our path is somebody's override.
+            return [Change(self.path, f"replace the link to {path.readlink()} by our file")]
+        old = read_regular(path)
+        if old is None:
+            return [Change(self.path, "create", text_diff(self.path, b"", wanted))]
+        if old != wanted:
+            return [Change(self.path, "rewrite", text_diff(self.path, old, wanted))]
+        status = path.stat()
+        found = (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
+        if found != (self.mode, *self._ids()):
+            was = f"{found[1]}:{found[2]} {found[0]:04o}"
+            summary = f"set owner and mode to {self.owner}:{self.group} {self.mode:04o} (was {was})"
+            return [Change(self.path, summary)]
+        return []
+
+    def apply(self) -> None:
+        path = Path(self.path)
+        make_directories(path.parent)
+        if not path.is_symlink():
+            old = read_regular(path)
+            if old is not None and MANAGED.encode() not in old and old != self.content.encode():
+                keep_backup(path)
+        write_atomic(path, self.content.encode(), self.mode, *self._ids())
+
+
+@dataclass(frozen=True)
+class NoFile(Resource):
+    """A file of ours that must not be there. What stood there before us comes back."""
+
+    kind: ClassVar[str] = "no_file"
+    path: str
+
+    def plan(self, context: Context) -> Sequence[Change]:
+        path = Path(self.path)
+        if backup_of(path).exists():
+            return [Change(self.path, "put back what was there before sparkfleet")]
+        if path.is_symlink():
+            return [] if str(path.readlink()) == "/dev/null" else [Change(self.path, "remove")]
+        old = read_regular(path)
+        if old is None or MANAGED.encode() not in old:
+            return []  # gone, or somebody else's by now
+        return [Change(self.path, "remove", text_diff(self.path, old, b""))]
+
+    def apply(self) -> None:
+        path = Path(self.path)
+        if backup_of(path).exists():
+            put_back(path)
+            return
+        path.unlink(missing_ok=True)
+        sync_directory(path.parent)
+        remove_empty_directories(path.parent)
+
+
+@dataclass(frozen=True)
+class Link(Resource):
+    """A symbolic link of ours, switched atomically (a new link renamed over the old one)."""
+
+    kind: ClassVar[str] = "link"
+    path: str
+    target: str
+
+    def plan(self, context: Context) -> Sequence[Change]:
+        path = Path(self.path)
+        if path.is_symlink():
+            old = str(path.readlink())
+            return [] if old == self.target else [Change(self.path, f"link to {self.target} (was {old})")]
+        if path.exists():
+            read_regular(path)
+            return [Change(self.path, f"replace the file by a link to {self.target}")]
+        return [Change(self.path, f"link to {self.target}")]
+
+    def apply(self) -> None:
+        path = Path(self.path)
+        make_directories(path.parent)
+        if not path.is_symlink() and path.exists():
+            keep_backup(path)
+        new = path.with_name(f".{path.name}.sparkfleet-new")
+        new.unlink(missing_ok=True)
+        new.symlink_to(self.target)
+        new.replace(path)
+        sync_directory(path.parent)
+
+
+@dataclass(frozen=True)
+class NoLink(Resource):
+    """A link that must not be there as long as it points below `target_prefix`, that is, is ours."""
+
+    kind: ClassVar[str] = "no_link"
+    path: str
+    target_prefix: str
+
+    def plan(self, context: Context) -> Sequence[Change]:
+        path = Path(self.path)
+        if path.is_symlink() and str(path.readlink()).startswith(self.target_prefix):
+            return [Change(self.path, "remove the link")]
+        return []
+
+    def apply(self) -> None:
+        path = Path(self.path)
+        path.unlink()
+        if backup_of(path).exists():
+            put_back(path)
+        sync_directory(path.parent)
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, read in 1 MiB pieces."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

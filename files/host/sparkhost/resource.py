@@ -1,0 +1,77 @@
+"""What a resource is: one piece of wanted state that can say what differs, and put it right.
+
+A deploy sends lists of resources. `plan()` only looks; `apply()` makes the difference go away. Both run
+the same code on the host, so a dry run and the real run cannot disagree about how a difference is found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar
+
+
+class Refused(Exception):
+    """A change that is held back because it would endanger the host. The text says why, with figures."""
+
+
+class Failed(Exception):
+    """A change that was tried and did not work. One line, with the remedy where one is known."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One difference between a host and its wanted state."""
+
+    what: str
+    """The object that changes: a path, a device, a unit."""
+    summary: str
+    """What is done to it, in a few words."""
+    diff: str = ""
+    """Unified diff of a text file, else empty."""
+
+
+@dataclass
+class Context:
+    """What a plan knows beyond the host itself."""
+
+    pending: list[Change] = field(default_factory=list)
+    """Changes planned before this resource in the same run: a dry run has not made them."""
+
+
+@dataclass(frozen=True)
+class Resource:
+    """Base of all resources. Subclasses are frozen dataclasses of JSON values, and name their `kind`."""
+
+    kind: ClassVar[str]
+    after_reload: ClassVar[bool] = False
+    """Whether this comes only after systemd has read its changed units again."""
+    KINDS: ClassVar[dict[str, type[Resource]]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        Resource.KINDS[cls.kind] = cls
+
+    def plan(self, context: Context) -> Sequence[Change]:
+        """What differs now. Reads only. May raise `Refused`."""
+        raise NotImplementedError
+
+    def apply(self) -> None:
+        """Makes the host as wanted. Raises `Refused` or `Failed`, or OSError."""
+        raise NotImplementedError
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": self.kind, **asdict(self)}
+
+
+def from_json(data: dict[str, Any]) -> Resource:
+    """The resource that `to_json` wrote.
+
+    Raises:
+        Failed: the kind is not known to this version of sparkhost.
+    """
+    values = dict(data)
+    kind = values.pop("kind")
+    if kind not in Resource.KINDS:
+        raise Failed(f"unknown kind of resource: {kind!r}")
+    return Resource.KINDS[kind](**values)

@@ -1,0 +1,215 @@
+"""Swap off now (`SwapOff`) and at every boot (`FstabSwap`), without endangering what is running."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import stat
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from sparkhost import fstab
+from sparkhost.files import keep_backup, make_directories, text_diff, write_atomic
+from sparkhost.resource import Change, Context, Failed, Refused, Resource
+from sparkhost.systemd import run
+
+FSTAB = Path("/etc/fstab")
+# Which swaps we turned off, so that removal knows whether there is something to start again.
+TURNED_OFF = Path("/var/lib/sparkfleet/swaps-turned-off")
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class ActiveSwap:
+    """A line of /proc/swaps (proc_swaps(5)); sizes in bytes."""
+
+    device: str
+    used: int
+
+
+def active_swaps(text: str) -> list[ActiveSwap]:
+    """What /proc/swaps lists. Blanks in a name are octal escapes there; a deleted file has a suffix."""
+    swaps = []
+    for line in text.splitlines()[1:]:
+        name, _kind, _size, used, _priority = line.rsplit(None, 4)
+        name = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), name)
+        swaps.append(ActiveSwap(name.removesuffix(" (deleted)"), int(used) * 1024))
+    return swaps
+
+
+def read_swaps() -> list[ActiveSwap]:
+    return active_swaps(Path("/proc/swaps").read_text())
+
+
+def memory_available() -> int:
+    """MemAvailable in bytes (proc_meminfo(5))."""
+    match = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    if not match:
+        raise Failed("/proc/meminfo has no MemAvailable")
+    return int(match[1]) * 1024
+
+
+def refusal(swaps: Sequence[ActiveSwap], available: int, margin: int) -> str | None:
+    """Why these swaps cannot be turned off now, or None. Pages in swap must fit into memory, with a margin.
+
+    A swapoff that does not fit drives the host into the freeze that this project exists to prevent.
+    """
+    used = sum(swap.used for swap in swaps)
+    if available - used >= margin:
+        return None
+    names = ", ".join(swap.device for swap in swaps)
+    return (
+        f"swapoff refused: {used // MIB} MiB are in use on {names}, but MemAvailable is {available // MIB} MiB "
+        f"and {margin // MIB} MiB must stay free (swap.margin): stop jobs or reboot, then deploy again"
+    )
+
+
+@dataclass(frozen=True)
+class SwapOff(Resource):
+    """No active swap. `margin`: bytes of MemAvailable that must be left when everything is back in memory."""
+
+    kind: ClassVar[str] = "swapoff"
+    margin: int
+
+    def plan(self, context: Context) -> Sequence[Change]:
+        swaps = read_swaps()
+        if not swaps:
+            return []
+        if reason := refusal(swaps, memory_available(), self.margin):
+            raise Refused(reason)
+        return [Change(swap.device, f"swapoff ({swap.used // MIB} MiB in use)") for swap in swaps]
+
+    def apply(self) -> None:
+        # The emptiest first: each one that is off leaves less to go wrong.
+        for swap in sorted(read_swaps(), key=lambda swap: swap.used):
+            if reason := refusal([swap], memory_available(), self.margin):
+                raise Refused(reason)
+            remember(swap.device)
+            swapoff(swap, self.margin)
+
+
+def remember(device: str) -> None:
+    """Adds a device to the list of swaps that we turned off."""
+    known = TURNED_OFF.read_text().splitlines() if TURNED_OFF.exists() else []
+    if device not in known:
+        make_directories(TURNED_OFF.parent)
+        write_atomic(TURNED_OFF, "".join(f"{name}\n" for name in [*known, device]).encode(), 0o644)
+
+
+def swapoff(swap: ActiveSwap, margin: int) -> None:
+    """Turns one swap off, and gives up while there is still room, should jobs grow meanwhile.
+
+    swapoff(2) can be interrupted between pages: the swap then simply stays on.
+
+    Raises:
+        Refused: MemAvailable fell below half of `margin` on the way.
+        Failed: swapoff(8) said no.
+    """
+    process = subprocess.Popen(["swapoff", "--", swap.device], stderr=subprocess.PIPE, text=True)
+    interrupted = False
+    while process.poll() is None:
+        if not interrupted and memory_available() < margin // 2:
+            process.send_signal(signal.SIGINT)
+            interrupted = True
+        time.sleep(0.05)
+    _, message = process.communicate()
+    if process.returncode == 0:
+        return
+    if interrupted:
+        raise Refused(
+            f"swapoff of {swap.device} stopped half-way: MemAvailable fell below {margin // 2 // MIB} MiB "
+            "(half of swap.margin); the swap is still on: stop jobs or reboot, then deploy again"
+        )
+    raise Failed(f"swapoff {swap.device}: {' '.join(message.split()) or f'exit code {process.returncode}'}")
+
+
+@dataclass(frozen=True)
+class FstabSwap(Resource):
+    """Swap entries of /etc/fstab: commented out (`off`), or active again (`restored`)."""
+
+    kind: ClassVar[str] = "fstab_swap"
+    wanted: Literal["off", "restored"]
+
+    def _edit(self, content: bytes) -> tuple[bytes, list[int]]:
+        return fstab.comment_out(content) if self.wanted == "off" else fstab.put_back(content)
+
+    def plan(self, context: Context) -> Sequence[Change]:
+        if not FSTAB.exists():
+            return []
+        old = FSTAB.read_bytes()
+        new, numbers = self._edit(old)
+        verb = "comment out" if self.wanted == "off" else "activate again"
+        lines = ", ".join(str(number) for number in numbers)
+        summary = f"{verb} the swap {'entry' if len(numbers) == 1 else 'entries'} in line {lines}"
+        return [Change(str(FSTAB), summary, text_diff(str(FSTAB), old, new))] if numbers else []
+
+    def apply(self) -> None:
+        # /etc/fstab may be a link (to a file under /etc/static, say): the file is replaced, not the link.
+        path = FSTAB.resolve()
+        status = path.stat()
+        old = path.read_bytes()
+        new, _ = self._edit(old)
+        check_fstab(old, new)
+        if self.wanted == "off":
+            keep_backup(FSTAB)
+        if path.read_bytes() != old:
+            raise Failed(f"{FSTAB} was changed by somebody else at this moment: deploy again")
+        write_atomic(path, new, stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
+
+
+def check_fstab(old: bytes, new: bytes) -> None:
+    """Refuses a new fstab in which findmnt(8) --verify finds more errors than in the old one.
+
+    The old one may well have some already, such as the absent device of a `nofail` entry.
+
+    Raises:
+        Failed: with the counts.
+    """
+    before, after = fstab_errors(old), fstab_errors(new)
+    if after > before:
+        raise Failed(f"{FSTAB} not touched: findmnt --verify finds {after} errors in the new file, {before} in the old")
+
+
+def fstab_errors(content: bytes) -> int:
+    """Parse errors and errors that `findmnt --verify` counts in a table. An empty table has none."""
+    with_name = Path(f"/run/sparkfleet-fstab-{os.getpid()}")
+    with_name.write_bytes(content)
+    try:
+        result = subprocess.run(
+            ["findmnt", "--verify", "--tab-file", str(with_name)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    finally:
+        with_name.unlink()
+    output = result.stdout + result.stderr
+    if match := re.search(r"(\d+) parse errors?, (\d+) errors?", output):
+        return int(match[1]) + int(match[2])
+    if result.returncode == 0:
+        return 0
+    raise Failed(f"{FSTAB} not touched: findmnt --verify cannot check it: {' '.join(output.split())[:200]}")
+
+
+@dataclass(frozen=True)
+class SwapOn(Resource):
+    """Starts what swap.target wants again, once, after sparkfleet had turned swap off on this host."""
+
+    kind: ClassVar[str] = "swap_on"
+    after_reload: ClassVar[bool] = True
+
+    def plan(self, context: Context) -> Sequence[Change]:
+        if TURNED_OFF.exists():
+            return [Change("swap.target", f"start again: {', '.join(TURNED_OFF.read_text().splitlines())}")]
+        return []
+
+    def apply(self) -> None:
+        # The wants of a target that is active already are pulled in as well (systemctl(1), start).
+        run("systemctl", "start", "swap.target")
+        TURNED_OFF.unlink()

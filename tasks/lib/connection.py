@@ -1,0 +1,169 @@
+"""The way to a host: no delayed packets, and a sudo password that shows nowhere.
+
+pyinfra has no setting for either, so its connectors are extended at the two places below. `install()` refuses
+pyinfra versions that this was not written for; `SPARKFLEET_STOCK_CONNECTION=1` leaves pyinfra as it is.
+The changes proposed upstream are written out in docs/upstream-pyinfra.md.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shlex
+import socket
+import subprocess
+from collections.abc import Callable
+from getpass import getpass
+from importlib.metadata import version
+from typing import Any
+
+from gevent.lock import BoundedSemaphore
+from pyinfra import logger
+from pyinfra.api.command import QuoteString, StringCommand
+from pyinfra.api.exceptions import PyinfraError
+from pyinfra.connectors import local, ssh
+from pyinfra.connectors.local import LocalConnector
+from pyinfra.connectors.ssh import SSHConnector
+from pyinfra.connectors.sshuserclient.client import SSHClient
+from pyinfra.connectors.util import SUDO_PASSWORD_REQUIRED_LINES, CommandOutput, OutputLine, make_unix_command
+
+# -k: a cached login would leave the password unread, and the command would then read it as its input.
+# -p '': no prompt among the output. env LC_ALL=C: sudo's own messages are compared below.
+SUDO_PASSWORD = ("env", "LC_ALL=C", "sudo", "-H", "-k", "-S", "-p", "''")
+SUDO_PLAIN = ("env", "LC_ALL=C", "sudo", "-H", "-n")
+PASSWORD_COMMAND = "SPARKFLEET_SUDO_PASSWORD_COMMAND"
+
+Result = tuple[bool, CommandOutput]
+RunShellCommand = Callable[..., Result]
+
+
+class SudoPassword:
+    """The admin's sudo password: asked for once for all hosts, kept in this process's memory only."""
+
+    def __init__(self) -> None:
+        self._lock = BoundedSemaphore()
+        self._password: str | None = None
+
+    def get(self) -> str:
+        """The password, from `$SPARKFLEET_SUDO_PASSWORD_COMMAND` (its first line of output) or a prompt.
+
+        Raises:
+            PyinfraError: the command failed, or there is no terminal to ask on.
+        """
+        with self._lock:
+            if self._password is None:
+                self._password = self._from_command() if os.environ.get(PASSWORD_COMMAND) else self._from_terminal()
+            return self._password
+
+    @staticmethod
+    def _from_command() -> str:
+        command = shlex.split(os.environ[PASSWORD_COMMAND])
+        try:
+            output = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise PyinfraError(f"${PASSWORD_COMMAND} failed: {error}") from error
+        return output.partition("\n")[0]
+
+    @staticmethod
+    def _from_terminal() -> str:
+        try:
+            return getpass("sudo password (for every host that wants one): ")
+        except (EOFError, OSError) as error:
+            raise PyinfraError(
+                f"sudo wants a password and there is no terminal to ask on: set ${PASSWORD_COMMAND} to a command "
+                "that prints it"
+            ) from error
+
+
+PASSWORD = SudoPassword()
+
+
+def with_sudo_on_stdin(run_shell_command: RunShellCommand) -> RunShellCommand:
+    """Wraps a connector's `run_shell_command`: under `_sudo`, a password goes in on stdin.
+
+    Stock pyinfra puts it into the command line of `env` (PYINFRA_SUDO_PASSWORD=…), where every user of the host
+    can read it in /proc/PID/cmdline.
+    """
+
+    @functools.wraps(run_shell_command)
+    def wrapper(self: Any, command: StringCommand, *args: Any, **arguments: Any) -> Result:
+        if not arguments.get("_sudo") or arguments.get("_get_pty"):
+            return run_shell_command(self, command, *args, **arguments)
+        stdin = arguments.pop("_stdin", None)
+        inner = as_root(command, arguments)
+        data = self.host.connector_data
+        if data.get("sudo_refused"):
+            return refused(data["sudo_refused"])
+        if not data.get("sudo_wants_password"):
+            result = run_shell_command(self, StringCommand(*SUDO_PLAIN, inner), *args, _stdin=stdin, **arguments)
+            # sudo -n says so before it starts anything: the command has not run, and can run again.
+            if result[0] or not wants_password(result[1]):
+                return result
+            password = PASSWORD.get()
+            # Tried alone first: with a wrong one sudo would take the next lines of the input for further tries.
+            check = StringCommand(*SUDO_PASSWORD, "true")
+            ok, output = run_shell_command(self, check, *args, _stdin=password, **arguments)
+            if not ok:
+                reason = " ".join(output.stderr.split()) or "no message"
+                data["sudo_refused"] = f"sudo refused the password of this run: {reason}"
+                return refused(data["sudo_refused"])
+            data["sudo_wants_password"] = True
+        text = "".join(stdin) if isinstance(stdin, list) else stdin or ""
+        secret_input = f"{PASSWORD.get()}\n{text}"
+        return run_shell_command(self, StringCommand(*SUDO_PASSWORD, inner), *args, _stdin=secret_input, **arguments)
+
+    return wrapper
+
+
+def as_root(command: StringCommand, arguments: dict[str, Any]) -> StringCommand:
+    """The command as sudo starts it; takes what belongs inside sudo out of `arguments`."""
+    inside = {
+        key: arguments.pop(key) for key in ("_env", "_chdir", "_shell_executable") if arguments.get(key) is not None
+    }
+    outside = ("_sudo", "_sudo_user", "_sudo_password", "_use_sudo_login", "_preserve_sudo_env")
+    options = {key: arguments.pop(key, None) for key in outside}
+    user = ("-u", QuoteString(options["_sudo_user"])) if options["_sudo_user"] else ()
+    return StringCommand(*user, "--", make_unix_command(command, **inside))
+
+
+def wants_password(output: CommandOutput) -> bool:
+    return any(line.strip() in SUDO_PASSWORD_REQUIRED_LINES for line in output.stderr_lines)
+
+
+def refused(reason: str) -> Result:
+    return False, CommandOutput([OutputLine("stderr", reason)])
+
+
+def with_nodelay(connect: Callable[..., None]) -> Callable[..., None]:
+    """Wraps the SSH client's `connect`: TCP_NODELAY, without which each command waits for a delayed ACK (40 ms)."""
+
+    @functools.wraps(connect)
+    def wrapper(self: SSHClient, *args: Any, **kwargs: Any) -> None:
+        connect(self, *args, **kwargs)
+        transport = self.get_transport()
+        # Through a ProxyCommand the transport writes to a pipe, which has no such option.
+        if transport is not None and hasattr(transport.sock, "setsockopt"):
+            transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    return wrapper
+
+
+def install() -> None:
+    """Extends pyinfra's SSH and local connectors; once, from `config.py`, before the first connection.
+
+    Raises:
+        PyinfraError: this pyinfra is not of the 3.10 series.
+    """
+    if os.environ.get("SPARKFLEET_STOCK_CONNECTION") == "1":
+        logger.warning("pyinfra's own connection is in use: a sudo password can be read by every user of a host")
+        return
+    if not version("pyinfra").startswith("3.10."):
+        raise PyinfraError(f"pyinfra {version('pyinfra')} is installed, sparkfleet needs 3.10: run make setup")
+    if getattr(SSHClient.connect, "__wrapped__", None):
+        return
+    setattr(SSHClient, "connect", with_nodelay(SSHClient.connect))  # noqa: B010 - mypy: a method is replaced on purpose
+    for connector in (SSHConnector, LocalConnector):
+        setattr(connector, "run_shell_command", with_sudo_on_stdin(connector.run_shell_command))  # noqa: B010
+    # pyinfra's own retry would ask for the password once more, for each host.
+    for module in (ssh, local):
+        setattr(module, "execute_command_with_sudo_retry", lambda _host, _arguments, execute: execute())  # noqa: B010

@@ -1,0 +1,179 @@
+"""The one pyinfra operation behind every measure: plan on the host, show, apply, plan the rest.
+
+Why not a pyinfra operation per file: ADR 2. In short: standard operations cost 1 to 3 SSH commands each in each
+of pyinfra's two phases, are not atomic, and cannot say "refused" without ending the run for that host.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any, cast
+from weakref import WeakKeyDictionary
+
+import click
+from paramiko import SSHException
+from pyinfra import logger
+from pyinfra.api.command import FunctionCommand, PyinfraCommand, StringCommand
+from pyinfra.api.exceptions import FactProcessError
+from pyinfra.api.facts import FactBase
+from pyinfra.api.host import Host
+from pyinfra.api.operation import operation
+from pyinfra.api.state import State, StateStage
+from pyinfra.context import ctx_host, state
+from sparkfleet.settings import HostSettings
+
+from sparkhost.resource import Resource
+from sparkhost.systemd import UNIT_DIRECTORY, DaemonReload
+from tasks.lib import remote
+
+# Seconds. A plan only looks; a change may have to read swapped pages back, or unpack a large archive.
+PLAN_TIMEOUT = 120
+APPLY_TIMEOUT = 1800
+
+
+class Plan(FactBase[dict[str, Any]]):
+    """What each measure would change on this host. The request travels on stdin."""
+
+    def command(self) -> str:
+        return remote.COMMAND
+
+    def process(self, output: list[str]) -> dict[str, Any]:
+        try:
+            return cast(dict[str, Any], json.loads(output[-1])["plan"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise FactProcessError(f"the host's answer is not a plan: {output[-1][:200]!r}") from error
+
+
+@dataclass
+class Run:
+    """What a deploy knows about one host while it runs."""
+
+    measures: list[dict[str, Any]] = field(default_factory=list)
+    """All measures in order, as requests."""
+    plan: dict[str, Any] = field(default_factory=dict)
+    """The plan in force, by measure."""
+    stage: StateStage | None = None
+    """The stage in which the plan was made: each of pyinfra's two phases looks for itself."""
+    trouble: list[str] = field(default_factory=list)
+    """One line for each refusal or failure of a measure."""
+
+
+RUNS: WeakKeyDictionary[Host, Run] = WeakKeyDictionary()
+
+
+def current_host() -> Host:
+    """The host that pyinfra is preparing or changing now; not the proxy, which differs by greenlet."""
+    return cast(Host, ctx_host.get())  # type: ignore[no-untyped-call]
+
+
+def deploy(*measures: ModuleType) -> None:
+    """Converges the current host to the measures, in this order; each is a module of `tasks/`.
+
+    Settings come from the fleet file, or are the defaults (`pyinfra @local deploy.py`). A measure that is refused
+    or fails does not stop the others: the last operation reports it, and fails the host.
+    """
+    this_host = current_host()
+    settings = HostSettings.model_validate(this_host.data.get("settings") or {})
+    run = RUNS.setdefault(this_host, Run())
+    resources: list[Resource] = []
+    for measure in measures:
+        name = measure.__name__.rpartition(".")[2]
+        wanted = wanted_of(measure, getattr(settings, name))
+        run.measures.append(as_request(name, [r for r in wanted if not r.after_reload]))
+        resources += wanted
+    units = sorted(p for r in resources if (p := getattr(r, "path", "")).startswith(f"{UNIT_DIRECTORY}/"))
+    late = [r for r in resources if r.after_reload]
+    run.measures.append(as_request("systemd", [DaemonReload(units), *late] if units else late))
+    for entry in run.measures:
+        converge(name=entry["name"], measure=entry["name"])
+    finish(name="finish")
+
+
+def wanted_of(measure: ModuleType, settings: Any) -> Sequence[Resource]:
+    """The resources of a measure in the state that its settings ask for; none where it is unmanaged."""
+    if settings.state == "unmanaged":
+        return ()
+    wanted: Sequence[Resource] = (measure.apply if settings.state == "present" else measure.remove)(settings)
+    return wanted
+
+
+def as_request(name: str, resources: Sequence[Resource]) -> dict[str, Any]:
+    return {"name": name, "resources": [resource.to_json() for resource in resources]}
+
+
+@operation()
+def converge(measure: str) -> Generator[PyinfraCommand, None, None]:
+    """Brings one measure of the current host to its wanted state; no command where it is there already."""
+    this_host = current_host()
+    run = RUNS[this_host]
+    if run.stage != state.current_stage:
+        names = [entry["name"] for entry in run.measures]
+        rest = run.measures[names.index(measure) :]
+        run.plan = this_host.get_fact(Plan, _stdin=remote.request("plan", rest), _timeout=PLAN_TIMEOUT)
+        run.stage = state.current_stage
+    plan = run.plan.get(measure, {"changes": [], "refused": [], "error": None})
+    if not state.is_executing:
+        show(this_host, measure, plan, "would ")
+    elif not plan["changes"]:
+        report(this_host, run, measure, plan)
+    if plan["changes"]:
+        yield FunctionCommand(apply, [measure], {})
+
+
+def apply(state: State, host: Host, measure: str) -> bool:
+    """Applies one measure on a host and takes over the plan for the rest that comes back with the answer."""
+    run = RUNS[host]
+    names = [entry["name"] for entry in run.measures]
+    request = remote.request("apply", run.measures[names.index(measure) :])
+    try:
+        ok, output = host.run_shell_command(
+            StringCommand(remote.COMMAND), _sudo=state.config.SUDO, _stdin=request, _timeout=APPLY_TIMEOUT
+        )
+        answer = json.loads(output.stdout_lines[-1]) if ok and output.stdout_lines else None
+    except (OSError, EOFError, SSHException, json.JSONDecodeError) as error:
+        logger.error(f"{host.print_prefix}{measure}: lost the host while it changed: {error or type(error).__name__}")
+        return False
+    if answer is None:
+        lines = output.stderr_lines or ["no answer"]
+        logger.error(f"{host.print_prefix}{measure}: {lines[-1]}")
+        return False
+    run.plan = answer["plan"]
+    show(host, measure, answer["applied"], "")
+    report(host, run, measure, answer["applied"])
+    return True
+
+
+def show(host: Host, measure: str, plan: dict[str, Any], verb: str) -> None:
+    """One line for each change, with its diff under --diff; warnings for what is refused."""
+    for change in plan["changes"]:
+        logger.info(f"{host.print_prefix}{measure}: {change['what']}: {verb}{change['summary']}")
+        if change["diff"] and state.config.DIFF:
+            for line in change["diff"].splitlines():
+                colour = {"+": "green", "-": "red"}.get(line[:1])
+                logger.info(f"{host.print_prefix}    {click.style(line, colour)}")
+    if verb:
+        for line in [*plan["refused"], *([plan["error"]] if plan["error"] else [])]:
+            logger.warning(f"{host.print_prefix}{measure}: {line}")
+
+
+def report(host: Host, run: Run, measure: str, result: dict[str, Any]) -> None:
+    """Notes what a measure could not do, for `finish`."""
+    for line in [*result["refused"], *([result["error"]] if result["error"] else [])]:
+        run.trouble.append(f"{measure}: {line}")
+        logger.error(f"{host.print_prefix}{measure}: {line}")
+
+
+@operation()
+def finish() -> Generator[PyinfraCommand, None, None]:
+    """Fails the host, and with it the deploy's exit code, where a measure was refused or failed."""
+    if state.is_executing and RUNS[current_host()].trouble:
+        yield FunctionCommand(fail, [], {})
+
+
+def fail(state: State, host: Host) -> bool:
+    for line in RUNS[host].trouble:
+        logger.error(f"{host.print_prefix}{click.style('not applied', 'red')}: {line}")
+    return False
