@@ -1,0 +1,92 @@
+"""Runs the real `pyinfra inventory.py deploy.py` against lab hosts, as an admin does, and reads what it says."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.lab import Host, Lab
+
+ROOT = Path(__file__).resolve().parents[2]
+PYINFRA = Path(sys.executable).with_name("pyinfra")
+ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """What a run of pyinfra answered."""
+
+    rc: int
+    output: str
+    """Standard output and error together, without colours."""
+
+    def lines(self, host: str, measure: str) -> list[str]:
+        """What the run said about a measure of a host, such as "/etc/fstab: comment out …"."""
+        pattern = re.compile(rf"^\s*\[{re.escape(host)}\] {re.escape(measure)}: (.*)$", re.MULTILINE)
+        return [match.strip() for match in pattern.findall(self.output)]
+
+    def changes(self, host: str) -> dict[str, list[str]]:
+        """Measure → what was changed (or, in a dry run, would be), in order; "would " is taken off."""
+        found: dict[str, list[str]] = {}
+        pattern = rf"^\s*\[{re.escape(host)}\] (\w+): (/?\S+: .*)$"
+        for measure, line in re.findall(pattern, self.output, re.MULTILINE):
+            found.setdefault(measure, []).append(line.replace(": would ", ": ", 1).strip())
+        return found
+
+
+def fleet(
+    lab: Lab,
+    hosts: Sequence[Host],
+    path: Path,
+    defaults: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Path:
+    """Writes a fleet file for these lab hosts: `defaults` for all, `settings` by host name."""
+    data = {
+        "version": 1,
+        "known_hosts": str(lab.known_hosts),
+        "defaults": {"swap": {"margin": "128MiB"}, **(defaults or {})},
+        "hosts": {
+            host.name: {
+                "address": "127.0.0.1",
+                "port": host.port,
+                "user": "admin",
+                "ssh_key": str(lab.admin_key),
+                "settings": dict((settings or {}).get(host.name, {})),
+            }
+            for host in hosts
+        },
+    }
+    path.write_text(yaml.safe_dump(data))
+    return path
+
+
+def deploy(lab: Lab, fleet_file: Path, *arguments: str, timeout: float = 900.0) -> Deployed:
+    """`pyinfra inventory.py deploy.py -y ARGUMENTS` from the project's root; without -y for a dry run."""
+    confirm = () if "--dry" in arguments else ("-y",)
+    environment = {
+        **os.environ,
+        "FLEET": str(fleet_file),
+        "SPARKFLEET_SUDO_PASSWORD_COMMAND": f"cat {lab.admin_password_file}",
+        "PYINFRA_PROGRESS": "off",
+    }
+    result = subprocess.run(
+        [PYINFRA, "inventory.py", "deploy.py", *confirm, *arguments],
+        cwd=ROOT,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    return Deployed(result.returncode, ESCAPE.sub("", result.stdout))
