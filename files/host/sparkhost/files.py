@@ -32,8 +32,7 @@ def write_atomic(path: Path, content: bytes, mode: int, uid: int = 0, gid: int =
         OSError: such as a full disk. The old file is then untouched and the new one removed.
     """
     new = path.with_name(f".{path.name}.sparkfleet-new")
-    with contextlib.suppress(FileNotFoundError):
-        new.unlink()
+    new.unlink(missing_ok=True)
     try:
         descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         with os.fdopen(descriptor, "wb") as stream:
@@ -45,10 +44,8 @@ def write_atomic(path: Path, content: bytes, mode: int, uid: int = 0, gid: int =
                 copy_attributes(path, stream.fileno())
             os.fsync(stream.fileno())
         new.replace(path)
-    except OSError:
-        with contextlib.suppress(FileNotFoundError):
-            new.unlink()
-        raise
+    finally:
+        new.unlink(missing_ok=True)
     sync_directory(path.parent)
 
 

@@ -1,0 +1,44 @@
+"""Reading /proc/swaps, and the arithmetic of a refusal."""
+
+import pytest
+
+from sparkhost.swap import ActiveSwap, active_swaps, refusal
+
+# Taken from a host with a swap file, a path with blanks, a zram device and a deleted file.
+PROC_SWAPS = """\
+Filename				Type		Size		Used		Priority
+/swap.img                               file		131068		2048		-2
+/srv/my\\040data/swap                   file		65532		0		-3
+/dev/zram0                              partition	752636		0		100
+/gone\\040(deleted)                     file		1024		512		-4
+"""
+
+
+def test_every_active_swap_is_read() -> None:
+    assert active_swaps(PROC_SWAPS) == [
+        ActiveSwap("/swap.img", 2048 * 1024),
+        ActiveSwap("/srv/my data/swap", 0),
+        ActiveSwap("/dev/zram0", 0),
+        ActiveSwap("/gone", 512 * 1024),
+    ]
+
+
+def test_no_swap_is_an_empty_table() -> None:
+    assert active_swaps("Filename\tType\tSize\tUsed\tPriority\n") == []
+
+
+@pytest.mark.parametrize(
+    ("used", "available", "margin", "refused"),
+    [(0, 100, 100, False), (1, 100, 100, True), (50, 150, 100, False), (51, 150, 100, True), (500, 100, 0, True)],
+)
+def test_swapoff_is_refused_where_memory_would_not_hold_it(
+    used: int, available: int, margin: int, refused: bool
+) -> None:
+    mib = 2**20
+    reason = refusal([ActiveSwap("/swap.img", used * mib)], available * mib, margin * mib)
+    assert (reason is not None) is refused
+    if reason:
+        assert "/swap.img" in reason
+        assert f"{used} MiB" in reason
+        assert f"{available} MiB" in reason
+        assert f"{margin} MiB" in reason
