@@ -18,10 +18,13 @@ from sparkfleet.settings import SwapSettings
 
 from sparkhost.files import File, NoFile
 from sparkhost.resource import Resource
-from sparkhost.swap import FstabSwap, SwapOff, SwapOn
+from sparkhost.swap import FstabSwap, SwapGuard, SwapOff, SwapOn
 from tasks.lib.templates import render
 
-DROP_IN = "/etc/systemd/system/swap.d/50-sparkfleet.conf"
+# Drop-ins of all directories are read in the order of their names (systemd.unit(5)): ours comes late.
+DROP_IN = "/etc/systemd/system/swap.d/zz-sparkfleet.conf"
+# Never made, by anybody: the drop-in's condition looks for it.
+CONDITION = "/etc/sparkfleet/swap-is-allowed"
 
 
 def apply(settings: SwapSettings) -> Sequence[Resource]:
@@ -30,8 +33,9 @@ def apply(settings: SwapSettings) -> Sequence[Resource]:
         return ()
     return (
         FstabSwap("off"),
-        File(DROP_IN, render("swap/swap.d/50-sparkfleet.conf")),
+        File(DROP_IN, render("swap/swap.d/zz-sparkfleet.conf", condition=CONDITION)),
         SwapOff(settings.margin),
+        SwapGuard(DROP_IN, CONDITION),
     )
 
 

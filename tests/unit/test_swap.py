@@ -2,7 +2,7 @@
 
 import pytest
 
-from sparkhost.swap import ActiveSwap, active_swaps, refusal
+from sparkhost.swap import ActiveSwap, active_swaps, overridden, refusal
 
 # Taken from a host with a swap file, a path with blanks, a zram device and a deleted file.
 PROC_SWAPS = """\
@@ -42,3 +42,15 @@ def test_swapoff_is_refused_where_memory_would_not_hold_it(
         assert f"{used} MiB" in reason
         assert f"{available} MiB" in reason
         assert f"{margin} MiB" in reason
+
+
+def test_a_later_drop_in_is_found_and_an_earlier_one_is_fine() -> None:
+    ours = "/etc/systemd/system/swap.d/zz-sparkfleet.conf"
+    shown = (
+        f"Id=a.swap\nDropInPaths={ours}\n\n"
+        f"Id=b.swap\nDropInPaths=/run/systemd/system/b.swap.d/50-x.conf {ours}\n\n"
+        f"Id=c.swap\nDropInPaths={ours} /etc/systemd/system/c.swap.d/zzz.conf\n\n"
+        "Id=d.swap\nDropInPaths=\n"
+    )
+    assert overridden(shown, ours) == [("c.swap", ["/etc/systemd/system/c.swap.d/zzz.conf"]), ("d.swap", [])]
+    assert overridden("", ours) == []

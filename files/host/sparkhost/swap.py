@@ -198,6 +198,62 @@ def fstab_errors(content: bytes) -> int:
 
 
 @dataclass(frozen=True)
+class SwapGuard(Resource):
+    """Asks PID 1 whether the condition that keeps swap off holds for every swap unit that it knows.
+
+    A drop-in of a later name can take it back. That is somebody's wish, in somebody's file: it is not
+    deleted but reported.
+    """
+
+    kind: ClassVar[str] = "swap_guard"
+    after_reload: ClassVar[bool] = True
+    drop_in: str
+    """Path of our drop-in for all swap units."""
+    condition: str
+    """The path that its `ConditionPathExists=` looks for."""
+
+    def plan(self, context: Context) -> Sequence[Change]:
+        if context.pending:
+            return []  # a dry run has neither written the drop-in nor reloaded: PID 1 cannot know it yet
+        for unit, others in overridden(
+            run("systemctl", "show", "--all", "-p", "Id,DropInPaths", "*.swap"), self.drop_in
+        ):
+            if self.condition not in conditions(unit):
+                raise Refused(
+                    f"{unit} can start at boot: {', '.join(others) or 'something'} overrides {self.drop_in}: "
+                    "remove it, or set swap.mode to keep"
+                )
+        return []
+
+    def apply(self) -> None:
+        """Nothing to do: `plan` finds no changes, it only refuses."""
+
+
+def overridden(text: str, drop_in: str) -> list[tuple[str, list[str]]]:
+    """Swap units in which our drop-in is not the last word, with the drop-ins that come after it.
+
+    `text`: what `systemctl show -p Id,DropInPaths` printed; drop-ins are listed in the order of reading.
+    """
+    found = []
+    for block in text.strip().split("\n\n"):
+        properties = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+        drop_ins = properties.get("DropInPaths", "").split()
+        if properties and drop_ins[-1:] != [drop_in]:
+            after = drop_ins[drop_ins.index(drop_in) + 1 :] if drop_in in drop_ins else drop_ins
+            found.append((properties.get("Id", "?"), after))
+    return found
+
+
+def conditions(unit: str) -> str:
+    """The conditions of a unit as PID 1 holds them. `systemctl show` prints them as "[unprintable]" (252 to 257)."""
+    name = re.sub(r"[^A-Za-z0-9]", lambda match: f"_{ord(match[0]):02x}", unit)
+    path = f"/org/freedesktop/systemd1/unit/{name}"
+    return run(
+        "busctl", "get-property", "org.freedesktop.systemd1", path, "org.freedesktop.systemd1.Unit", "Conditions"
+    )
+
+
+@dataclass(frozen=True)
 class SwapOn(Resource):
     """Starts what swap.target wants again, once, after sparkfleet had turned swap off on this host."""
 
