@@ -1,6 +1,6 @@
 """pyinfra's configuration: it reads this before it connects."""
 
-from pyinfra import config
+from pyinfra.context import config
 
 from tasks.lib import connection
 

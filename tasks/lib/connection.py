@@ -87,6 +87,8 @@ def with_sudo_on_stdin(run_shell_command: RunShellCommand) -> RunShellCommand:
 
     @functools.wraps(run_shell_command)
     def wrapper(self: Any, command: StringCommand, *args: Any, **arguments: Any) -> Result:
+        if arguments.get("_sudo") and not arguments.get("_sudo_user") and is_root(self):
+            arguments["_sudo"] = False  # root needs no sudo, and a minimal system may not have it
         if not arguments.get("_sudo") or arguments.get("_get_pty"):
             return run_shell_command(self, command, *args, **arguments)
         stdin = arguments.pop("_stdin", None)
@@ -113,6 +115,13 @@ def with_sudo_on_stdin(run_shell_command: RunShellCommand) -> RunShellCommand:
         return run_shell_command(self, StringCommand(*SUDO_PASSWORD, inner), *args, _stdin=secret_input, **arguments)
 
     return wrapper
+
+
+def is_root(connector: SSHConnector | LocalConnector) -> bool:
+    """Whether commands run as root without sudo: `pyinfra @local` as root, or `user: root` in the fleet file."""
+    if isinstance(connector, LocalConnector):
+        return os.geteuid() == 0
+    return connector.data["ssh_user"] == "root"
 
 
 def as_root(command: StringCommand, arguments: dict[str, Any]) -> StringCommand:
