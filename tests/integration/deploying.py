@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -90,3 +91,9 @@ def deploy(lab: Lab, fleet_file: Path, *arguments: str, timeout: float = 900.0) 
         check=False,
     )
     return Deployed(result.returncode, ESCAPE.sub("", result.stdout))
+
+
+def wait_for(host: Host, condition: str, timeout: float = 60.0) -> None:
+    """Waits on the host until a shell condition holds. Raises where it does not within `timeout` seconds."""
+    script = f"until {condition}; do sleep 0.2; done"
+    host.run(f"timeout {timeout} sh -c {shlex.quote(script)}", timeout=timeout + 30)

@@ -1,0 +1,41 @@
+# sparkfleet: `make demo` shows the main job on disposable hosts, `make test` runs every test.
+.DEFAULT_GOAL := help
+.PHONY: help setup lab demo test unit lint format docs bench clean
+
+PYTHON := .venv/bin/python
+# A lab of its own for tests: the hosts of `make demo` stay as a person left them.
+TEST_LAB := SPARKFLEET_LAB=.lab/test SPARKFLEET_LAB_PORT=2301
+
+help: ## what there is
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
+
+setup: ## make .venv, from uv.lock by hash
+	@.ci/setup
+
+lab: setup ## install what lab hosts need (mmdebstrap, qemu), after asking
+	@$(PYTHON) -m tests.lab setup
+
+demo: lab ## bring up two lab hosts, deploy, break, repair: the main job, to watch
+	@$(PYTHON) -m tests.demo
+
+lint: setup ## ruff and mypy --strict
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+
+unit: setup ## tests that need no host
+	@.venv/bin/pytest tests/unit
+
+test: lint lab ## everything that CI runs: lint, unit tests, integration tests on lab hosts
+	@$(TEST_LAB) .venv/bin/pytest tests/unit tests/integration
+
+format: setup ## let ruff format the code
+	@.venv/bin/ruff check --fix .
+	@.venv/bin/ruff format .
+
+docs: setup ## write the pages that are generated from the code
+	@$(PYTHON) -m sparkfleet.docs
+
+clean: ## delete the lab's hosts and caches of tools; the built images stay
+	@if [ -x $(PYTHON) ]; then for lab in .lab .lab/test; do SPARKFLEET_LAB=$$lab $(PYTHON) -m tests.lab delete --all; done; fi
+	@rm -rf .lab .mypy_cache .ruff_cache .pytest_cache .hypothesis

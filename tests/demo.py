@@ -1,0 +1,169 @@
+"""`make demo`: the main job on two disposable hosts, to watch. Deploy, again, break, find, repair, reboot.
+
+It calls the very commands that an admin types, and leaves the hosts running for a look around.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from tests.integration.deploying import ESCAPE, Deployed
+from tests.lab import Host, Lab, LabError
+
+ROOT = Path(__file__).resolve().parents[1]
+NAMES = ("spark1", "spark2")
+BREAKS = {
+    "spark1": (
+        ("swap is back in /etc/fstab", "sed -i 's/^# swapped off by sparkfleet: //' /etc/fstab"),
+        ("somebody turned it on", "fallocate -l 32M /by-hand.img && mkswap -q /by-hand.img && swapon /by-hand.img"),
+        ("an edited CUDA environment", "sed -i 's/12.1a/9.0/' /etc/profile.d/*sparkfleet*"),
+    ),
+    "spark2": (
+        ("the swap guard is masked", "ln -sf /dev/null /etc/systemd/system/swap.d/zz-sparkfleet.conf"),
+        ("uv was deleted", "rm /usr/local/bin/uv"),
+    ),
+}
+
+
+@dataclass
+class Demo:
+    """The demo's progress: what was run, how long it took, what came out."""
+
+    console: Console = field(default_factory=lambda: Console(highlight=False, soft_wrap=True))
+    rows: list[tuple[str, str, str]] = field(default_factory=list)
+    failed: bool = False
+
+    def title(self, text: str) -> None:
+        self.console.print(f"\n[bold]── {text}[/bold]")
+
+    def note(self, step: str, seconds: float, outcome: str, ok: bool = True) -> None:
+        self.rows.append((step, f"{seconds:.0f} s", outcome if ok else f"[red]{outcome}[/red]"))
+        self.failed = self.failed or not ok
+
+    def pyinfra(self, lab: Lab, *arguments: str) -> Deployed:
+        """Runs pyinfra as an admin would, and shows its output as it comes."""
+        command = ["pyinfra", "inventory.py", "deploy.py", *arguments]
+        self.console.print(f"[cyan]$ {' '.join(command)}[/cyan]")
+        process = subprocess.Popen(
+            [Path(sys.executable).with_name("pyinfra"), *command[1:]],
+            cwd=ROOT,
+            env={
+                **os.environ,
+                "FLEET": "inventories/lab.yaml",
+                "SPARKFLEET_SUDO_PASSWORD_COMMAND": f"cat {lab.admin_password_file}",
+                "PYINFRA_PROGRESS": "off",
+            },
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert process.stdout is not None
+        lines = []
+        for line in process.stdout:
+            lines.append(ESCAPE.sub("", line))
+            self.console.out(f"  {line.rstrip()}", highlight=False)
+        return Deployed(process.wait(), "".join(lines))
+
+    def summary(self, hosts: Sequence[Host]) -> None:
+        table = Table("step", "time", "outcome", title="What happened")
+        for row in self.rows:
+            table.add_row(*row)
+        self.console.print()
+        self.console.print(table)
+        self.console.print(f"The hosts are still up: .venv/bin/python -m tests.lab ssh {hosts[0].name}")
+        self.console.print("Break something and run the deploy again; `make clean` deletes them.")
+
+
+def count(result: Deployed) -> int:
+    return sum(len(lines) for name in NAMES for lines in result.changes(name).values())
+
+
+def changes_by_host(result: Deployed) -> str:
+    return ", ".join(f"{name}: {sum(map(len, result.changes(name).values()))}" for name in NAMES)
+
+
+def swaps_and_uv(host: Host) -> str:
+    """One line on the state of a host, asked of the host itself."""
+    active = host.run("awk 'NR>1{print $1}' /proc/swaps").stdout.split()
+    arch = host.run("bash -lc 'echo ${TORCH_CUDA_ARCH_LIST:-unset}'").stdout.strip()
+    uv = host.run("uv --version || echo no uv", check=False).stdout.strip().split(" (")[0]
+    return f"swap on {', '.join(active) or 'nothing'}; TORCH_CUDA_ARCH_LIST {arch}; {uv}"
+
+
+def play(demo: Demo, lab: Lab) -> None:
+    """The whole story."""
+    hosts = [lab.host(name) for name in NAMES]
+
+    demo.title("Two freshly installed hosts (built once, later restored in seconds)")
+    start = time.monotonic()
+    for host in hosts:
+        host.clean()
+        demo.console.print(f"  {host.name}: {swaps_and_uv(host)}")
+    demo.note("two hosts up", time.monotonic() - start, "lived-in machines with swap on")
+
+    demo.title("First deploy")
+    step(demo, lab, "first deploy", lambda result: (result.rc == 0, f"changes on {changes_by_host(result)}"))
+
+    demo.title("The same again: nothing to do")
+    step(demo, lab, "second deploy", lambda result: (result.rc == 0 and count(result) == 0, f"{count(result)} changes"))
+
+    demo.title("Drift: what people and packages do")
+    for host in hosts:
+        for what, command in BREAKS[host.name]:
+            demo.console.print(f"  {host.name}: {what}")
+            host.sudo(command)
+
+    demo.title("Found, without changing anything")
+    start = time.monotonic()
+    planned = demo.pyinfra(lab, "--dry", "--diff")
+    demo.note("dry run", time.monotonic() - start, f"would change {changes_by_host(planned)}", count(planned) > 0)
+
+    demo.title("Repaired")
+
+    def as_planned(result: Deployed) -> tuple[bool, str]:
+        same = count(result) == count(planned)
+        return result.rc == 0 and same, f"changes on {changes_by_host(result)}, {'' if same else 'NOT '}as planned"
+
+    step(demo, lab, "repair", as_planned)
+
+    demo.title("After a reboot")
+    start = time.monotonic()
+    states = {}
+    for host in hosts:
+        host.reboot()
+        states[host.name] = swaps_and_uv(host)
+        demo.console.print(f"  {host.name}: {states[host.name]}")
+    holds = all("swap on nothing; TORCH_CUDA_ARCH_LIST 12.1a; uv " in state for state in states.values())
+    demo.note("reboot", time.monotonic() - start, "still protected" if holds else "protection lost", holds)
+    demo.summary(hosts)
+
+
+def step(demo: Demo, lab: Lab, name: str, judge: Callable[[Deployed], tuple[bool, str]]) -> None:
+    start = time.monotonic()
+    result = demo.pyinfra(lab, "-y")
+    ok, outcome = judge(result)
+    demo.note(name, time.monotonic() - start, outcome, ok)
+
+
+def main() -> int:
+    demo = Demo()
+    try:
+        play(demo, Lab())
+    except LabError as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 1
+    return int(demo.failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
