@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sparkfleet.settings import SwapSettings
-
 from sparkhost.files import File, NoFile
 from sparkhost.resource import Resource
 from sparkhost.swap import FstabSwap, SwapGuard, SwapOff, SwapOn
