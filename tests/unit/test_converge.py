@@ -1,0 +1,125 @@
+"""The program that travels to a host: what it answers, and that it needs nothing there but python3."""
+
+from __future__ import annotations
+
+import grp
+import json
+import os
+import pwd
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from sparkhost import converge, files
+from sparkhost.files import File
+from sparkhost.resource import Change, Context, Failed, Refused, Resource, from_json
+from tasks.lib import remote
+
+USER, GROUP = pwd.getpwuid(os.geteuid()).pw_name, grp.getgrgid(os.getegid()).gr_name
+
+
+@dataclass(frozen=True)
+class Stubborn(Resource):
+    """A resource of the tests that does as told."""
+
+    kind: ClassVar[str] = "test_stubborn"
+    refuses: str = ""
+    fails: str = ""
+    never_settles: bool = False
+
+    def plan(self, context: Context) -> Sequence[Change]:
+        if self.refuses:
+            raise Refused(self.refuses)
+        return [Change("x", "change x")] if self.fails or self.never_settles else []
+
+    def apply(self) -> None:
+        if self.fails:
+            raise Failed(self.fails)
+
+
+@pytest.fixture(autouse=True)
+def backups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "BACKUPS", tmp_path / "backup")
+
+
+def file(path: Path, content: str = "managed by sparkfleet\n") -> dict[str, Any]:
+    return File(str(path), content, 0o644, USER, GROUP).to_json()
+
+
+def request(action: str, **measures: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"action": action, "measures": [{"name": n, "resources": r} for n, r in measures.items()]}
+
+
+def test_a_plan_changes_nothing_and_shows_the_diff(tmp_path: Path) -> None:
+    answer = converge.run(request("plan", one=[file(tmp_path / "a")], two=[]))
+    assert not (tmp_path / "a").exists()
+    (change,) = answer["plan"]["one"]["changes"]
+    assert (change["what"], change["summary"]) == (str(tmp_path / "a"), "create")
+    assert "+managed by sparkfleet" in change["diff"]
+    assert answer["plan"]["two"] == {"changes": [], "refused": [], "error": None}
+
+
+def test_apply_does_the_first_measure_and_plans_the_rest(tmp_path: Path) -> None:
+    answer = converge.run(request("apply", one=[file(tmp_path / "a")], two=[file(tmp_path / "b")]))
+    assert (tmp_path / "a").exists()
+    assert not (tmp_path / "b").exists()
+    assert [c["what"] for c in answer["applied"]["changes"]] == [str(tmp_path / "a")]
+    assert list(answer["plan"]) == ["two"]
+    again = converge.run(request("apply", one=[file(tmp_path / "a")]))
+    assert again["applied"]["changes"] == []
+
+
+def test_a_refusal_does_not_stop_the_measure_and_a_failure_does(tmp_path: Path) -> None:
+    refused = Stubborn(refuses="not now").to_json()
+    answer = converge.run(request("apply", one=[refused, file(tmp_path / "a")]))
+    assert answer["applied"]["refused"] == ["not now"]
+    assert (tmp_path / "a").exists()
+    failed = Stubborn(fails="broken\nin two lines").to_json()
+    answer = converge.run(request("apply", one=[failed, file(tmp_path / "b")]))
+    assert answer["applied"]["error"] == "broken in two lines"
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_change_that_does_not_settle_is_a_failure() -> None:
+    answer = converge.run(request("apply", one=[Stubborn(never_settles=True).to_json()]))
+    assert answer["applied"]["error"] == "x: still differs after the change: change x"
+
+
+def test_a_full_disk_is_one_line_with_a_remedy(tmp_path: Path) -> None:
+    error = OSError(28, "No space left on device", str(tmp_path / "x"))
+    assert converge.one_line(error) == f"No space left on device ({tmp_path}/x); free some space there and deploy again"
+
+
+def test_resources_survive_the_journey() -> None:
+    original = File("/etc/x", "ä\0\n", 0o600)
+    assert from_json(json.loads(json.dumps(original.to_json()))) == original
+    with pytest.raises(Failed, match="unknown kind of resource: 'nonsense'"):
+        from_json({"kind": "nonsense"})
+
+
+def test_the_loader_runs_on_a_python_that_knows_nothing_of_us(tmp_path: Path) -> None:
+    """As on a host: another directory, no environment, sources on stdin only."""
+    wanted = json.loads(remote.request("apply", [{"name": "one", "resources": [file(tmp_path / "a")]}]))
+    result = subprocess.run(
+        ["sh", "-c", remote.COMMAND],
+        input=json.dumps(wanted),
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={"PYTHONPATH": "/nonexistent", "PATH": "/usr/bin:/bin"},
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["applied"]["error"] is None
+    assert (tmp_path / "a").exists()
+
+
+def test_a_bad_request_is_one_line_on_stderr(tmp_path: Path) -> None:
+    bad = remote.request("plan", [{"name": "one", "resources": [{"kind": "nonsense"}]}])
+    result = subprocess.run(["sh", "-c", remote.COMMAND], input=bad, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert result.stderr == "sparkhost: unknown kind of resource: 'nonsense'\n"
