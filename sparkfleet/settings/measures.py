@@ -1,0 +1,145 @@
+"""The settings of each measure. A new measure is a class here and a line in `HostSettings`.
+
+Every field has a default and a description: docs/settings.md is made of them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from sparkfleet.settings.environment import Variables
+from sparkfleet.settings.problems import contradiction
+from sparkfleet.settings.units import GiB, Size
+from sparkfleet.settings.values import ArchList, HostPath, Release, Sha256, TomlTable
+
+Architecture = Literal["aarch64", "x86_64"]
+
+
+class Strict(BaseModel):
+    """A mapping of the fleet file: no unknown keys, no conversions, and a key without a value sets nothing."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_set(cls, value: Any) -> Any:
+        return {} if value is None else value
+
+
+class Measure(Strict):
+    """What every measure has."""
+
+    starts_anew: ClassVar[dict[str, str]] = {}
+    """Key -> key: where a level (group, host) gives the first another value, what levels below it say of the second
+    does not apply any more."""
+
+    state: Literal["present", "unmanaged", "absent"] = Field(
+        default="present",
+        description="`present` applies the measure, `unmanaged` leaves whatever is on the host alone, "
+        "`absent` removes what sparkfleet put there.",
+    )
+
+
+class SwapSettings(Measure):
+    """Swap off, now and for good."""
+
+    mode: Literal["off", "keep"] = Field(
+        default="off",
+        description="`off` turns swap off and keeps it off over reboots, `keep` leaves swap alone.",
+    )
+    margin: Size = Field(
+        default=Size(GiB),
+        description="Swap is turned off only while the available memory holds what is in swap and this much more; "
+        "else the measure is refused, because swapoff itself could exhaust the memory.",
+    )
+
+
+class CudaEnvSettings(Measure):
+    """The CUDA environment, the same in every kind of login, service and cron job."""
+
+    home: HostPath = Field(
+        default="/usr/local/cuda",
+        description="The CUDA toolkit: CUDA_HOME, and its `bin` in PATH.",
+    )
+    arch_list: ArchList = Field(
+        default="12.1a",
+        description="TORCH_CUDA_ARCH_LIST: the compute capabilities that extensions are built for. GB10 is 12.1a.",
+    )
+    ld_library_path: Literal["export", "ldconfig", "none"] = Field(
+        default="export",
+        description="How programs find the toolkit's libraries: `export` sets LD_LIBRARY_PATH (which beats the "
+        "libraries that a wheel brings along), `ldconfig` adds them to the system's search path (after a wheel's "
+        "own), `none` does neither.",
+    )
+    ptxas: HostPath | None = Field(
+        default=None,
+        description="The ptxas that Triton uses (TRITON_PTXAS_PATH, TRITON_PTXAS_BLACKWELL_PATH); "
+        "without a value the toolkit's own, `bin/ptxas` below `home`.",
+    )
+    variables: Variables = Field(
+        default={},
+        description="Further variables of the site, name to value. The values of defaults, groups and host are "
+        "joined. Values are limited to what shells, systemd, PAM and cron all read the same.",
+    )
+
+    @property
+    def ptxas_path(self) -> str:
+        """The ptxas in force."""
+        return self.ptxas or f"{self.home}/bin/ptxas"
+
+
+UV_VERSION = "0.13.9"
+UV_SHA256: dict[Architecture, Sha256] = {
+    # uv-0.13.9-py3-none-manylinux_2_28_aarch64.whl
+    "aarch64": "ecb6028d79dc96fbeafffe5c8af62a7099487ebc05a701e76714eebcffd06375",
+    # uv-0.13.9-py3-none-manylinux_2_17_x86_64.manylinux2014_x86_64.whl
+    "x86_64": "d7f459fe4fd247d830351c75686d3996ace3c6f3f728eb0e85a30b7ada0cef19",
+}
+
+
+class UvSettings(Measure):
+    """A pinned uv for everyone on the host."""
+
+    starts_anew = {"version": "sha256"}
+
+    version: Release = Field(
+        default=UV_VERSION,
+        description="The release of uv. Another one than the default needs its `sha256` beside it.",
+    )
+    sha256: dict[Architecture, Sha256] = Field(
+        default=UV_SHA256,
+        description="SHA-256 of the release's wheel for Linux, by architecture (`aarch64`, `x86_64`), as PyPI lists "
+        "it; at least those of the architectures in use.",
+    )
+    config: TomlTable = Field(
+        default={},
+        description="The contents of /etc/uv/uv.toml, for every user of the host. Mappings of defaults, groups and "
+        "host are joined.",
+    )
+
+    @model_validator(mode="after")
+    def _hashes_are_of_the_version(self) -> Self:
+        if not self.sha256:
+            raise contradiction("sha256", "is empty, expected the SHA-256 of a wheel by architecture")
+        for architecture, digest in self.sha256.items():
+            if self.version != UV_VERSION and digest == UV_SHA256[architecture]:
+                raise contradiction(
+                    "version",
+                    f"got {self.version!r} with the {architecture} hash of {UV_VERSION}: set uv.sha256.{architecture} "
+                    f"beside it, as listed at https://pypi.org/project/uv/{self.version}/#files",
+                )
+            if self.version == UV_VERSION and digest != UV_SHA256[architecture]:
+                raise contradiction(
+                    "sha256", f"the {architecture} hash is not that of {UV_VERSION}, leave it out: it is known"
+                )
+        return self
+
+
+class HostSettings(Strict):
+    """Everything that is set for one host, one field a measure."""
+
+    swap: SwapSettings = SwapSettings()
+    cuda_env: CudaEnvSettings = CudaEnvSettings()
+    uv: UvSettings = UvSettings()
