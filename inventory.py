@@ -1,0 +1,29 @@
+"""The hosts of the fleet file ($FLEET, else inventories/lab.yaml) as pyinfra hosts. `pyinfra inventory.py deploy.py`"""
+
+import os
+import sys
+from pathlib import Path
+
+from sparkfleet.settings import FleetError, FleetHost, load_fleet
+
+# pyinfra makes a group of every list and tuple here whose name has no underscore in front.
+_file = Path(os.environ.get("FLEET") or Path(__file__).resolve().parent / "inventories" / "lab.yaml")
+try:
+    _fleet = load_fleet(_file)
+except FleetError as error:
+    print(error, file=sys.stderr)
+    sys.exit(4)
+
+
+def _data(host: FleetHost) -> dict[str, object]:
+    ssh = {"hostname": host.address, "port": host.port, "user": host.user, "key": host.ssh_key and str(host.ssh_key)}
+    return {
+        **{f"ssh_{key}": value for key, value in ssh.items() if value is not None},
+        "ssh_known_hosts_file": str(_fleet.known_hosts),
+        "ssh_strict_host_key_checking": "yes",
+        "settings": host.settings.model_dump(mode="json"),
+    }
+
+
+all = [(host.name, _data(host)) for host in _fleet.hosts]
+globals().update({group: [host.name for host in _fleet.hosts if group in host.groups] for group in _fleet.groups})
