@@ -1,0 +1,101 @@
+"""Writes docs/settings.md from the settings' own types, defaults and descriptions. `python -m sparkfleet.docs`"""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel
+
+from sparkfleet.settings import FleetFile, HostEntry, HostSettings, Seconds, Size
+from sparkfleet.settings.values import Means
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "settings.md"
+
+HEAD = """\
+# Settings
+
+Made by `python -m sparkfleet.docs` from `sparkfleet/settings/`; `inventories/example.yaml` shows all of it in use.
+
+A fleet file has settings at three levels: `defaults`, `groups`, and each host's `settings`. A group overrides the
+defaults, a later group of a host an earlier one, the host all of them; mappings such as `variables` are joined key by
+key. `off`, `yes` and `no` are text. A size is written `16GiB` or `512MiB`, a duration `500ms`, `30s`, `5min` or `2h`.
+"""
+
+WORDS: dict[Any, str] = {
+    str: "text",
+    int: "whole number",
+    float: "number",
+    bool: "true or false",
+    Size: "size",
+    Seconds: "duration",
+    HostSettings: "settings",
+    HostEntry: "host",
+}
+
+
+def settings_page() -> str:
+    """The page, whole."""
+    parts = [HEAD, *section("The file", FleetFile), *section("A host", HostEntry)]
+    for name, field in HostSettings.model_fields.items():
+        model = field.annotation
+        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+            raise TypeError(f"HostSettings.{name} is no measure")
+        parts += section(name, model)
+    return "\n".join(parts)
+
+
+def section(title: str, model: type[BaseModel]) -> Iterator[str]:
+    """A heading, what the model is for, and a table with one row a field."""
+    hints = typing.get_type_hints(model, include_extras=True)
+    purpose = (model.__doc__ or "").strip()
+    yield f"## {title}\n\n{purpose}\n"
+    yield row(("Key", "Type", "Default", "Meaning"))
+    yield row(["---"] * 4)
+    for key, field in model.model_fields.items():
+        default = "required" if field.is_required() else shown(field.get_default(call_default_factory=True))
+        yield row((f"`{key}`", words(hints[key]), default, field.description or ""))
+    yield ""
+
+
+def row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def words(hint: Any) -> str:
+    """A type in words."""
+    if hint in WORDS:
+        return WORDS[hint]
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        named = [item.words for item in arguments[1:] if isinstance(item, Means)]
+        return named[0] if named else words(arguments[0])
+    if origin is Literal:
+        return ", ".join(f"`{value}`" for value in arguments)
+    if origin in (types.UnionType, typing.Union):
+        return " or ".join(words(argument) for argument in arguments if argument is not types.NoneType)
+    if origin is dict:
+        return f"mapping: {words(arguments[0])} to {words(arguments[1])}"
+    if origin is list:
+        return f"list: {words(arguments[0])}"
+    raise TypeError(f"docs/settings.md has no words for {hint}")
+
+
+def shown(value: Any) -> str:
+    """A default as it would be written."""
+    match value:
+        case None | BaseModel():
+            return ""
+        case dict() if value:
+            return "<br>".join(f"`{key}: {str(item)[:12]}…`" for key, item in value.items())
+        case bool():
+            return f"`{str(value).lower()}`"
+        case _:
+            return f"`{value}`"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(settings_page(), encoding="utf-8")

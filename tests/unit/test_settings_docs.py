@@ -1,0 +1,55 @@
+"""The example fleet file and docs/settings.md: both know every setting that there is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from sparkfleet import docs
+from sparkfleet.settings import FleetFile, HostEntry, HostSettings, Measure, Size, load_fleet
+from sparkfleet.settings.yaml_file import read_yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLE = ROOT / "inventories" / "example.yaml"
+
+MEASURES: dict[str, type[Measure]] = {name: type(measure) for name, measure in HostSettings()}
+FIELDS = [(name, key) for name, measure in MEASURES.items() for key in measure.model_fields]
+
+
+def test_the_example_is_five_hosts_that_load() -> None:
+    fleet = load_fleet(EXAMPLE)
+    assert [host.name for host in fleet.hosts] == [f"spark{n}" for n in range(1, 6)]
+    spark3, spark4 = (fleet.hosts[n].settings for n in (2, 3))
+    assert spark3.cuda_env.variables["OMP_NUM_THREADS"] == "10"
+    assert spark4.swap.mode == "keep"
+    assert spark4.swap.margin == Size.parse("1GiB")
+
+
+@pytest.mark.parametrize(("name", "key"), FIELDS)
+def test_the_example_sets_and_explains_every_setting(name: str, key: str) -> None:
+    document = read_yaml(EXAMPLE)
+    assert key in document.value["defaults"].get(name, {})
+    line = EXAMPLE.read_text().splitlines()[document.lines["defaults", name, key] - 1]
+    # `state` is explained where it comes first.
+    assert "#" in line or key == "state"
+
+
+def test_the_example_uses_every_key_of_the_file_and_of_a_host() -> None:
+    value = yaml.safe_load(EXAMPLE.read_text())
+    assert set(value) == set(FleetFile.model_fields)
+    assert set(value["hosts"]["spark1"]) == set(HostEntry.model_fields)
+
+
+def test_the_settings_page_is_up_to_date() -> None:
+    stale = docs.PAGE.read_text(encoding="utf-8") != docs.settings_page()
+    assert not stale, "docs/settings.md is stale: run python -m sparkfleet.docs"
+
+
+@pytest.mark.parametrize("model", [FleetFile, HostEntry, *MEASURES.values()])
+def test_the_settings_page_has_a_row_for_every_field(model: type[BaseModel]) -> None:
+    for key, field in model.model_fields.items():
+        assert f"| `{key}` |" in docs.settings_page()
+        assert (field.description or "?") in docs.settings_page()
