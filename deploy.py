@@ -1,6 +1,6 @@
 """The measures, in the order in which they are applied. `pyinfra inventory.py deploy.py`"""
 
-from tasks import swap
+from tasks import cuda_env, swap
 from tasks.lib.converge import deploy
 
-deploy(swap)
+deploy(swap, cuda_env)

@@ -14,11 +14,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from sparkhost import files, swap, systemd
+from sparkhost import environment, files, ldconfig, swap, systemd
 from sparkhost.resource import Change, Context, Failed, Refused, Resource, from_json
 
 # The modules that define resources; importing them registers their kinds.
-RESOURCE_MODULES = (files, swap, systemd)
+RESOURCE_MODULES = (environment, files, ldconfig, swap, systemd)
 
 
 def one_line(error: BaseException) -> str:

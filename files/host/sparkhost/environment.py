@@ -1,0 +1,252 @@
+"""The environment that every kind of session gets: /etc/environment, and an EnvironmentFile= for services.
+
+/etc/environment is read by pam_env(8) for each login by ssh, su and on the console, and for each cron job, and by
+systemd's user managers (environment.d(5): Debian and Ubuntu link 99-environment.conf to it).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from sparkhost.block import Block, put_in, take_out
+from sparkhost.files import File, NoFile, make_directories, read_regular, text_diff, write_atomic
+from sparkhost.resource import Change, Context, Failed, Refused, Resource
+from sparkhost.systemd import changed_at
+
+ENVIRONMENT = Path("/etc/environment")
+# PATH of sshd, login, su and root together, where /etc/environment sets none: what Ubuntu writes there.
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/games:/usr/local/games"
+# pam_env reads lines of 1024 bytes up to Linux-PAM 1.5.2, and ignores the file from a longer one on.
+LONGEST_LINE = 1000
+PROC = Path("/proc")
+RELOADED = Path("/run/sparkfleet/user-managers-reloaded")
+
+
+def assignments(text: str) -> dict[str, str]:
+    """The variables that a text for pam_env(8) sets: the last one of a name wins, quotes around values go."""
+    found: dict[str, str] = {}
+    for line in text.split("\n"):
+        if match := re.match(r"[ \t]*(?:export )?([A-Za-z0-9_]+)=([^#]*)", line):
+            value = match[2].strip()
+            if value[:1] in ("'", '"'):
+                value = value[1:].removesuffix(value[0])
+            found[match[1]] = value
+    return found
+
+
+def in_front(directory: str, value: str) -> str:
+    """A search path with `directory` first and once, and without empty elements (they mean: the current directory)."""
+    rest = [element for element in value.split(":") if element and element != directory]
+    return ":".join(dict.fromkeys([directory, *rest]))
+
+
+def environment_lines(text: str, values: Mapping[str, str], front: Mapping[str, str]) -> list[str]:
+    """`NAME=value` lines: `front` puts directories in front of what `text` sets already, `values` are as they are.
+
+    Raises:
+        Failed: a line would be longer than pam_env reads.
+    """
+    before = {"PATH": DEFAULT_PATH, **assignments(text)}
+    wanted = {name: in_front(directory, before.get(name, "")) for name, directory in front.items()}
+    lines = []
+    for name, value in {**wanted, **values}.items():
+        # Quotes are for a shell that reads the file; pam_env and systemd take them off.
+        plain = re.fullmatch(r"[A-Za-z0-9_./:,+=@%~-]*", value)
+        lines.append(f"{name}={value}" if plain else f'{name}="{value}"')
+        if len(lines[-1]) > LONGEST_LINE:
+            raise Failed(f"{ENVIRONMENT}: {name} would be {len(lines[-1])} characters long, pam_env reads 1000")
+    return lines
+
+
+def read_text(path: Path) -> str | None:
+    """A text file in whatever encoding, so that writing it back changes no byte; None where there is none."""
+    content = read_regular(path)
+    return None if content is None else content.decode("utf-8", "surrogateescape")
+
+
+@dataclass(frozen=True)
+class EnvironmentBlock(Resource):
+    """Our block in /etc/environment; taken out where the directory `needs` is absent (empty: always)."""
+
+    kind: ClassVar[str] = "environment_block"
+    name: str
+    needs: str
+    values: dict[str, str]
+    front: dict[str, str]
+
+    @property
+    def _block(self) -> Block:
+        return Block(self.name, (*self.front, *self.values))
+
+    def _wanted(self, old: str | None) -> str | None:
+        """The new text; None: no file."""
+        rest = take_out(old or "", self._block)
+        if self.needs and Path(self.needs).is_dir():
+            return put_in(old, environment_lines(rest.text, self.values, self.front), self._block)
+        if not rest.found:
+            return old
+        return None if rest.new_file and not rest.text else rest.text
+
+    def plan(self, context: Context) -> Sequence[Change]:
+        path = ENVIRONMENT.resolve()  # the file is edited, not the link that may lead to it
+        old = read_text(path)
+        new = self._wanted(old)
+        if new == old:
+            return []
+        before = (old or "").encode("utf-8", "surrogateescape")
+        after = (new or "").encode("utf-8", "surrogateescape")
+        found = take_out(old or "", self._block).found
+        present = self.needs and Path(self.needs).is_dir()
+        verb = ("update" if found else "add") if present else "take out"
+        return [Change(str(ENVIRONMENT), f"{verb} our block", text_diff(str(ENVIRONMENT), before, after))]
+
+    def apply(self) -> None:
+        path = ENVIRONMENT.resolve()
+        old = read_text(path)
+        new = self._wanted(old)
+        if new is None:
+            path.unlink()
+            return
+        mode, uid, gid = 0o644, 0, 0
+        if old is not None:
+            status = path.stat()
+            mode, uid, gid = stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid
+        write_atomic(path, new.encode("utf-8", "surrogateescape"), mode, uid, gid)
+
+
+@dataclass(frozen=True)
+class FileWith(File):
+    """A file of ours that is there only where the directory `needs` is."""
+
+    kind: ClassVar[str] = "file_with"
+    needs: str = ""
+
+    def plan(self, context: Context) -> Sequence[Change]:
+        return super().plan(context) if Path(self.needs).is_dir() else NoFile(self.path).plan(context)
+
+    def apply(self) -> None:
+        if Path(self.needs).is_dir():
+            super().apply()
+        else:
+            NoFile(self.path).apply()
+
+
+@dataclass(frozen=True)
+class EnvironmentFile(Resource):
+    """The same values as a file for `EnvironmentFile=` (systemd.exec(5)), below the comment `header`."""
+
+    kind: ClassVar[str] = "environment_file"
+    path: str
+    header: str
+    name: str
+    needs: str
+    values: dict[str, str]
+    front: dict[str, str]
+
+    def _file(self) -> FileWith:
+        block = Block(self.name, (*self.front, *self.values))
+        others = take_out(read_text(ENVIRONMENT.resolve()) or "", block).text
+        lines = environment_lines(others, self.values, self.front)
+        return FileWith(self.path, self.header + "".join(f"{line}\n" for line in lines), needs=self.needs)
+
+    def plan(self, context: Context) -> Sequence[Change]:
+        return self._file().plan(context)
+
+    def apply(self) -> None:
+        self._file().apply()
+
+
+@dataclass(frozen=True)
+class EnvironmentOverrides(Resource):
+    """Reports files that give a variable of ours another value in some kinds of session only, and leaves them.
+
+    Looks at profile.d, at environment.d and at pam_env.conf: /etc/environment's values come before theirs.
+    """
+
+    kind: ClassVar[str] = "environment_overrides"
+    ours: list[str]
+    needs: str
+    values: dict[str, str]
+
+    def plan(self, context: Context) -> Sequence[Change]:
+        if not Path(self.needs).is_dir():
+            return []
+        patterns = ("profile.d/*.sh", "environment.d/*.conf", "security/pam_env.conf")
+        found = []
+        for path in sorted(path for pattern in patterns for path in Path("/etc").glob(pattern)):
+            if str(path) not in self.ours and path.is_file():
+                found += [f"{path} sets {name}" for name in other_values(read_text(path.resolve()) or "", self.values)]
+        if found:
+            raise Refused(
+                f"not the same in every session: {', '.join(found)} to another value: "
+                "take it out there, or set it in the fleet file (cuda_env)"
+            )
+        return []
+
+    def apply(self) -> None:
+        """Nothing: what an admin wrote stays."""
+
+
+def other_values(text: str, values: Mapping[str, str]) -> list[str]:
+    """Names of `values` that a script or configuration sets to something else, in order."""
+    found = []
+    for line in text.split("\n"):
+        if match := re.match(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)(?:=|\s+(?:DEFAULT|OVERRIDE)=)(.*)", line):
+            name, value = match[1], match[2].strip().strip("'\"")
+            if name in values and value != values[name] and name not in found:
+                found.append(name)
+    return found
+
+
+def user_managers() -> dict[int, int]:
+    """Process id → start time of each running `systemd --user`, in microseconds since the epoch (proc_pid_stat(5))."""
+    booted = re.search(r"^btime (\d+)$", (PROC / "stat").read_text(), re.MULTILINE)
+    if not booted:
+        raise Failed("/proc/stat has no btime")
+    found = {}
+    for directory in PROC.glob("[0-9]*"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+            command = (directory / "cmdline").read_bytes().split(b"\0")
+            if command[0].endswith(b"/systemd") and b"--user" in command:
+                # Field 22; the second is the name in parentheses, which may hold blanks.
+                ticks = int((directory / "stat").read_text().rpartition(")")[2].split()[19])
+                found[int(directory.name)] = int(booted[1]) * 10**6 + ticks * 10**6 // os.sysconf("SC_CLK_TCK")
+    return found
+
+
+@dataclass(frozen=True)
+class UserManagers(Resource):
+    """Makes running `systemd --user` managers read /etc/environment again, once after it changed.
+
+    SIGHUP is their daemon-reload (systemd(1)): running services stay, new ones get the new values. Managers of
+    lingering users would otherwise keep the old ones until the next boot.
+    """
+
+    kind: ClassVar[str] = "user_managers"
+
+    def plan(self, context: Context) -> Sequence[Change]:
+        managers = user_managers()
+        change = [Change("user-managers", "read /etc/environment again (daemon-reload)")]
+        if managers and any(pending.what == str(ENVIRONMENT) for pending in context.pending):
+            return change
+        changed = changed_at(ENVIRONMENT)
+        reloaded = RELOADED.stat().st_mtime_ns // 1000 if RELOADED.exists() else 0
+        # A manager's start is known to 10 ms, and the clock's second of boot to 1 s: a little more is no harm.
+        stale = [pid for pid, started in managers.items() if started < changed + 10**6]
+        return change if stale and reloaded < changed else []
+
+    def apply(self) -> None:
+        # Noted before: a manager that starts meanwhile has read the new file.
+        make_directories(RELOADED.parent)
+        write_atomic(RELOADED, b"", 0o644)
+        for pid in user_managers():
+            with contextlib.suppress(ProcessLookupError):  # its user has logged out
+                os.kill(pid, signal.SIGHUP)
