@@ -23,8 +23,8 @@ from pyinfra.api.host import Host
 from pyinfra.api.operation import operation
 from pyinfra.api.state import State, StateStage
 from pyinfra.context import ctx_host, state
-from sparkfleet.settings import HostSettings
 
+from sparkfleet.settings import HostSettings
 from sparkhost.resource import Resource
 from sparkhost.systemd import UNIT_DIRECTORY, DaemonReload
 from tasks.lib import remote

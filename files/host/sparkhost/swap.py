@@ -216,7 +216,7 @@ class SwapGuard(Resource):
         if context.pending:
             return []  # a dry run has neither written the drop-in nor reloaded: PID 1 cannot know it yet
         for unit, others in overridden(
-            run("systemctl", "show", "--all", "-p", "Id,DropInPaths", "*.swap"), self.drop_in
+            run("systemctl", "show", "--all", "-p", "Id,LoadState,DropInPaths", "*.swap"), self.drop_in
         ):
             if self.condition not in conditions(unit):
                 raise Refused(
@@ -232,13 +232,14 @@ class SwapGuard(Resource):
 def overridden(text: str, drop_in: str) -> list[tuple[str, list[str]]]:
     """Swap units in which our drop-in is not the last word, with the drop-ins that come after it.
 
-    `text`: what `systemctl show -p Id,DropInPaths` printed; drop-ins are listed in the order of reading.
+    `text`: what `systemctl show -p Id,LoadState,DropInPaths` printed; drop-ins are listed in the order of reading.
     """
     found = []
     for block in text.strip().split("\n\n"):
         properties = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
         drop_ins = properties.get("DropInPaths", "").split()
-        if properties and drop_ins[-1:] != [drop_in]:
+        # Units of which only the name is known (another's `After=`) have no drop-ins, and cannot start.
+        if properties.get("LoadState") == "loaded" and drop_ins[-1:] != [drop_in]:
             after = drop_ins[drop_ins.index(drop_in) + 1 :] if drop_in in drop_ins else drop_ins
             found.append((properties.get("Id", "?"), after))
     return found
