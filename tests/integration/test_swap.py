@@ -67,7 +67,7 @@ def test_a_second_deploy_changes_nothing_and_says_so(
     assert second.rc == 0, second.output
     for host in hosts:
         assert second.changes(host.name) == {}
-    assert "Success" not in second.output
+    assert "] Success" not in second.output
 
 
 def test_swap_stays_off_after_a_reboot(first: Deployed, hosts: tuple[Host, Host]) -> None:

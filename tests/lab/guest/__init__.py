@@ -1,0 +1,1 @@
+"""What runs inside a lab host; `files.py` puts it there."""

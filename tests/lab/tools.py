@@ -1,0 +1,139 @@
+"""The programs the lab needs, and how it gets them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.lab.errors import LabError
+
+MISSING = 4
+"""Exit status where a needed program is missing and cannot be installed."""
+
+_SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A needed program (or file, where it has a slash) and the apt package it comes from."""
+
+    program: str
+    package: str
+
+
+_COMMON = (
+    Tool("mmdebstrap", "mmdebstrap"),
+    Tool("qemu-img", "qemu-utils"),
+    Tool("mkfs.ext4", "e2fsprogs"),
+    Tool("mkswap", "util-linux"),
+    Tool("ssh", "openssh-client"),
+    Tool("ssh-keygen", "openssh-client"),
+)
+_QEMU = {
+    "amd64": Tool("qemu-system-x86_64", "qemu-system-x86"),
+    "arm64": Tool("qemu-system-aarch64", "qemu-system-arm"),
+}
+_FOREIGN = {
+    "amd64": (Tool("qemu-x86_64-static", "qemu-user-static"),),
+    "arm64": (Tool("qemu-aarch64-static", "qemu-user-static"),),
+}
+_KEYRINGS = {
+    "debian": Tool("/usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring"),
+    "ubuntu": Tool("/usr/share/keyrings/ubuntu-archive-keyring.gpg", "ubuntu-keyring"),
+}
+
+
+def find(program: str) -> str | None:
+    """The program's path, looked for in the sbin directories too (a user's PATH lacks them on Debian)."""
+    if "/" in program:
+        return program if Path(program).exists() else None
+    return shutil.which(program, path=f"{os.environ.get('PATH', os.defpath)}:{_SBIN}")
+
+
+def needed(arch: str, native: str, *, ubuntu: bool = False) -> list[Tool]:
+    """What a host of `arch` needs on a machine of architecture `native`."""
+    tools = [*_COMMON, _QEMU[arch], _KEYRINGS["ubuntu" if ubuntu else "debian"]]
+    if arch != native:
+        tools += [*_FOREIGN[arch], Tool("arch-test", "arch-test"), Tool("update-binfmts", "binfmt-support")]
+    return tools
+
+
+def missing(tools: list[Tool]) -> list[Tool]:
+    """Those of `tools` that this machine lacks."""
+    return [tool for tool in tools if find(tool.program) is None]
+
+
+def as_root() -> list[str]:
+    """The words before a command that must run as root: none for root, else sudo. Raises LabError without both."""
+    if os.geteuid() == 0:
+        return []
+    if find("sudo") is None:
+        raise LabError("building an image needs root: run as root, or install sudo", MISSING)
+    return ["sudo"]
+
+
+def ensure(arch: str, native: str, *, ubuntu: bool = False) -> None:
+    """Install what is missing with apt: says what, and asks unless CI=true or YES=1.
+
+    Raises LabError (status 4) where it cannot: no apt, no root, the answer no, or apt fails.
+    """
+    absent = missing(needed(arch, native, ubuntu=ubuntu))
+    if not absent:
+        return
+    packages = sorted({tool.package for tool in absent})
+    programs = ", ".join(tool.program for tool in absent)
+    if find("apt-get") is None:
+        raise LabError(
+            f"missing {programs}, and there is no apt here to install them (Debian/Ubuntu: {' '.join(packages)})",
+            MISSING,
+        )
+    sudo = as_root()
+    print(f"lab: missing {programs}; installing: apt-get install {' '.join(packages)}", file=sys.stderr)
+    if os.environ.get("CI") != "true" and os.environ.get("YES") != "1":
+        if not sys.stdin.isatty():
+            raise LabError(
+                f"missing {programs}: install {' '.join(packages)}, or set YES=1 to let the lab do so", MISSING
+            )
+        print("lab: go on? [y/N] ", end="", file=sys.stderr, flush=True)
+        if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
+            raise LabError(f"not installed: {' '.join(packages)}", MISSING)
+    apt = [*sudo, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq"]
+    install = [*apt, "install", "--no-install-recommends", "--yes", *packages]
+    for command in ([*apt, "update"], install):
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=sys.stderr, check=False)
+        if done.returncode:
+            raise LabError(f"apt-get {command[-1] if command[-1] == 'update' else 'install'} failed", MISSING)
+    still = missing(absent)
+    if still:
+        raise LabError(f"still missing after apt-get install: {', '.join(t.program for t in still)}", MISSING)
+
+
+def mirror(suite: str, arch: str, native: str, *, ubuntu: bool) -> str | None:
+    """The package mirror for `suite`: `$SPARKFLEET_LAB_MIRROR`, else the one this machine's apt uses for that
+    distribution, else None (mmdebstrap's own default)."""
+    chosen = os.environ.get("SPARKFLEET_LAB_MIRROR")
+    if chosen:
+        return chosen
+    if find("apt-get") is None or (ubuntu and arch != native):  # Ubuntu keeps arm64 on other mirrors
+        return None
+    listed = subprocess.run(
+        ["apt-get", "indextargets", "--format", "$(ORIGIN) $(RELEASE) $(REPO_URI)", "Created-By: Packages"],
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout
+    return pick_mirror(listed.splitlines(), ubuntu=ubuntu)
+
+
+def pick_mirror(lines: list[str], *, ubuntu: bool) -> str | None:
+    """The first of apt's repositories (`ORIGIN RELEASE URI`) that is the whole archive of the distribution."""
+    origin, path = ("Ubuntu", "/ubuntu") if ubuntu else ("Debian", "/debian")
+    for line in lines:
+        words = line.split()
+        if len(words) == 3 and words[0] == origin and "-" not in words[1] and words[2].rstrip("/").endswith(path):
+            return words[2]
+    return None
