@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from sparkhost.resource import Change, Context, Failed, Resource
+from sparkhost.resource import Change, Context, Failed, Refused, Resource
 
 UNIT_DIRECTORY = "/etc/systemd/system"
+CONTAINER = re.compile(r"/((?:docker|libpod|cri-containerd|crio|nerdctl)-[^/]+\.scope)")
 
 
 def run(*arguments: str, timeout: float = 90.0) -> str:
@@ -33,16 +35,15 @@ def run(*arguments: str, timeout: float = 90.0) -> str:
 
 
 def units_loaded_at() -> int:
-    """When PID 1 last read its unit files, in microseconds since the epoch (org.freedesktop.systemd1(5))."""
-    answer = run(
-        "busctl",
-        "get-property",
-        "org.freedesktop.systemd1",
-        "/org/freedesktop/systemd1",
-        "org.freedesktop.systemd1.Manager",
-        "UnitsLoadTimestamp",
-    )
-    return int(answer.split()[1])
+    """When PID 1 last read its unit files, in microseconds since the epoch (org.freedesktop.systemd1(5)).
+
+    UnitsLoadTimestamp is 0 until the first reload after a boot (measured, systemd 252 and 257): then the boot counts.
+    """
+    names = ("UnitsLoadTimestamp", "UnitsLoadStartTimestamp")
+    manager = ("org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager")
+    answer = run("busctl", "get-property", *manager, *names)
+    reloaded, booted = (int(line.split()[1]) for line in answer.splitlines())
+    return reloaded or booted
 
 
 def changed_at(path: Path) -> int:
@@ -50,6 +51,46 @@ def changed_at(path: Path) -> int:
     while not path.exists():
         path = path.parent
     return path.stat().st_ctime_ns // 1000
+
+
+def daemon_reload(forced: bool = False) -> None:
+    """Makes PID 1 read its unit files again, unless that would take the GPU from a running container.
+
+    Raises:
+        Refused: there is such a container, and this is not `forced`.
+    """
+    if not forced and (containers := containers_at_risk()):
+        raise Refused(
+            f"daemon-reload held back: it would take the GPU from {', '.join(containers)} "
+            "(NVIDIA/nvidia-container-toolkit#48): stop it or give it the GPU by CDI, or deploy with "
+            "SPARKFLEET_FORCE_RELOAD=1"
+        )
+    os.sync()
+    run("systemctl", "daemon-reload")
+
+
+def containers_at_risk(proc: Path = Path("/proc"), dev: Path = Path("/dev")) -> list[str]:
+    """Scopes of containers that use NVIDIA devices which PID 1 does not know of.
+
+    NVIDIA's hook opens the devices to a container behind systemd's back; PID 1 forgets them when it reads its units
+    again. With CDI the devices are among the scope's DeviceAllow=, and with links in /dev/char they are kept.
+    """
+    if not any(dev.glob("nvidia*")) or any((dev / "char").glob("195:*")):
+        return []
+    scopes = set()
+    for process in proc.glob("[0-9]*"):
+        try:
+            match = CONTAINER.search((process / "cgroup").read_text())
+            if match and any(str(fd.readlink()).startswith("/dev/nvidia") for fd in (process / "fd").iterdir()):
+                scopes.add(match[1])
+        except OSError:
+            continue  # it has ended meanwhile
+    return sorted(scope for scope in scopes if not _knows_nvidia(scope))
+
+
+def _knows_nvidia(scope: str) -> bool:
+    """Whether PID 1 itself grants NVIDIA's devices (by name, or as character devices of major 195) to a scope."""
+    return bool(re.search(r"nvidia|char-195|/char/195", run("systemctl", "show", "-p", "DeviceAllow", "--", scope)))
 
 
 @dataclass(frozen=True)
@@ -62,8 +103,12 @@ class DaemonReload(Resource):
 
     kind: ClassVar[str] = "daemon_reload"
     paths: list[str]
+    forced: bool = False
+    """Whether it is done although it takes the GPU from containers."""
 
     def plan(self, context: Context) -> Sequence[Change]:
+        if any(c.what == "systemd" for c in context.pending):
+            return []  # one reload in this run serves all
         pending = sorted({c.what for c in context.pending} & set(self.paths))
         if pending:
             return [Change("systemd", f"daemon-reload, for {', '.join(pending)}")]
@@ -73,5 +118,4 @@ class DaemonReload(Resource):
         return [Change("systemd", f"daemon-reload, for {', '.join(newer)}")] if newer else []
 
     def apply(self) -> None:
-        os.sync()
-        run("systemctl", "daemon-reload")
+        daemon_reload(self.forced)

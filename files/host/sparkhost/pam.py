@@ -1,0 +1,123 @@
+"""A line in PAM's common stacks, by a profile of pam-auth-update(8): never by editing what packages own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from sparkhost.files import MANAGED, File, NoFile, read_regular
+from sparkhost.resource import Change, Context, Failed, Refused, Resource
+
+STACKS = Path("/etc/pam.d")
+COMMON = STACKS / "common-session"
+STATE = Path("/var/lib/pam")
+TYPES = ("account", "auth", "password", "session", "session-noninteractive")
+
+
+def lines_of(service: str, seen: frozenset[str] = frozenset()) -> Iterator[list[str]]:
+    """The words of every session line of a service, included files in their places (pam.d(5))."""
+    content = read_regular(STACKS / service)
+    if content is None or service in seen:
+        return
+    for line in content.decode(errors="replace").replace("\\\n", " ").splitlines():
+        words = line.partition("#")[0].split()
+        if words[:1] == ["@include"] and len(words) > 1:
+            yield from lines_of(words[1], seen | {service})
+        elif len(words) > 2 and words[0].lstrip("-") == "session" and words[1] in ("include", "substack"):
+            yield from lines_of(words[2], seen | {service})
+        elif words and words[0].lstrip("-") == "session":
+            yield words
+
+
+def touched() -> list[str]:
+    """Every file that pam-auth-update may write; its answers in debconf's data base aside, which hold nothing new."""
+    common = [str(STACKS / f"common-{name}") for name in TYPES]
+    return [*common, *(str(STATE / name) for name in (*TYPES, "seen"))]
+
+
+def pam_auth_update(*arguments: str) -> None:
+    """Runs it without questions.
+
+    Raises:
+        Refused: the files were edited by hand. It then leaves them alone, and so do we (never --force).
+        Failed: it is not there, or says no.
+    """
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
+    command = ["pam-auth-update", "--package", *arguments]
+    try:
+        result = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+            env=environment,
+        )
+    except (FileNotFoundError, subprocess.TimeoutExpired) as error:
+        raise Failed(f"{' '.join(command)}: {error}") from error
+    output = " ".join((result.stderr + result.stdout).split())
+    if "Local modifications" in output:
+        raise Refused(
+            f"pam-auth-update leaves {STACKS}/common-* alone, because they were edited by hand: settle that with "
+            "`pam-auth-update` on the host, then deploy again"
+        )
+    if result.returncode:
+        raise Failed(f"{' '.join(command)}: exit code {result.returncode}: {output or 'no message'}")
+
+
+@dataclass(frozen=True)
+class PamProfile(Resource):
+    """A profile, and its line at work for `service`. `line`: words of the session line, in one string."""
+
+    kind: ClassVar[str] = "pam_profile"
+    path: str
+    content: str
+    line: str
+    service: str
+
+    def touches(self) -> list[str]:
+        return [*touched(), self.path]
+
+    def plan(self, context: Context) -> Sequence[Change]:
+        changes = list(File(self.path, self.content).plan(context))
+        if self.line.split() not in lines_of(COMMON.name):
+            changes.append(Change(str(COMMON), f"add `{self.line}` (pam-auth-update)"))
+        elif not changes and self.line.split() not in lines_of(self.service):
+            raise Refused(f"{STACKS / self.service} does not include {COMMON.name}, so PAM never comes to our line")
+        return changes
+
+    def apply(self) -> None:
+        File(self.path, self.content).apply()
+        pam_auth_update("--enable", Path(self.path).name)
+
+
+@dataclass(frozen=True)
+class NoPamProfile(Resource):
+    """No such profile, and no such line."""
+
+    kind: ClassVar[str] = "no_pam_profile"
+    path: str
+    line: str
+
+    def touches(self) -> list[str]:
+        return [*touched(), self.path]
+
+    def plan(self, context: Context) -> Sequence[Change]:
+        changes = []
+        if self.line.split() in lines_of(COMMON.name):
+            changes.append(Change(str(COMMON), f"take `{self.line}` out (pam-auth-update)"))
+        content = read_regular(Path(self.path))
+        if content is not None and MANAGED.encode() in content:
+            changes.append(Change(self.path, "remove"))
+        return changes
+
+    def apply(self) -> None:
+        pam_auth_update("--remove", Path(self.path).name)
+        if self.line.split() in lines_of(COMMON.name):
+            raise Refused(f"`{self.line}` stands in {COMMON} by hand: take it out there, then deploy again")
+        NoFile(self.path).apply()
