@@ -14,7 +14,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from sparkfleet.settings import CudaEnvSettings
-from sparkhost.environment import EnvironmentBlock, EnvironmentFile, EnvironmentOverrides, FileWith, UserManagers
+from sparkhost.environment import (
+    EnvironmentBlock,
+    EnvironmentFile,
+    EnvironmentOverrides,
+    FileWith,
+    GoneFile,
+    UserManagers,
+)
 from sparkhost.files import NoFile
 from sparkhost.ldconfig import LibraryPath
 from sparkhost.resource import Resource
@@ -69,7 +76,7 @@ def remove(settings: CudaEnvSettings) -> Sequence[Resource]:
     """Everything as it was before, byte for byte; sessions that are open keep what they have."""
     return (
         EnvironmentBlock(NAME, "", values(settings), front(settings)),
-        NoFile(PROFILE),
+        GoneFile(PROFILE),
         NoFile(SERVICES),
         _libraries(settings, wanted=False),
         UserManagers(),

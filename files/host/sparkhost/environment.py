@@ -17,9 +17,18 @@ from pathlib import Path
 from typing import ClassVar
 
 from sparkhost.block import Block, put_in, take_out
-from sparkhost.files import File, NoFile, make_directories, read_regular, text_diff, write_atomic
+from sparkhost.files import (
+    File,
+    NoFile,
+    backup_of,
+    make_directories,
+    put_back,
+    read_regular,
+    sync_directory,
+    text_diff,
+    write_atomic,
+)
 from sparkhost.resource import Change, Context, Failed, Refused, Resource
-from sparkhost.systemd import changed_at
 
 ENVIRONMENT = Path("/etc/environment")
 # PATH of sshd, login, su and root together, where /etc/environment sets none: what Ubuntu writes there.
@@ -27,7 +36,8 @@ DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/us
 # pam_env reads lines of 1024 bytes up to Linux-PAM 1.5.2, and ignores the file from a longer one on.
 LONGEST_LINE = 1000
 PROC = Path("/proc")
-RELOADED = Path("/run/sparkfleet/user-managers-reloaded")
+# There while user managers are running that started before our last change: a run that dies is made up for.
+OUTDATED = Path("/run/sparkfleet/user-managers-outdated")
 
 
 def assignments(text: str) -> dict[str, str]:
@@ -112,6 +122,9 @@ class EnvironmentBlock(Resource):
         path = ENVIRONMENT.resolve()
         old = read_text(path)
         new = self._wanted(old)
+        if user_managers():
+            make_directories(OUTDATED.parent)
+            write_atomic(OUTDATED, b"", 0o644)
         if new is None:
             path.unlink()
             return
@@ -123,6 +136,21 @@ class EnvironmentBlock(Resource):
 
 
 @dataclass(frozen=True)
+class GoneFile(NoFile):
+    """A file of ours that must not be there, in a directory of the distribution: that stays, empty or not."""
+
+    kind: ClassVar[str] = "gone_file"
+
+    def apply(self) -> None:
+        path = Path(self.path)
+        if backup_of(path).exists():
+            put_back(path)
+            return
+        path.unlink(missing_ok=True)
+        sync_directory(path.parent)
+
+
+@dataclass(frozen=True)
 class FileWith(File):
     """A file of ours that is there only where the directory `needs` is."""
 
@@ -130,13 +158,13 @@ class FileWith(File):
     needs: str = ""
 
     def plan(self, context: Context) -> Sequence[Change]:
-        return super().plan(context) if Path(self.needs).is_dir() else NoFile(self.path).plan(context)
+        return super().plan(context) if Path(self.needs).is_dir() else GoneFile(self.path).plan(context)
 
     def apply(self) -> None:
         if Path(self.needs).is_dir():
             super().apply()
         else:
-            NoFile(self.path).apply()
+            GoneFile(self.path).apply()
 
 
 @dataclass(frozen=True)
@@ -206,25 +234,20 @@ def other_values(text: str, values: Mapping[str, str]) -> list[str]:
     return found
 
 
-def user_managers() -> dict[int, int]:
-    """Process id → start time of each running `systemd --user`, in microseconds since the epoch (proc_pid_stat(5))."""
-    booted = re.search(r"^btime (\d+)$", (PROC / "stat").read_text(), re.MULTILINE)
-    if not booted:
-        raise Failed("/proc/stat has no btime")
-    found = {}
+def user_managers() -> list[int]:
+    """The process ids of all running `systemd --user`."""
+    found = []
     for directory in PROC.glob("[0-9]*"):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
             command = (directory / "cmdline").read_bytes().split(b"\0")
             if command[0].endswith(b"/systemd") and b"--user" in command:
-                # Field 22; the second is the name in parentheses, which may hold blanks.
-                ticks = int((directory / "stat").read_text().rpartition(")")[2].split()[19])
-                found[int(directory.name)] = int(booted[1]) * 10**6 + ticks * 10**6 // os.sysconf("SC_CLK_TCK")
+                found.append(int(directory.name))
     return found
 
 
 @dataclass(frozen=True)
 class UserManagers(Resource):
-    """Makes running `systemd --user` managers read /etc/environment again, once after it changed.
+    """Makes running `systemd --user` managers read /etc/environment again after `EnvironmentBlock` changed it.
 
     SIGHUP is their daemon-reload (systemd(1)): running services stay, new ones get the new values. Managers of
     lingering users would otherwise keep the old ones until the next boot.
@@ -233,20 +256,13 @@ class UserManagers(Resource):
     kind: ClassVar[str] = "user_managers"
 
     def plan(self, context: Context) -> Sequence[Change]:
-        managers = user_managers()
-        change = [Change("user-managers", "read /etc/environment again (daemon-reload)")]
-        if managers and any(pending.what == str(ENVIRONMENT) for pending in context.pending):
-            return change
-        changed = changed_at(ENVIRONMENT)
-        reloaded = RELOADED.stat().st_mtime_ns // 1000 if RELOADED.exists() else 0
-        # A manager's start is known to 10 ms, and the clock's second of boot to 1 s: a little more is no harm.
-        stale = [pid for pid, started in managers.items() if started < changed + 10**6]
-        return change if stale and reloaded < changed else []
+        pending = any(change.what == str(ENVIRONMENT) for change in context.pending)
+        if OUTDATED.exists() or (pending and user_managers()):
+            return [Change("user-managers", "read /etc/environment again (daemon-reload)")]
+        return []
 
     def apply(self) -> None:
-        # Noted before: a manager that starts meanwhile has read the new file.
-        make_directories(RELOADED.parent)
-        write_atomic(RELOADED, b"", 0o644)
         for pid in user_managers():
             with contextlib.suppress(ProcessLookupError):  # its user has logged out
                 os.kill(pid, signal.SIGHUP)
+        OUTDATED.unlink()
