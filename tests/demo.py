@@ -16,7 +16,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.integration.deploying import ESCAPE, Deployed
+from tests.integration.deploying import ESCAPE, Deployed, reboot
 from tests.lab import Host, Lab, LabError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -139,8 +139,8 @@ def play(demo: Demo, lab: Lab) -> None:
     demo.title("After a reboot")
     start = time.monotonic()
     states = {}
+    reboot(*hosts)
     for host in hosts:
-        host.reboot()
         states[host.name] = swaps_and_uv(host)
         demo.console.print(f"  {host.name}: {states[host.name]}")
     holds = all("swap on nothing; TORCH_CUDA_ARCH_LIST 12.1a; uv " in state for state in states.values())

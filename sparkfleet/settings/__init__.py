@@ -1,7 +1,7 @@
 """The fleet file, typed: what is set for which host. Knows neither pyinfra nor the tasks."""
 
 from sparkfleet.settings.fleet import Fleet, FleetFile, FleetHost, HostEntry, load_fleet
-from sparkfleet.settings.measures import CudaEnvSettings, HostSettings, Measure, SwapSettings, UvSettings
+from sparkfleet.settings.measures import CudaEnvSettings, HostSettings, Measure, SshSettings, SwapSettings, UvSettings
 from sparkfleet.settings.problems import FleetError
 from sparkfleet.settings.units import Seconds, Size
 
@@ -16,6 +16,7 @@ __all__ = [
     "Measure",
     "Seconds",
     "Size",
+    "SshSettings",
     "SwapSettings",
     "UvSettings",
     "load_fleet",

@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from sparkfleet.settings.environment import Variables
 from sparkfleet.settings.problems import contradiction
-from sparkfleet.settings.units import GiB, Size
-from sparkfleet.settings.values import ArchList, HostPath, Release, Sha256, TomlTable
+from sparkfleet.settings.units import GiB, MiB, Seconds, Size
+from sparkfleet.settings.values import ArchList, HostPath, Release, ServiceName, Sha256, TomlTable
 
 Architecture = Literal["aarch64", "x86_64"]
 
@@ -128,12 +128,44 @@ class UvSettings(Measure):
                 raise contradiction(
                     "version",
                     f"got {self.version!r} with the {architecture} hash of {UV_VERSION}: set uv.sha256.{architecture} "
-                    f"beside it, as listed at https://pypi.org/project/uv/{self.version}/#files",
+                    f"beside it, as PyPI lists it for the files of uv {self.version}",
                 )
             if self.version == UV_VERSION and digest != UV_SHA256[architecture]:
                 raise contradiction(
                     "sha256", f"the {architecture} hash is not that of {UV_VERSION}, leave it out: it is known"
                 )
+        return self
+
+
+class SshSettings(Measure):
+    """sshd protected, its sessions killable, changes to it kept only when a new login has proved them."""
+
+    memory_min: Size = Field(
+        default=Size(512 * MiB),
+        description="MemoryMin of ssh.service, granted by system.slice as well.",
+    )
+    protect: dict[ServiceName, Size] = Field(
+        default={},
+        description="Further services that get the same protection: unit name to MemoryMin. The values of defaults, "
+        "groups and host are joined.",
+    )
+    confirm_within: Seconds = Field(
+        default=Seconds(120),
+        description="How long the host waits for the proof that logins work before it takes a change back by itself; "
+        "15s to 1h.",
+    )
+    trial_login: bool = Field(
+        default=True,
+        description="Whether a login through an sshd of its own is tried before sshd is restarted. It comes from no "
+        "address: `false` where sshd or PAM let the admin in from certain addresses only.",
+    )
+
+    @model_validator(mode="after")
+    def _time_is_sane(self) -> Self:
+        if not 15 <= self.confirm_within <= 3600:
+            raise contradiction("confirm_within", "is out of range, expected 15s to 1h")
+        if "ssh.service" in self.protect:
+            raise contradiction("protect", "has ssh.service: use memory_min")
         return self
 
 
@@ -143,3 +175,4 @@ class HostSettings(Strict):
     swap: SwapSettings = SwapSettings()
     cuda_env: CudaEnvSettings = CudaEnvSettings()
     uv: UvSettings = UvSettings()
+    ssh: SshSettings = SshSettings()

@@ -126,6 +126,15 @@ def _format_version(value: Any) -> int:
 FormatVersion = Annotated[int, BeforeValidator(_format_version), Means("1")]
 
 
+def _service_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9:_.@-]{1,200}\.service", value) or value.startswith(("-", ".")):
+        raise wrong("the name of a service's unit such as node-exporter.service")
+    return value
+
+
+ServiceName = Annotated[str, AfterValidator(_service_name), Means("service")]
+
+
 def _user_name(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_.][A-Za-z0-9_.@\\$-]{0,63}", value):
         raise wrong("a user name")

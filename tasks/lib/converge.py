@@ -25,9 +25,9 @@ from pyinfra.api.state import State, StateStage
 from pyinfra.context import ctx_host, state
 
 from sparkfleet.settings import HostSettings
-from sparkhost.resource import Resource
+from sparkhost.resource import Need, Resource
 from sparkhost.systemd import UNIT_DIRECTORY, DaemonReload
-from tasks.lib import remote
+from tasks.lib import proof, remote, wheels
 
 # Seconds. A plan only looks; a change may have to read swapped pages back, or unpack a large archive.
 PLAN_TIMEOUT = 120
@@ -127,12 +127,21 @@ def apply(state: State, host: Host, measure: str) -> bool:
     """Applies one measure on a host and takes over the plan for the rest that comes back with the answer."""
     run = RUNS[host]
     names = [entry["name"] for entry in run.measures]
-    request = remote.request("apply", run.measures[names.index(measure) :])
+    uploads: dict[str, str] = {}
     try:
+        for change in run.plan[measure]["changes"]:
+            for need in (Need(**need) for need in change["needs"]):
+                uploads[need.sha256] = wheels.deliver(host, wheels.fetch(need), need.sha256)
+        request = remote.request("apply", run.measures[names.index(measure) :], uploads)
         ok, output = host.run_shell_command(
             StringCommand(remote.COMMAND), _sudo=state.config.SUDO, _stdin=request, _timeout=APPLY_TIMEOUT
         )
         answer = json.loads(output.stdout_lines[-1]) if ok and output.stdout_lines else None
+        for path in uploads.values():
+            wheels.take_away(host, path)
+    except wheels.NoWheel as error:
+        report(host, run, measure, {"refused": [], "error": str(error)})
+        return True  # this measure only: `finish` fails the host, the others go on
     except (OSError, EOFError, SSHException, json.JSONDecodeError) as error:
         logger.error(f"{host.print_prefix}{measure}: lost the host while it changed: {error or type(error).__name__}")
         return False
@@ -141,9 +150,23 @@ def apply(state: State, host: Host, measure: str) -> bool:
         logger.error(f"{host.print_prefix}{measure}: {lines[-1]}")
         return False
     run.plan = answer["plan"]
+    for note in answer["notes"]:
+        logger.warning(f"{host.print_prefix}{measure}: {note}")
     show(host, measure, answer["applied"], "")
     report(host, run, measure, answer["applied"])
+    if answer["unproved"]:
+        prove_guarded(state, host, run, measure)
     return True
+
+
+def prove_guarded(state: State, host: Host, run: Run, measure: str) -> None:
+    """Proves a guarded change; what went wrong is for `finish`."""
+    (entry,) = (entry for entry in run.measures if entry["name"] == measure)
+    for resource in entry["resources"]:
+        if resource["kind"] == "guarded":
+            for line in proof.prove(state, host, resource):
+                run.trouble.append(f"{measure}: {line}")
+                logger.error(f"{host.print_prefix}{measure}: {line}")
 
 
 def show(host: Host, measure: str, plan: dict[str, Any], verb: str) -> None:

@@ -42,6 +42,6 @@ def sources() -> dict[str, str]:
     }
 
 
-def request(action: str, measures: list[dict[str, Any]]) -> str:
-    """The request as one line, ready for stdin."""
-    return json.dumps({"action": action, "measures": measures, "sources": sources()})
+def request(action: str, measures: list[dict[str, Any]], uploads: dict[str, str] | None = None) -> str:
+    """The request as one line, ready for stdin. `uploads`: SHA-256 → path on the host of what was delivered."""
+    return json.dumps({"action": action, "measures": measures, "uploads": uploads or {}, "sources": sources()})

@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,3 +98,10 @@ def wait_for(host: Host, condition: str, timeout: float = 60.0) -> None:
     """Waits on the host until a shell condition holds. Raises where it does not within `timeout` seconds."""
     script = f"until {condition}; do sleep 0.2; done"
     host.run(f"timeout {timeout} sh -c {shlex.quote(script)}", timeout=timeout + 30)
+
+
+def reboot(*hosts: Host) -> None:
+    """Reboots the hosts at the same time, and waits until each answers from its new boot."""
+    with ThreadPoolExecutor(len(hosts)) as pool:
+        for done in [pool.submit(host.reboot) for host in hosts]:
+            done.result()

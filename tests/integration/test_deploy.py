@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.integration.deploying import PYINFRA, ROOT, deploy, fleet, wait_for
+from tests.integration.deploying import PYINFRA, ROOT, deploy, fleet, reboot, wait_for
 from tests.lab import Host, Lab
 
 
@@ -116,8 +116,7 @@ def test_a_killed_controller_leaves_nothing_that_the_next_run_cannot_finish(
 
 
 def test_everything_holds_after_a_reboot(lab: Lab, hosts: tuple[Host, Host], fleet_file: Path) -> None:
-    for host in hosts:
-        host.reboot()
+    reboot(*hosts)
     result = deploy(lab, fleet_file)
     assert result.rc == 0, result.output
     for host in hosts:

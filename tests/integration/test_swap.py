@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.deploying import Deployed, deploy, fleet, wait_for
+from tests.integration.deploying import Deployed, deploy, fleet, reboot, wait_for
 from tests.lab import Host, Lab
 
 DROP_IN = "/etc/systemd/system/swap.d/zz-sparkfleet.conf"
@@ -71,8 +71,7 @@ def test_a_second_deploy_changes_nothing_and_says_so(
 
 
 def test_swap_stays_off_after_a_reboot(first: Deployed, hosts: tuple[Host, Host]) -> None:
-    for host in hosts:
-        host.reboot()
+    reboot(*hosts)
     for host in hosts:
         assert swaps(host) == []
         # Nothing failed on the way: a unit whose condition does not hold is skipped, not failed.
@@ -111,8 +110,7 @@ def test_drift_is_named_by_a_dry_run_and_repaired_by_the_next_deploy(
         # Pages move while swap is in use: the figures may differ between two looks, the changes may not.
         assert without_figures(planned.changes(host.name)) == without_figures(real.changes(host.name))
     assert deploy(lab, fleet_file, "--dry").changes(hosts[0].name) == {}
-    for host in hosts:
-        host.reboot()
+    reboot(*hosts)
     for host in hosts:
         assert swaps(host) == []
 

@@ -85,11 +85,11 @@ PATH = "an absolute path such as /usr/local/cuda, of letters, digits and ._+@,=~
         ("swap: {xyz: 1}", "swap.xyz: unknown key, expected one of state, mode, margin"),
         # Contradictions
         ("uv: {version: 0.14.0}", "uv.version: got '0.14.0' with the aarch64 hash of 0.13.9: set uv.sha256.aarch64 beside it, "
-         "as listed at https://pypi.org/project/uv/0.14.0/#files"),
+         "as PyPI lists it for the files of uv 0.14.0"),
         (f"uv: {{sha256: {{x86_64: {A}}}}}", "uv.sha256: the x86_64 hash is not that of 0.13.9, leave it out: it is known"),
         (f"uv: {{version: 0.14.0, sha256: {{aarch64: {A}, x86_64: {UV_SHA256['x86_64']}}}}}",
          "uv.version: got '0.14.0' with the x86_64 hash of 0.13.9: set uv.sha256.x86_64 beside it, "
-         "as listed at https://pypi.org/project/uv/0.14.0/#files"),
+         "as PyPI lists it for the files of uv 0.14.0"),
         ("uv: {sha256: {}}", "uv.sha256: is empty, expected the SHA-256 of a wheel by architecture"),
         # Hostile values
         (r'swap: {mode: "a\x1b[31m\n\0"}', r"swap.mode: got 'a\x1b[31m\n\x00', expected off or keep"),
@@ -144,7 +144,7 @@ def test_a_mistake_in_settings_is_one_line(load: Load, setting: str, line: str) 
          ["x.yaml:1: defaults.swap.mode: got 'on', expected off or keep"]),
         ("groups:\n  g: {uv: {version: 0.14.0}}\nhosts: {a: {groups: [g]}, b: {groups: [g]}}",
          ["x.yaml:2: groups.g.uv.version: got '0.14.0' with the aarch64 hash of 0.13.9: set uv.sha256.aarch64 beside it, "
-          "as listed at https://pypi.org/project/uv/0.14.0/#files"]),
+          "as PyPI lists it for the files of uv 0.14.0"]),
         # A value that is no YAML scalar is reported once
         ("hosts: {a: {settings: {swap: {mode: !!int x}}}}",
          ["x.yaml:1: hosts.a.settings.swap.mode: got 'x', expected a value of the type !!int"]),

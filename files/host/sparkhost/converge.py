@@ -12,13 +12,14 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
-from sparkhost import environment, files, ldconfig, swap, systemd
-from sparkhost.resource import Change, Context, Failed, Refused, Resource, from_json
+from sparkhost import environment, files, guard, ldconfig, pam, ssh, swap, systemd, uv
+from sparkhost.resource import UPLOADS, Change, Context, Failed, Refused, Resource, from_json
 
 # The modules that define resources; importing them registers their kinds.
-RESOURCE_MODULES = (environment, files, ldconfig, swap, systemd)
+RESOURCE_MODULES = (environment, files, guard, ldconfig, pam, ssh, swap, systemd, uv)
 
 
 def one_line(error: BaseException) -> str:
@@ -50,7 +51,7 @@ def plan_measure(resources: Sequence[Resource], context: Context) -> dict[str, A
             changes += found
             context.pending += found
     return {
-        "changes": [{"what": c.what, "summary": c.summary, "diff": c.diff} for c in changes],
+        "changes": [asdict(change) for change in changes],
         "refused": refused,
         "error": error,
     }
@@ -76,7 +77,7 @@ def apply_measure(resources: Sequence[Resource]) -> dict[str, Any]:
             error = one_line(failure)
             break
     return {
-        "changes": [{"what": c.what, "summary": c.summary, "diff": c.diff} for c in done],
+        "changes": [asdict(change) for change in done],
         "refused": refused,
         "error": error,
     }
@@ -87,10 +88,13 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     measures = [
         (measure["name"], [from_json(resource) for resource in measure["resources"]]) for measure in request["measures"]
     ]
+    UPLOADS.update(request.get("uploads", {}))
     answer: dict[str, Any] = {"applied": None}
     if request["action"] == "apply":
         _, resources = measures.pop(0)
+        answer["notes"] = guard.pop_report()
         answer["applied"] = apply_measure(resources)
+        answer["unproved"] = guard.waits_for_proof()
     context = Context()
     answer["plan"] = {name: plan_measure(resources, context) for name, resources in measures}
     return answer

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 
@@ -20,6 +21,17 @@ class Failed(Exception):
 
 
 @dataclass(frozen=True)
+class Need:
+    """A wheel that a change needs on the host: the controller fetches it and uploads it before `apply()`."""
+
+    sha256: str
+    requirement: str
+    """As pip takes it: `uv==0.13.9`."""
+    machine: str
+    """`uname -m` of the host: which of the release's wheels."""
+
+
+@dataclass(frozen=True)
 class Change:
     """One difference between a host and its wanted state."""
 
@@ -29,6 +41,7 @@ class Change:
     """What is done to it, in a few words."""
     diff: str = ""
     """Unified diff of a text file, else empty."""
+    needs: list[Need] = field(default_factory=list)
 
 
 @dataclass
@@ -62,6 +75,21 @@ class Resource:
 
     def to_json(self) -> dict[str, Any]:
         return {"kind": self.kind, **asdict(self)}
+
+
+# SHA-256 of a wheel → where the controller put it on this host; filled from the request.
+UPLOADS: dict[str, str] = {}
+
+
+def uploaded(sha256: str) -> Path:
+    """Where a needed wheel lies. Its content is not yet to be trusted.
+
+    Raises:
+        Failed: the controller did not bring it.
+    """
+    if sha256 not in UPLOADS:
+        raise Failed(f"the file with SHA-256 {sha256} was not uploaded: deploy again")
+    return Path(UPLOADS[sha256])
 
 
 def from_json(data: dict[str, Any]) -> Resource:

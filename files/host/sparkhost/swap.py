@@ -256,17 +256,27 @@ def conditions(unit: str) -> str:
 
 @dataclass(frozen=True)
 class SwapOn(Resource):
-    """Starts what swap.target wants again, once, after sparkfleet had turned swap off on this host."""
+    """Starts the swap units again, once, whose swap sparkfleet had turned off on this host."""
 
     kind: ClassVar[str] = "swap_on"
     after_reload: ClassVar[bool] = True
 
     def plan(self, context: Context) -> Sequence[Change]:
         if TURNED_OFF.exists():
-            return [Change("swap.target", f"start again: {', '.join(TURNED_OFF.read_text().splitlines())}")]
+            return [Change("swap", f"start again: {', '.join(TURNED_OFF.read_text().splitlines())}")]
         return []
 
     def apply(self) -> None:
-        # The wants of a target that is active already are pulled in as well (systemctl(1), start).
-        run("systemctl", "start", "swap.target")
-        TURNED_OFF.unlink()
+        devices = TURNED_OFF.read_text().splitlines()
+        TURNED_OFF.unlink()  # once: what cannot be started now is not ours to try for ever
+        units = [run("systemd-escape", "--path", "--suffix=swap", device).strip() for device in devices]
+        # What was turned on by hand has no unit to start: that was never going to survive a reboot.
+        known = [unit for unit in units if run("systemctl", "show", "-p", "FragmentPath", "--value", unit).strip()]
+        failures = []
+        for unit in known:
+            try:
+                run("systemctl", "start", unit)
+            except Failed as failure:
+                failures.append(str(failure))
+        if failures:
+            raise Failed("; ".join(failures))

@@ -1,0 +1,192 @@
+"""uv from its wheel: unpacked aside, checked by hash, in place in one step; and its system configuration."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import stat
+import subprocess
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from sparkhost.files import File, make_directories, read_regular, sync_directory, write_atomic
+from sparkhost.resource import Change, Context, Failed, Need, Resource, uploaded
+
+STORE = Path("/opt/sparkfleet/uv")
+PROGRAMS = ("uv", "uvx")
+MIB = 2**20
+# An uncompressed uv and uvx, and the wheel beside them while they are unpacked.
+ROOM = 200 * MIB
+
+
+def store_of(version: str) -> Path:
+    return STORE / version
+
+
+@dataclass(frozen=True)
+class UvBinary(Resource):
+    """The programs of one release of uv under /opt/sparkfleet/uv/VERSION, owned by root.
+
+    A manifest beside them holds their hashes and what stat(2) said of them. ctime cannot be set by hand, so
+    an unchanged stat spares reading 60 MB at each look; anything else is decided by the content.
+    """
+
+    kind: ClassVar[str] = "uv_binary"
+    version: str
+    sha256: dict[str, str]
+    """SHA-256 of the release's wheel, by `uname -m`."""
+
+    def plan(self, context: Context) -> Sequence[Change]:
+        machine = platform.machine()
+        if machine not in self.sha256:
+            raise Failed(f"uv {self.version} has no hash for {machine}: set uv.sha256.{machine} in the fleet file")
+        wheel = self.sha256[machine]
+        reason = why_not(store_of(self.version), wheel)
+        if reason is None:
+            return []
+        need = Need(wheel, f"uv=={self.version}", machine)
+        return [Change(str(store_of(self.version)), f"install uv {self.version} ({reason})", needs=[need])]
+
+    def apply(self) -> None:
+        wheel = self.sha256[platform.machine()]
+        make_directories(STORE)
+        free = os.statvfs(STORE).f_bavail * os.statvfs(STORE).f_frsize
+        if free < ROOM:
+            raise Failed(f"uv needs {ROOM // MIB} MiB on {STORE}, {free // MIB} MiB are free; free some space there")
+        new = STORE / f".{self.version}.new"
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(mode=0o755)
+        try:
+            unpack(uploaded(wheel), wheel, new)
+            target = store_of(self.version)
+            old = STORE / f".{self.version}.old"
+            shutil.rmtree(old, ignore_errors=True)
+            if target.exists():
+                target.rename(old)  # damaged: the links dangle for the moment between these two lines
+            new.rename(target)
+            sync_directory(STORE)
+            shutil.rmtree(old, ignore_errors=True)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+        keep_two(self.version)
+
+
+def why_not(directory: Path, wheel: str) -> str | None:
+    """Why the programs in `directory` are not those of the wheel, or None."""
+    manifest = read_regular(directory / "manifest.json")
+    if manifest is None:
+        return "not installed"
+    known: dict[str, Any] = json.loads(manifest)
+    if known["wheel"] != wheel:
+        return "another wheel"
+    for program in PROGRAMS:
+        path = directory / program
+        try:
+            status = path.lstat()
+        except FileNotFoundError:
+            return f"{program} is missing"
+        if not stat.S_ISREG(status.st_mode) or stat.S_IMODE(status.st_mode) != 0o755 or status.st_uid:
+            return f"{program} is not a program of root's with mode 0755"
+        if fingerprint(status) != known["stat"][program] and digest(path) != known["sha256"][program]:
+            return f"{program} was changed"
+    return None
+
+
+def fingerprint(status: os.stat_result) -> list[int]:
+    return [status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns]
+
+
+def digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def unpack(source: Path, wheel: str, target: Path) -> None:
+    """Takes uv and uvx out of a wheel into `target`, once the wheel's hash is right, and writes the manifest.
+
+    The wheel is copied first, and it is the copy that is checked: whoever uploaded it can no longer change it.
+
+    Raises:
+        Failed: another hash, or a wheel without the programs.
+    """
+    copy = target / "wheel"
+    descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW)
+    with os.fdopen(descriptor, "rb") as stream, copy.open("wb") as out:
+        shutil.copyfileobj(stream, out, MIB)
+    found = digest(copy)
+    if found != wheel:
+        raise Failed(f"the wheel of uv has SHA-256 {found}, expected {wheel}: it was not installed")
+    manifest: dict[str, Any] = {"wheel": wheel, "sha256": {}, "stat": {}}
+    with zipfile.ZipFile(copy) as archive:
+        names = {Path(name).name: name for name in archive.namelist() if ".data/scripts/" in name}
+        for program in PROGRAMS:
+            if program not in names:
+                raise Failed(f"the wheel of uv has no program {program}")
+            with archive.open(names[program]) as packed, (target / program).open("wb") as out:
+                shutil.copyfileobj(packed, out, MIB)
+                out.flush()
+                os.fchmod(out.fileno(), 0o755)
+                os.fsync(out.fileno())
+            manifest["sha256"][program] = digest(target / program)
+            manifest["stat"][program] = fingerprint((target / program).stat())
+    copy.unlink()
+    write_atomic(target / "manifest.json", json.dumps(manifest, indent=1).encode() + b"\n", 0o644)
+
+
+def keep_two(current: str) -> None:
+    """Removes all releases but the current one and the newest other: what runs now may start its helpers yet."""
+    others = [path for path in STORE.iterdir() if path.name != current and not path.name.startswith(".")]
+    for path in sorted(others, key=lambda path: path.stat().st_mtime)[:-1]:
+        shutil.rmtree(path)
+
+
+@dataclass(frozen=True)
+class UvConfig(File):
+    """/etc/uv/uv.toml, tried with the very uv that will read it before it replaces the old one.
+
+    An unknown key stops every uv command of every user ("Failed to parse"), so a mistake must not get there.
+    """
+
+    kind: ClassVar[str] = "uv_config"
+    version: str = ""
+
+    def apply(self) -> None:
+        trial = store_of(self.version) / ".uv.toml"
+        trial.write_text(self.content)
+        try:
+            # -n: `cache dir` reads the whole configuration and touches nothing.
+            result = subprocess.run(
+                [str(store_of(self.version) / "uv"), "--config-file", str(trial), "cache", "dir", "-n"],
+                capture_output=True,
+                text=True,
+                timeout=60,
+                env={"HOME": "/nonexistent", "XDG_CACHE_HOME": "/nonexistent", "PATH": "/usr/bin:/bin"},
+                check=False,
+            )
+        finally:
+            trial.unlink()
+        if result.returncode:
+            reason = " ".join(result.stderr.replace(str(trial), self.path).split())
+            raise Failed(f"uv.config in the fleet file is not what uv {self.version} takes: {reason[:400]}")
+        super().apply()
+
+
+@dataclass(frozen=True)
+class NoUv(Resource):
+    """No release of uv of ours on the host."""
+
+    kind: ClassVar[str] = "no_uv"
+
+    def plan(self, context: Context) -> Sequence[Change]:
+        return [Change(str(STORE), "remove")] if STORE.exists() else []
+
+    def apply(self) -> None:
+        shutil.rmtree(STORE)
+        if not any(STORE.parent.iterdir()):
+            STORE.parent.rmdir()

@@ -1,0 +1,195 @@
+"""Proves from here that people still get in, before a guarded change to SSH is kept.
+
+The host has made the change and takes it back by itself unless it hears otherwise (`sparkhost.guard`). From here: a
+login through an sshd that reads the new files while the old one still serves; sshd's restart; a login over a new
+connection; and over that very connection the word that the change may stay. Whatever fails, the change is taken back
+over the control connection, which outlives sshd's restart (KillMode=process); should that be lost too, by the host.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import Any
+
+from paramiko import SSHException
+from paramiko.channel import Channel
+from pyinfra import logger
+from pyinfra.api.command import StringCommand
+from pyinfra.api.exceptions import PyinfraError
+from pyinfra.api.host import Host
+from pyinfra.api.state import State
+from pyinfra.connectors.base import BaseConnector
+from pyinfra.connectors.ssh import SSHConnector
+
+from sparkhost.guard import GuardStep
+from tasks.lib import remote
+from tasks.lib.connection import PASSWORD, SUDO_PASSWORD, SUDO_PLAIN, is_root
+
+# An sshd like the one to come: from the same files, started by PID 1 with the same score. -e: its reasons come to us.
+TRIAL_SSHD = shlex.join(
+    (
+        *("systemd-run", "--quiet", "--pipe", "--wait", "--collect", "-p", "OOMScoreAdjust=-1000"),
+        *("-p", "KillMode=process", "-p", "EnvironmentFile=-/etc/default/ssh"),
+        # systemd puts the site's options in, as it does for ssh.service.
+        *("/usr/sbin/sshd", "-i", "-e", "$SSHD_OPTS"),
+    )
+)
+# Seconds, for each part of a login and each step; the host's own limit (ssh.confirm_within) is the one that counts.
+LOGIN_TIMEOUT = 60
+STEP_TIMEOUT = 180
+LOST = (OSError, EOFError, SSHException, PyinfraError, ValueError)
+
+
+class NotProved(Exception):
+    """A step of the proof failed. One line."""
+
+
+class Login(SSHConnector):
+    """One more login to a host, with the settings, keys and host-key policy of the first; `sock`: not over TCP."""
+
+    def __init__(self, state: State, host: Host, sock: Channel | None = None) -> None:
+        super().__init__(state, host)
+        self.sock = sock
+
+    def make_paramiko_kwargs(self) -> dict[str, Any]:
+        kwargs = {**super().make_paramiko_kwargs(), "banner_timeout": LOGIN_TIMEOUT, "auth_timeout": LOGIN_TIMEOUT}
+        return {**kwargs, "sock": self.sock} if self.sock else kwargs
+
+    def close(self) -> None:
+        if self.client:
+            self.client.close()
+
+
+def prove(state: State, host: Host, guarded: dict[str, Any]) -> list[str]:
+    """Proves the change that this run has just made on a host, or has it taken back.
+
+    `guarded`: the request of the resource that made it. Returns what went wrong, one line each; none: proved and kept.
+    """
+    try:
+        if not isinstance(host.connector, SSHConnector):
+            step(state, host.connector, guarded, "restart")
+            step(state, host.connector, guarded, "confirm", local=True)
+            say(host, "kept: sshd answers; from the host itself no login over the network can be tried")
+            return []
+        if guarded["trial_login"]:
+            say(host, "armed: trial login")
+            trial(state, host, host.connector)
+        say(host, "armed: restart of sshd, where it needs one")
+        step(state, host.connector, guarded, "restart")
+        say(host, "armed: login over a new connection")
+        login = Login(state, host)
+        try:
+            check_login(state, login)
+            say(host, "armed: confirmation over the new connection")
+            step(state, login, guarded, "confirm")
+        finally:
+            login.close()
+    except (NotProved, *LOST) as error:
+        return [taken_back(state, host, guarded, one_line(error))]
+    say(host, "kept: a new login works, and its session can be killed when memory runs out")
+    return []
+
+
+def say(host: Host, line: str) -> None:
+    logger.info(f"{host.print_prefix}ssh: {line}")
+
+
+def one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def step(state: State, connector: BaseConnector, guarded: dict[str, Any], name: str, **values: Any) -> None:
+    """Has the host do one step.
+
+    Raises:
+        NotProved: the host says that it failed, or does not answer.
+    """
+    resource = GuardStep(guarded["token"], name, guarded["restart_for"], **values)
+    request = remote.request("apply", [{"name": "ssh", "resources": [resource.to_json()]}])
+    ok, output = connector.run_shell_command(
+        StringCommand(remote.COMMAND), False, False, _sudo=state.config.SUDO, _stdin=request, _timeout=STEP_TIMEOUT
+    )
+    if not ok or not output.stdout_lines:
+        raise NotProved(f"{name}: {(output.stderr_lines or ['no answer'])[-1]}")
+    result = json.loads(output.stdout_lines[-1])["applied"]
+    for line in [*result["refused"], *([result["error"]] if result["error"] else [])]:
+        raise NotProved(line)
+
+
+def trial(state: State, host: Host, control: SSHConnector) -> None:
+    """A whole login through an sshd of its own, over the control connection; the running sshd knows nothing of it.
+
+    Raises:
+        NotProved: it was refused, or is no good; with sshd's own reason where it gave one.
+    """
+    transport = control.client.get_transport() if control.client else None
+    if transport is None:
+        raise NotProved("the control connection is gone")
+    channel = transport.open_session(timeout=LOGIN_TIMEOUT)
+    channel.settimeout(LOGIN_TIMEOUT)
+    if is_root(control):
+        channel.exec_command(TRIAL_SSHD)
+    elif host.connector_data.get("sudo_wants_password"):
+        channel.exec_command(f"{' '.join(SUDO_PASSWORD)} -- {TRIAL_SSHD}")
+        # sudo reads to the end of the line and no further; the rest is for sshd.
+        channel.sendall(f"{PASSWORD.get()}\n".encode())
+    else:
+        channel.exec_command(f"{' '.join(SUDO_PLAIN)} -- {TRIAL_SSHD}")
+    login = Login(state, host, channel)
+    try:
+        check_login(state, login)
+    except (NotProved, *LOST) as error:
+        raise NotProved(f"a trial login failed: {one_line(error)}{said(channel)}") from error
+    finally:
+        login.close()
+        channel.close()
+
+
+def said(channel: Channel) -> str:
+    """What the trial's sshd wrote, on one line."""
+    text = b""
+    while channel.recv_stderr_ready():
+        text += channel.recv_stderr(65536)
+    line = "; ".join(line.strip() for line in text.decode(errors="replace").splitlines() if line.strip())
+    return f" (sshd: {line})" if line else ""
+
+
+def check_login(state: State, login: Login) -> None:
+    """Logs in and looks: a session that can be killed, and sudo.
+
+    Raises:
+        NotProved: a session out of the OOM killer's reach, or no sudo.
+        PyinfraError, OSError: no login.
+    """
+    login.connect()
+    ok, output = login.run_shell_command(StringCommand("cat /proc/self/oom_score_adj"), _timeout=LOGIN_TIMEOUT)
+    score = output.stdout.strip()
+    if not ok or score.startswith("-") or not score.isdecimal():
+        raise NotProved(f"its session has oom_score_adj {score or output.stderr.strip()}, so it could not be killed")
+    ok, output = login.run_shell_command(StringCommand("true"), _sudo=state.config.SUDO, _timeout=LOGIN_TIMEOUT)
+    if not ok:
+        raise NotProved(f"it has no sudo: {(output.stderr_lines or ['no message'])[-1]}")
+
+
+def taken_back(state: State, host: Host, guarded: dict[str, Any], reason: str) -> str:
+    """Takes the change back over the control connection, and checks that people get in; returns the report."""
+    say(host, "taking it back")
+    try:
+        step(state, host.connector, guarded, "take_back", reason=reason)
+    except (NotProved, *LOST) as error:
+        seconds = guarded["confirm_within"]
+        return (
+            f"not proved: {reason}; and the host cannot be told ({one_line(error)}): it takes the change back by "
+            f"itself within {seconds:.0f} s of having begun it"
+        )
+    if not isinstance(host.connector, SSHConnector):
+        return f"taken back: {reason}"
+    login = Login(state, host)
+    try:
+        login.connect()
+    except LOST as error:
+        return f"taken back: {reason}; BUT NO LOGIN WORKS NOW ({one_line(error)}): go to the host's console"
+    finally:
+        login.close()
+    return f"taken back: {reason}; logins work as before"
