@@ -207,14 +207,12 @@ def test_a_cron_job_gets_them_but_for_path_which_cron_sets_itself(hosts: tuple[H
 
 
 def break_it(first: Host, second: Host) -> None:
-    """Nine kinds of drift: edited, overridden, mode, masked, deleted, owner, block taken out, cut and copied."""
+    """Seven kinds of drift: edited (twice), overridden, mode, masked, deleted, and the old file put back."""
     first.sudo(f"sed -i 's/12.1a/9.0/' {PROFILE}; chmod 600 {SERVICES}")
     first.sudo(
         "sed -i 's/^CUDA_HOME=.*/CUDA_HOME=\\/opt\\/other/' /etc/environment; echo CUDA_HOME=/opt/x >> /etc/environment"
     )
-    second.sudo(
-        f"ln -sf /dev/null {PROFILE}; rm {SERVICES}; sed -i '/begin: managed/,/end: managed/d' /etc/environment"
-    )
+    second.sudo(f"ln -sf /dev/null {PROFILE}; rm {SERVICES}; printf %s {shlex.quote(THEIRS)} > /etc/environment")
 
 
 def test_drift_is_named_by_a_dry_run_and_repaired_by_the_next_deploy(sparks: Fleet, hosts: tuple[Host, Host]) -> None:
