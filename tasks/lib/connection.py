@@ -101,7 +101,11 @@ def with_sudo_on_stdin(run_shell_command: RunShellCommand) -> RunShellCommand:
             # sudo -n says so before it starts anything: the command has not run, and can run again.
             if result[0] or not wants_password(result[1]):
                 return result
-            password = PASSWORD.get()
+            try:
+                password = PASSWORD.get()
+            except PyinfraError as error:  # raised further, it would end the run for every host
+                data["sudo_refused"] = str(error)
+                return refused(data["sudo_refused"])
             # Tried alone first: with a wrong one sudo would take the next lines of the input for further tries.
             check = StringCommand(*SUDO_PASSWORD, "true")
             ok, output = run_shell_command(self, check, *args, _stdin=password, **arguments)

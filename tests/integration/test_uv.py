@@ -116,4 +116,4 @@ def test_downgrade_and_removal(
     result = deploy(lab, absent)
     assert result.rc == 0, result.output
     assert hosts[0].run("uv").stdout == "another uv\n", "what was there before comes back"
-    assert hosts[1].run("ls -d /usr/local/bin/uv* /etc/uv /opt/sparkfleet", check=False).stdout == ""
+    assert hosts[1].run("ls -d /usr/local/bin/uvx /etc/uv/uv.toml /opt/sparkfleet/uv", check=False).stdout == ""
