@@ -1,7 +1,7 @@
 """The CUDA environment, with the same values in every kind of session.
 
 Why: an `export` in ~/.bashrc reaches interactive bash only. The same training started by `ssh host cmd`, from cron or
-by systemd then compiles for another GPU, or does not find ptxas at all (facts 3 and 4: Triton needs it for sm_121a).
+by systemd then compiles for another GPU, or does not find ptxas at all (Triton needs it for sm_121a: docs/facts.md, 8).
 
 Two files carry the values: /etc/environment (a block of ours at its end), which PAM gives to every ssh session, su,
 console login and cron job and which systemd's user managers read; and a script in profile.d, for login shells, because
@@ -39,7 +39,7 @@ def values(settings: CudaEnvSettings) -> dict[str, str]:
     return {
         "CUDA_HOME": settings.home,
         "TORCH_CUDA_ARCH_LIST": settings.arch_list,
-        # Triton before 3.6 reads the first, later releases the second (facts 4).
+        # Triton before 3.6 reads the first, later releases the second (docs/facts.md, 8).
         "TRITON_PTXAS_PATH": settings.ptxas_path,
         "TRITON_PTXAS_BLACKWELL_PATH": settings.ptxas_path,
         **settings.variables,

@@ -108,6 +108,8 @@ def play(demo: Demo, lab: Lab) -> None:
     start = time.monotonic()
     for host in hosts:
         host.clean()
+        # An empty tree stands in for the CUDA toolkit: without one there is no CUDA environment to set.
+        host.sudo("mkdir -p /usr/local/cuda/bin /usr/local/cuda/lib64")
         demo.console.print(f"  {host.name}: {swaps_and_uv(host)}")
     demo.note("two hosts up", time.monotonic() - start, "lived-in machines with swap on")
 

@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 from gevent.lock import BoundedSemaphore
+from paramiko import SFTPClient
 from pyinfra.api.host import Host
 from pyinfra.connectors.local import LocalConnector
 from pyinfra.connectors.ssh import SSHConnector
@@ -83,7 +84,8 @@ def deliver(host: Host, wheel: Path, sha256: str) -> str:
     Streamed from disk: a hundred hosts do not hold a hundred wheels in memory.
 
     Raises:
-        OSError, EOFError, SSHException: the connection was lost, or the host's disk is full.
+        NoWheel: the host does not take it; a full disk, mostly.
+        EOFError, SSHException: the connection was lost.
     """
     connector = host.connector
     if isinstance(connector, LocalConnector):
@@ -93,15 +95,24 @@ def deliver(host: Host, wheel: Path, sha256: str) -> str:
     with connector.client.open_sftp() as sftp:
         home = sftp.normalize(".")
         directory = f"{home}/{UPLOADS}"
-        for path in (f"{home}/.cache", directory):
-            try:
-                sftp.mkdir(path, 0o700)
-            except OSError:
-                sftp.stat(path)  # there already; or it raises what is wrong
-        sftp.chmod(directory, 0o700)
         target = f"{directory}/{sha256}"
-        sftp.put(str(wheel), target)
+        try:
+            for path in (f"{home}/.cache", directory):
+                if not exists(sftp, path):
+                    sftp.mkdir(path, 0o700)
+            sftp.chmod(directory, 0o700)
+            sftp.put(str(wheel), target)
+        except OSError as error:
+            raise NoWheel(f"cannot upload {wheel.name} to {directory}: {error}; is the host's disk full?") from error
         return target
+
+
+def exists(sftp: SFTPClient, path: str) -> bool:
+    try:
+        sftp.stat(path)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def take_away(host: Host, path: str) -> None:

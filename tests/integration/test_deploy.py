@@ -30,9 +30,10 @@ def test_a_full_disk_is_one_line_and_nothing_is_half_written(
 ) -> None:
     host = hosts[0]
     before = host.sudo("md5sum /etc/fstab; ls -A /etc/systemd/system").stdout
-    # Root may use the reserved blocks as well, so all of them are taken: to the last byte.
+    # Root may use the reserved blocks as well, so all of them are taken, the last ones in small pieces.
     host.sudo(
-        "dd if=/dev/zero of=/full.bin bs=1M status=none; dd if=/dev/zero of=/full2.bin bs=512 status=none", check=False
+        "i=0; for size in 512M 64M 8M 1M 64K 4K; do while fallocate -l $size /full.$i 2>/dev/null; do i=$((i+1)); done;"
+        " rm -f /full.$i; done"
     )
     try:
         result = deploy(lab, fleet_file, "--limit", host.name)
@@ -44,11 +45,12 @@ def test_a_full_disk_is_one_line_and_nothing_is_half_written(
         assert host.sudo("md5sum /etc/fstab").stdout == before.splitlines(keepends=True)[0]
         assert host.sudo("find / -xdev -name '*.sparkfleet-new'").stdout == ""
     finally:
-        host.sudo("rm -f /full.bin /full2.bin")
+        host.sudo("rm -f /full.*")
 
 
 def test_jobs_and_terminals_survive_the_first_deploy(lab: Lab, hosts: tuple[Host, Host], fleet_file: Path) -> None:
     for host in hosts:
+        host.sudo("mkdir -p /usr/local/cuda/bin /usr/local/cuda/lib64")  # stands in for the toolkit
         host.run("tmux new-session -d -s work 'sleep 86400'", user="alice")
     before = [host.run("pgrep -u alice -x 'sleep|tmux: server' | sort", user="alice").stdout for host in hosts]
     assert all(len(pids.split()) == 2 for pids in before), before
