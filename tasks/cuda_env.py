@@ -19,7 +19,6 @@ from sparkhost.environment import (
     EnvironmentFile,
     EnvironmentOverrides,
     FileWith,
-    GoneFile,
     UserManagers,
 )
 from sparkhost.files import NoFile
@@ -76,7 +75,7 @@ def remove(settings: CudaEnvSettings) -> Sequence[Resource]:
     """Everything as it was before, byte for byte; sessions that are open keep what they have."""
     return (
         EnvironmentBlock(NAME, "", values(settings), front(settings)),
-        GoneFile(PROFILE),
+        NoFile(PROFILE),
         NoFile(SERVICES),
         _libraries(settings, wanted=False),
         UserManagers(),

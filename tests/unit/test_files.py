@@ -59,6 +59,16 @@ def test_a_foreign_file_comes_back_with_its_mode_on_removal(tmp_path: Path, back
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+def test_removal_takes_our_directories_along_and_leaves_the_distributions(tmp_path: Path) -> None:
+    ours, theirs = tmp_path / "system/x.service.d/sparkfleet.conf", tmp_path / "profile.d/sparkfleet.sh"
+    for path in (ours, theirs):
+        converge(file(path))
+        assert converge(NoFile(str(path))) == ["remove"]
+    assert not ours.parent.exists()
+    assert ours.parents[1].exists()
+    assert theirs.parent.exists()
+
+
 def test_removal_leaves_a_file_that_is_not_ours(tmp_path: Path) -> None:
     path = tmp_path / "x.conf"
     path.write_text("somebody put this here later\n")

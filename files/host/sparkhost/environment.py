@@ -20,11 +20,8 @@ from sparkhost.block import Block, put_in, take_out
 from sparkhost.files import (
     File,
     NoFile,
-    backup_of,
     make_directories,
-    put_back,
     read_regular,
-    sync_directory,
     text_diff,
     write_atomic,
 )
@@ -136,21 +133,6 @@ class EnvironmentBlock(Resource):
 
 
 @dataclass(frozen=True)
-class GoneFile(NoFile):
-    """A file of ours that must not be there, in a directory of the distribution: that stays, empty or not."""
-
-    kind: ClassVar[str] = "gone_file"
-
-    def apply(self) -> None:
-        path = Path(self.path)
-        if backup_of(path).exists():
-            put_back(path)
-            return
-        path.unlink(missing_ok=True)
-        sync_directory(path.parent)
-
-
-@dataclass(frozen=True)
 class FileWith(File):
     """A file of ours that is there only where the directory `needs` is."""
 
@@ -158,13 +140,13 @@ class FileWith(File):
     needs: str = ""
 
     def plan(self, context: Context) -> Sequence[Change]:
-        return super().plan(context) if Path(self.needs).is_dir() else GoneFile(self.path).plan(context)
+        return super().plan(context) if Path(self.needs).is_dir() else NoFile(self.path).plan(context)
 
     def apply(self) -> None:
         if Path(self.needs).is_dir():
             super().apply()
         else:
-            GoneFile(self.path).apply()
+            NoFile(self.path).apply()
 
 
 @dataclass(frozen=True)

@@ -73,8 +73,11 @@ def make_directories(path: Path) -> None:
 
 
 def remove_empty_directories(path: Path) -> None:
-    """Removes `path` and its parents as long as they are empty and bear our name or a drop-in's `.d`."""
-    while path.name.startswith("sparkfleet") or path.name.endswith(".d"):
+    """Removes `path` and its parents as long as they are empty and ours by name, or a unit's drop-in directory.
+
+    Other directories that end in `.d`, such as /etc/profile.d, belong to the distribution and stay.
+    """
+    while path.name.startswith("sparkfleet") or (path.name.endswith(".d") and path.parent.name == "system"):
         try:
             path.rmdir()
         except OSError:

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from sparkhost.environment import GoneFile
-from sparkhost.files import File, write_atomic
+from sparkhost.files import File, NoFile, write_atomic
 from sparkhost.resource import Change, Context, Resource
 from sparkhost.systemd import run
 
@@ -60,7 +59,7 @@ class LibraryPath(Resource):
     def plan(self, context: Context) -> Sequence[Change]:
         rebuild = Change(str(CACHE), f"ldconfig, for {self.conf}")
         if not self._present():
-            changes = GoneFile(self.conf).plan(context)
+            changes = NoFile(self.conf).plan(context)
             return [*changes, rebuild] if changes else []
         changes = self._file().plan(context)
         if changes or cache_is_stale(Path(self.directory), Path(self.conf)):
@@ -78,4 +77,4 @@ class LibraryPath(Resource):
         if not conf.is_symlink() and conf.exists():
             write_atomic(conf, self.header.encode(), 0o644)
             run("ldconfig")
-        GoneFile(self.conf).apply()
+        NoFile(self.conf).apply()
