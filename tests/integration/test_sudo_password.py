@@ -37,7 +37,7 @@ while not os.path.exists(stop):
             seen.add(text.replace(b"\\0", b" ")[:60].decode(errors="replace"))
 print(looks, len(seen), sorted(seen))
 """
-OTHERS = {name: {"state": "unmanaged"} for name in ("cuda_env", "uv", "ssh")}
+OTHERS = {name: {"state": "unmanaged"} for name in ("cuda_env", "uv")}
 
 
 @pytest.fixture(scope="module")
