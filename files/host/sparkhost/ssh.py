@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from sparkhost.files import MANAGED, File, NoFile
 from sparkhost.resource import Change, Context, Failed, Refused, Resource
-from sparkhost.systemd import changed_at, daemon_reload, run, units_loaded_at
+from sparkhost.systemd import RELOAD, changed_at, daemon_reload, run, units_loaded_at
 
 SSHD = "/usr/sbin/sshd"
 CGROUPS = Path("/sys/fs/cgroup")
@@ -207,7 +207,7 @@ class Protection(Resource):
     oom_score_adjust: int | None
 
     def plan(self, context: Context) -> Sequence[Change]:
-        if any(change.what == self.drop_in or change.what == "systemd" for change in context.pending):
+        if any(change.what == self.drop_in or change.what == RELOAD for change in context.pending):
             return []  # a dry run has neither written the drop-in nor reloaded
         found = show(self.unit, "LoadState", "OOMScoreAdjust", "MemoryMin", "DropInPaths", "ControlGroup")
         if found["LoadState"] != "loaded":

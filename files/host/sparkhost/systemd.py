@@ -13,6 +13,8 @@ from typing import ClassVar
 from sparkhost.resource import Change, Context, Failed, Refused, Resource
 
 UNIT_DIRECTORY = "/etc/systemd/system"
+# What a reload is called among the changes of a run.
+RELOAD = "daemon-reload"
 CONTAINER = re.compile(r"/((?:docker|libpod|cri-containerd|crio|nerdctl)-[^/]+\.scope)")
 
 
@@ -107,15 +109,15 @@ class DaemonReload(Resource):
     """Whether it is done although it takes the GPU from containers."""
 
     def plan(self, context: Context) -> Sequence[Change]:
-        if any(c.what == "systemd" for c in context.pending):
+        if any(c.what == RELOAD for c in context.pending):
             return []  # one reload in this run serves all
         pending = sorted({c.what for c in context.pending} & set(self.paths))
         if pending:
-            return [Change("systemd", f"daemon-reload, for {', '.join(pending)}")]
+            return [Change(RELOAD, f"run, for {', '.join(pending)}")]
         loaded = units_loaded_at()
         # The loading itself takes a moment, and ctime ticks with the kernel's timer: equal counts as loaded.
         newer = [path for path in self.paths if loaded < changed_at(Path(path))]
-        return [Change("systemd", f"daemon-reload, for {', '.join(newer)}")] if newer else []
+        return [Change(RELOAD, f"run, for {', '.join(newer)}")] if newer else []
 
     def apply(self) -> None:
         daemon_reload(self.forced)
