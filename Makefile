@@ -29,6 +29,9 @@ unit: setup ## tests that need no host
 test: lint lab ## everything that CI runs: lint, unit tests, integration tests on lab hosts
 	@$(TEST_LAB) .venv/bin/pytest tests/unit tests/integration
 
+bench: lab ## what a deploy costs, beside pyinfra itself (quiet machine, please)
+	@$(PYTHON) -m tests.bench.deploy
+
 format: setup ## let ruff format the code
 	@.venv/bin/ruff check --fix .
 	@.venv/bin/ruff format .

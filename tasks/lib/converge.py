@@ -17,8 +17,6 @@ import click
 from paramiko import SSHException
 from pyinfra import logger
 from pyinfra.api.command import FunctionCommand, PyinfraCommand, StringCommand
-from pyinfra.api.exceptions import FactProcessError
-from pyinfra.api.facts import FactBase
 from pyinfra.api.host import Host
 from pyinfra.api.operation import operation
 from pyinfra.api.state import State, StateStage
@@ -32,19 +30,6 @@ from tasks.lib import proof, remote, wheels
 # Seconds. A plan only looks; a change may have to read swapped pages back, or unpack a large archive.
 PLAN_TIMEOUT = 120
 APPLY_TIMEOUT = 1800
-
-
-class Plan(FactBase[dict[str, Any]]):
-    """What each measure would change on this host. The request travels on stdin."""
-
-    def command(self) -> str:
-        return remote.COMMAND
-
-    def process(self, output: list[str]) -> dict[str, Any]:
-        try:
-            return cast(dict[str, Any], json.loads(output[-1])["plan"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise FactProcessError(f"the host's answer is not a plan: {output[-1][:200]!r}") from error
 
 
 @dataclass
@@ -110,10 +95,17 @@ def converge(measure: str) -> Generator[PyinfraCommand, None, None]:
     this_host = current_host()
     run = RUNS[this_host]
     if run.stage != state.current_stage:
+        run.stage, run.plan = state.current_stage, {}
         names = [entry["name"] for entry in run.measures]
-        rest = run.measures[names.index(measure) :]
-        run.plan = this_host.get_fact(Plan, _stdin=remote.request("plan", rest), _timeout=PLAN_TIMEOUT)
-        run.stage = state.current_stage
+        answer = ask(this_host, measure, remote.request("plan", run.measures[names.index(measure) :]), PLAN_TIMEOUT)
+        if answer is None:
+            # A host fails by a failing command: an exception here would end the run for all of them.
+            if state.is_executing:
+                yield FunctionCommand(fail, [], {})
+            else:
+                state.fail_hosts({this_host})  # type: ignore[no-untyped-call]
+            return
+        run.plan = answer["plan"]
     plan = run.plan.get(measure, {"changes": [], "refused": [], "error": None})
     if not state.is_executing:
         show(this_host, measure, plan, "would ")
@@ -121,6 +113,21 @@ def converge(measure: str) -> Generator[PyinfraCommand, None, None]:
         report(this_host, run, measure, plan)
     if plan["changes"]:
         yield FunctionCommand(apply, [measure], {})
+
+
+def ask(host: Host, measure: str, request: str, timeout: int) -> dict[str, Any] | None:
+    """Sends a request to sparkhost on a host; its answer, or None where there is none, which has been logged."""
+    try:
+        ok, output = host.run_shell_command(
+            StringCommand(remote.COMMAND), _sudo=host.state.config.SUDO, _stdin=request, _timeout=timeout
+        )
+        if ok and output.stdout_lines:
+            return cast(dict[str, Any], json.loads(output.stdout_lines[-1]))
+        problem = (output.stderr_lines or ["no answer"])[-1]
+    except (OSError, EOFError, SSHException, json.JSONDecodeError) as error:
+        problem = f"lost the host: {error or type(error).__name__}"
+    logger.error(f"{host.print_prefix}{measure}: {problem}")
+    return None
 
 
 def apply(state: State, host: Host, measure: str) -> bool:
@@ -132,22 +139,18 @@ def apply(state: State, host: Host, measure: str) -> bool:
         for change in run.plan[measure]["changes"]:
             for need in (Need(**need) for need in change["needs"]):
                 uploads[need.sha256] = wheels.deliver(host, wheels.fetch(need), need.sha256)
-        request = remote.request("apply", run.measures[names.index(measure) :], uploads)
-        ok, output = host.run_shell_command(
-            StringCommand(remote.COMMAND), _sudo=state.config.SUDO, _stdin=request, _timeout=APPLY_TIMEOUT
+        answer = ask(
+            host, measure, remote.request("apply", run.measures[names.index(measure) :], uploads), APPLY_TIMEOUT
         )
-        answer = json.loads(output.stdout_lines[-1]) if ok and output.stdout_lines else None
         for path in uploads.values():
             wheels.take_away(host, path)
     except wheels.NoWheel as error:
         report(host, run, measure, {"refused": [], "error": str(error)})
         return True  # this measure only: `finish` fails the host, the others go on
-    except (OSError, EOFError, SSHException, json.JSONDecodeError) as error:
-        logger.error(f"{host.print_prefix}{measure}: lost the host while it changed: {error or type(error).__name__}")
+    except (OSError, EOFError, SSHException) as error:
+        logger.error(f"{host.print_prefix}{measure}: lost the host: {error or type(error).__name__}")
         return False
     if answer is None:
-        lines = output.stderr_lines or ["no answer"]
-        logger.error(f"{host.print_prefix}{measure}: {lines[-1]}")
         return False
     run.plan = answer["plan"]
     for note in answer["notes"]:

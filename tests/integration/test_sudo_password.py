@@ -10,6 +10,7 @@ import os
 import pty
 import shlex
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -88,13 +89,15 @@ def on_host(lab: Lab, host: Host, stop: str) -> Iterator[Watch]:
 
 
 @contextmanager
-def on_controller(lab: Lab, tmp_path: Path) -> Iterator[Watch]:
-    stop = tmp_path / "stop"
-    tmp_path.chmod(0o755)
+def on_controller(lab: Lab) -> Iterator[Watch]:
+    stop = Path(tempfile.gettempdir()) / f"sparkfleet-stop-{os.getpid()}"  # pytest's own directories are private
     nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] if os.geteuid() == 0 else []
     command = [*nobody, "/usr/bin/python3", "-I", "-c", WATCHER]
-    with watched(command, lab.admin_password, str(stop), ["touch", str(stop)]) as watch:
-        yield watch
+    try:
+        with watched(command, lab.admin_password, str(stop), ["touch", str(stop)]) as watch:
+            yield watch
+    finally:
+        stop.unlink(missing_ok=True)
 
 
 def in_terminal(command: list[str], environment: dict[str, str], answers: list[str]) -> tuple[int, str]:
@@ -126,8 +129,8 @@ def environment(fleet_file: Path, **more: str) -> dict[str, str]:
     return {**kept, "FLEET": str(fleet_file), "PYINFRA_PROGRESS": "off", **more}
 
 
-def test_nobody_sees_the_password(lab: Lab, host: Host, fleet_file: Path, tmp_path: Path) -> None:
-    with on_host(lab, host, "/tmp/stop-1") as there, on_controller(lab, tmp_path) as here:
+def test_nobody_sees_the_password(lab: Lab, host: Host, fleet_file: Path) -> None:
+    with on_host(lab, host, "/tmp/stop-1") as there, on_controller(lab) as here:
         result = deploy(lab, fleet_file, "-vvv", "--debug")
     assert result.rc == 0, result.output
     assert (there.looks > 3, there.seen) == (True, 0), there.said
@@ -161,10 +164,12 @@ def test_a_wrong_one_fails_that_host_once_and_no_other(lab: Lab, host: Host, spa
     since = host.run("date +%s").stdout.strip()
     rc, output = in_terminal([str(PYINFRA), "inventory.py", "deploy.py", "-y"], environment(path), ["no such thing"])
     assert rc == 1
-    assert "[spark2] sudo refused the password of this run: " in output
+    assert "[spark2] swap: sudo refused the password of this run: " in output
     assert "Traceback" not in output
     assert "[spark1] No changes" in output or "[spark1] Success" in output
-    failures = host.sudo(f"journalctl -q -o cat --since=@{since} _COMM=sudo | grep -c 'authentication failure'").stdout
+    failures = host.sudo(
+        f"journalctl -q -o cat --since=@{since} _COMM=sudo | grep -c '[a]uthentication failure'"
+    ).stdout
     assert failures.strip() == "1", "a second try could lock the account"
 
 
