@@ -8,7 +8,8 @@ import platform
 import subprocess
 from pathlib import Path
 
-from tests.lab.image import Image, cache_dir
+from tests.lab import cache
+from tests.lab.image import Image
 from tests.lab.locks import locked
 from tests.lab.profiles import native_arch
 from tests.lab.qemu import BINARY, acceleration, version
@@ -28,13 +29,13 @@ def choose(arch: str, image: Image) -> str:
         return forced
     if arch != native_arch() or not os.access("/dev/kvm", os.R_OK | os.W_OK):
         return "tcg"
-    store = cache_dir() / "accel.json"
+    store = cache.directory() / "accel.json"
     machine_id = Path("/etc/machine-id")
     key = " ".join([
         machine_id.read_text().strip() if machine_id.exists() else platform.node(),
         platform.release(), arch, version(arch),
     ])  # fmt: skip
-    with locked(cache_dir() / "accel.lock"):
+    with locked(cache.directory() / "accel.lock"):
         known = _read(store)
         if key not in known:
             known[key] = "kvm" if kvm_boots(arch, image) else "tcg"

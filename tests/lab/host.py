@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.lab import accel, console, qemu, secrets
+from tests.lab import accel, cache, console, qemu, secrets
 from tests.lab import image as images
 from tests.lab.errors import LabError
 from tests.lab.locks import locked
@@ -75,7 +75,7 @@ class Host:
 
     def _machine(self, image: images.Image | None) -> qemu.Machine:
         spec = self.profile
-        chosen = image or images.Image(images.cache_dir() / "images" / (State.load(self._state_file).image or "none"))
+        chosen = image or images.Image(cache.directory() / "images" / (State.load(self._state_file).image or "none"))
         return qemu.Machine(
             title=f"sparkfleet-{self.lab.ident}-{self.name}",
             profile=spec,
@@ -89,7 +89,7 @@ class Host:
     def _made_machine(self) -> qemu.Machine:
         """The machine of an existing disk: on the image it was made from. Raises LabError where that is gone."""
         key = State.load(self._state_file).image
-        image = images.Image(images.cache_dir() / "images" / str(key))
+        image = images.Image(cache.directory() / "images" / str(key))
         if not self.exists() or not image.disk.exists():
             raise LabError(f"{self.name} has no disk on an image of this machine: delete it and bring it up again")
         return self._machine(image)

@@ -18,7 +18,7 @@ import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tests.lab import files, gpt, tools
+from tests.lab import cache, files, foreign, gpt, tools, ubuntu
 from tests.lab.errors import LabError
 from tests.lab.locks import locked
 from tests.lab.profiles import Profile, native_arch
@@ -54,12 +54,6 @@ class Image:
         return self.directory / "initrd"
 
 
-def cache_dir() -> Path:
-    """Where images live: `${XDG_CACHE_HOME:-~/.cache}/sparkfleet`."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "sparkfleet"
-
-
 def image_hash(profile: Profile) -> str:
     """Hash of everything the image is made from: profile, packages, files, sizes (hex, 16 digits)."""
     inputs = {
@@ -80,11 +74,13 @@ def ensure(profile: Profile) -> Image:
     leaves nothing that a later call would take for an image.
     """
     key = image_hash(profile)
-    images = cache_dir() / "images"
+    images = cache.directory() / "images"
     image = Image(images / key)
     if image.directory.is_dir():
         return image
-    tools.ensure(profile.arch, native_arch(), ubuntu=profile.ubuntu)
+    tools.ensure(profile.arch, native_arch())
+    if profile.arch != native_arch():
+        foreign.ensure(profile.arch)
     with locked(images / f"{key}.lock"):
         if image.directory.is_dir():
             return image
@@ -225,6 +221,7 @@ def partitions(profile: Profile) -> list[gpt.Partition]:
 
 def mmdebstrap(profile: Profile, root: Path, tree: Path) -> list[str]:
     """The command that makes the root file system in the directory `root`, with the files of `tree` (tar)."""
+    mirror = tools.mirror(profile.arch, native_arch(), ubuntu=profile.ubuntu)
     ssh_unit = "ssh.socket" if profile.ssh_socket else "ssh.service"
     initramfs = (
         'mkdir -p "$1/etc/initramfs-tools/conf.d"'
@@ -247,9 +244,8 @@ def mmdebstrap(profile: Profile, root: Path, tree: Path) -> list[str]:
         f'--customize-hook=chroot "$1" sh /usr/local/lib/sparkfleet-lab/setup.sh {ssh_unit}',
     ]
     if profile.ubuntu:
-        command.append("--components=main,universe")
+        command += ["--components=main,universe", f"--keyring={ubuntu.keyring(mirror)}"]
     command += [profile.suite, str(root)]
-    mirror = tools.mirror(profile.suite, profile.arch, native_arch(), ubuntu=profile.ubuntu)
     if mirror is not None:
         command.append(mirror)
     return command

@@ -27,6 +27,7 @@ class Tool:
 
 _COMMON = (
     Tool("mmdebstrap", "mmdebstrap"),
+    Tool("/usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring"),
     Tool("qemu-img", "qemu-utils"),
     Tool("mkfs.ext4", "e2fsprogs"),
     Tool("mkswap", "util-linux"),
@@ -41,10 +42,6 @@ _FOREIGN = {
     "amd64": (Tool("qemu-x86_64-static", "qemu-user-static"),),
     "arm64": (Tool("qemu-aarch64-static", "qemu-user-static"),),
 }
-_KEYRINGS = {
-    "debian": Tool("/usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring"),
-    "ubuntu": Tool("/usr/share/keyrings/ubuntu-archive-keyring.gpg", "ubuntu-keyring"),
-}
 
 
 def find(program: str) -> str | None:
@@ -54,9 +51,9 @@ def find(program: str) -> str | None:
     return shutil.which(program, path=f"{os.environ.get('PATH', os.defpath)}:{_SBIN}")
 
 
-def needed(arch: str, native: str, *, ubuntu: bool = False) -> list[Tool]:
+def needed(arch: str, native: str) -> list[Tool]:
     """What a host of `arch` needs on a machine of architecture `native`."""
-    tools = [*_COMMON, _QEMU[arch], _KEYRINGS["ubuntu" if ubuntu else "debian"]]
+    tools = [*_COMMON, _QEMU[arch]]
     if arch != native:
         tools += [*_FOREIGN[arch], Tool("arch-test", "arch-test"), Tool("update-binfmts", "binfmt-support")]
     return tools
@@ -76,12 +73,12 @@ def as_root() -> list[str]:
     return ["sudo"]
 
 
-def ensure(arch: str, native: str, *, ubuntu: bool = False) -> None:
+def ensure(arch: str, native: str) -> None:
     """Install what is missing with apt: says what, and asks unless CI=true or YES=1.
 
     Raises LabError (status 4) where it cannot: no apt, no root, the answer no, or apt fails.
     """
-    absent = missing(needed(arch, native, ubuntu=ubuntu))
+    absent = missing(needed(arch, native))
     if not absent:
         return
     packages = sorted({tool.package for tool in absent})
@@ -112,8 +109,8 @@ def ensure(arch: str, native: str, *, ubuntu: bool = False) -> None:
         raise LabError(f"still missing after apt-get install: {', '.join(t.program for t in still)}", MISSING)
 
 
-def mirror(suite: str, arch: str, native: str, *, ubuntu: bool) -> str | None:
-    """The package mirror for `suite`: `$SPARKFLEET_LAB_MIRROR`, else the one this machine's apt uses for that
+def mirror(arch: str, native: str, *, ubuntu: bool) -> str | None:
+    """The package mirror for a suite of Debian or Ubuntu: `$SPARKFLEET_LAB_MIRROR`, else the one this machine's apt uses for that
     distribution, else None (mmdebstrap's own default)."""
     chosen = os.environ.get("SPARKFLEET_LAB_MIRROR")
     if chosen:
