@@ -5,7 +5,6 @@ It calls the very commands that an admin types, and leaves the hosts running for
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -16,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.integration.deploying import ESCAPE, Deployed, reboot
+from tests.integration.deploying import ESCAPE, Deployed, environment, reboot
 from tests.lab import Host, Lab, LabError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -56,12 +55,7 @@ class Demo:
         process = subprocess.Popen(
             [Path(sys.executable).with_name("pyinfra"), *command[1:]],
             cwd=ROOT,
-            env={
-                **os.environ,
-                "FLEET": "inventories/lab.yaml",
-                "SPARKFLEET_SUDO_PASSWORD_COMMAND": f"cat {lab.admin_password_file}",
-                "PYINFRA_PROGRESS": "off",
-            },
+            env=environment(lab, "inventories/lab.yaml"),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -6,7 +6,6 @@ ours, so that a busy machine slows both. Emulated hosts are slow: ratios carry o
 
 from __future__ import annotations
 
-import os
 import statistics
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.integration.deploying import PYINFRA, ROOT, deploy, fleet
+from tests.integration.deploying import PYINFRA, ROOT, deploy, environment, fleet
 from tests.lab import Host, Lab, LabError
 
 ROUNDS = 3
@@ -29,12 +28,7 @@ def seconds(lab: Lab, fleet_file: Path, *arguments: str) -> float:
     subprocess.run(
         [PYINFRA, "-y", "inventory.py", *arguments],
         cwd=ROOT,
-        env={
-            **os.environ,
-            "FLEET": str(fleet_file),
-            "SPARKFLEET_SUDO_PASSWORD_COMMAND": f"cat {lab.admin_password_file}",
-            "PYINFRA_PROGRESS": "off",
-        },
+        env=environment(lab, fleet_file),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

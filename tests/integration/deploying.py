@@ -71,19 +71,23 @@ def fleet(
     return path
 
 
-def deploy(lab: Lab, fleet_file: Path, *arguments: str, timeout: float = 900.0) -> Deployed:
-    """`pyinfra inventory.py deploy.py -y ARGUMENTS` from the project's root; without -y for a dry run."""
-    confirm = () if "--dry" in arguments else ("-y",)
-    environment = {
+def environment(lab: Lab, fleet_file: Path | str) -> dict[str, str]:
+    """What an admin has set in the shell: the fleet file, and where the sudo password comes from."""
+    return {
         **os.environ,
         "FLEET": str(fleet_file),
         "SPARKFLEET_SUDO_PASSWORD_COMMAND": f"cat {lab.admin_password_file}",
         "PYINFRA_PROGRESS": "off",
     }
+
+
+def deploy(lab: Lab, fleet_file: Path, *arguments: str, timeout: float = 900.0) -> Deployed:
+    """`pyinfra inventory.py deploy.py -y ARGUMENTS` from the project's root; without -y for a dry run."""
+    confirm = () if "--dry" in arguments else ("-y",)
     result = subprocess.run(
         [PYINFRA, "inventory.py", "deploy.py", *confirm, *arguments],
         cwd=ROOT,
-        env=environment,
+        env=environment(lab, fleet_file),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import time
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.integration.deploying import PYINFRA, ROOT, deploy, fleet, reboot, wait_for
+from tests.integration.deploying import PYINFRA, ROOT, deploy, environment, fleet, reboot, wait_for
 from tests.lab import Host, Lab
 
 
@@ -83,7 +82,6 @@ def test_a_killed_controller_leaves_nothing_that_the_next_run_cannot_finish(
     """SIGKILL at moments spread over the run: the host stays whole, and a rerun converges."""
     host = hosts[0]
     path = fleet(lab, hosts[:1], tmp_path / "fleet.yaml")
-    environment = {**os.environ, "FLEET": str(path), "PYINFRA_PROGRESS": "off"}
     for moment in ("Connected", "Starting operation: swap", "Starting operation: systemd"):
         host.sudo(
             "sed -i 's/^# swapped off by sparkfleet: //' /etc/fstab;"
@@ -92,7 +90,7 @@ def test_a_killed_controller_leaves_nothing_that_the_next_run_cannot_finish(
         process = subprocess.Popen(
             [PYINFRA, "inventory.py", "deploy.py", "-y"],
             cwd=ROOT,
-            env=environment,
+            env=environment(lab, path),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
