@@ -1,0 +1,105 @@
+"""The way back: what a path was comes back as it was, and a step on somebody else's change does nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from sparkhost import files, guard, rollback, ssh, systemd
+from sparkhost.guard import Guarded, GuardStep
+from sparkhost.resource import Context, Failed
+from sparkhost.rollback import Armed
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rollback, "DIRECTORY", tmp_path / "rollback")
+    monkeypatch.setattr(files, "BACKUPS", tmp_path / "backup")
+
+
+def test_what_a_path_was_comes_back(tmp_path: Path) -> None:
+    changed, gone, link, new = (tmp_path / name for name in ("changed", "gone", "link", "a.d/b.d/new"))
+    changed.write_bytes(b"before\0\xff")
+    changed.chmod(0o640)
+    gone.write_text("there")
+    link.symlink_to("/dev/null")
+    entries = [rollback.saved(path) for path in (changed, gone, link, new)]
+    changed.write_text("after")
+    changed.chmod(0o777)
+    gone.unlink()
+    link.unlink()
+    link.write_text("a file now")
+    new.parent.mkdir(parents=True)
+    new.write_text("new")
+    assert rollback.restore(entries) == []
+    assert changed.read_bytes() == b"before\0\xff"
+    assert changed.stat().st_mode & 0o777 == 0o640
+    assert gone.read_text() == "there"
+    assert os.readlink(link) == "/dev/null"  # noqa: PTH115 - as text
+    assert not (tmp_path / "a.d").exists()
+    assert not any(rollback.differs(entry) for entry in entries)
+
+
+def test_an_error_on_one_path_does_not_keep_the_others_from_coming_back(tmp_path: Path) -> None:
+    bad, good = tmp_path / "bad", tmp_path / "good"
+    bad.write_text("before")
+    good.write_text("before")
+    entries = [rollback.saved(bad), rollback.saved(good)]
+    bad.unlink()
+    bad.mkdir()
+    (bad / "in the way").touch()
+    good.write_text("after")
+    (problem,) = rollback.restore(entries)
+    assert problem.startswith(f"{bad}: ")
+    assert good.read_text() == "before"
+
+
+def test_what_is_added_to_a_new_directory_by_others_stays(tmp_path: Path) -> None:
+    path = tmp_path / "unit.d" / "ours"
+    entries = [rollback.saved(path)]
+    path.parent.mkdir()
+    path.write_text("ours")
+    (path.parent / "theirs").write_text("theirs")
+    assert rollback.restore(entries) == []
+    assert [entry.name for entry in path.parent.iterdir()] == ["theirs"]
+
+
+def test_a_step_needs_the_change_that_it_names() -> None:
+    step = GuardStep("mine", "confirm", [])
+    with pytest.raises(Failed, match="does not wait for this proof any more: it was never armed"):
+        step.plan(Context())
+    with rollback.locked():
+        rollback.write(Armed("somebody else's", "changed", 0.0, []))
+    with pytest.raises(Failed, match="does not wait for this proof"):
+        step.plan(Context())
+    assert GuardStep("mine", "take_back", []).plan(Context()) == []
+
+
+def test_an_unproved_change_of_an_earlier_run_is_taken_back_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    guarded = Guarded("mine", [], 120, True, [])
+    monkeypatch.setattr(ssh, "stale_listener", lambda _files: "")
+    assert guarded.plan(Context()) == []
+    with rollback.locked():
+        rollback.write(Armed("an earlier one", "changed", 0.0, []))
+    (change,) = guarded.plan(Context())
+    assert "never proved" in change.summary
+
+
+def test_the_copy_on_the_host_stands_alone(tmp_path: Path) -> None:
+    """As the timer runs it: without this project on any path."""
+    command: Sequence[str] = guard.install_program()
+    directory = tmp_path / "rollback" / "program" / "sparkhost"
+    assert sorted(path.stem for path in directory.iterdir()) == ["__init__", "files", "resource", "rollback", "systemd"]
+    code = command[-1].replace("sys.exit(main())", "print(sys.modules['sparkhost.rollback'].__file__)")
+    assert systemd.run(*command[:-1], code).strip() == str(directory / "rollback.py")
+
+
+def test_the_report_is_told_once() -> None:
+    assert guard.pop_report() == []
+    with rollback.locked():
+        rollback.report_file().write_text("taken back\n")
+    assert guard.pop_report() == ["taken back"]
+    assert guard.pop_report() == []

@@ -1,0 +1,65 @@
+"""What the ssh measure asks for, and how it reads a host."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sparkfleet.settings import Size, SshSettings
+from sparkhost import pam, ssh
+from sparkhost.files import File
+from sparkhost.guard import Guarded, touches
+from sparkhost.resource import from_json
+from sparkhost.systemd import containers_at_risk
+from tasks import ssh as measure
+
+MIB = 2**20
+
+
+def test_the_slice_grants_the_sum_and_each_unit_once() -> None:
+    assert measure.granted({"a.service": 1, "b.service": 2}, {"b.service": 5}) == 6
+
+
+def test_sizes_are_written_in_bytes() -> None:
+    guarded = measure.apply(SshSettings(protect={"agent.service": Size(64 * MIB)}))[0]
+    assert isinstance(guarded, Guarded)
+    contents = {part.path: part.content for part in guarded.parts() if isinstance(part, File)}
+    assert f"MemoryMin={512 * MIB}\n" in contents[measure.DROP_IN]
+    assert f"MemoryMin={64 * MIB}\n" in contents["/etc/systemd/system/agent.service.d/sparkfleet-oom.conf"]
+    assert f"MemoryMin={576 * MIB}\n" in contents[measure.SLICE_DROP_IN]
+
+
+@pytest.mark.parametrize("make", [measure.apply, measure.remove])
+def test_every_file_that_can_change_is_kept_before_it_does(make: type) -> None:
+    guarded = make(SshSettings())[0]
+    kept = {path for part in guarded.resources for path in touches(from_json(part))}
+    assert {measure.HOOK, measure.PROFILE, measure.DROP_IN, measure.SLICE_DROP_IN} <= kept
+    assert {"/etc/pam.d/common-session", "/var/lib/pam/seen", "/var/lib/pam/session"} <= kept
+
+
+def test_pam_lines_are_found_through_includes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pam, "STACKS", tmp_path)
+    (tmp_path / "sshd").write_text("auth required a.so\n@include common-session # c\nsession include other\n")
+    (tmp_path / "common-session").write_text("session\toptional\tpam_exec.so quiet /hook\n# session optional no.so\n")
+    (tmp_path / "other").write_text("-session [default=1] b.so\n@include sshd\n")
+    found = list(pam.lines_of("sshd"))
+    assert found == [["session", "optional", "pam_exec.so", "quiet", "/hook"], ["-session", "[default=1]", "b.so"]]
+
+
+def test_the_whole_path_of_cgroups_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ssh, "CGROUPS", tmp_path)
+    (tmp_path / "system.slice" / "ssh.service").mkdir(parents=True)
+    (tmp_path / "system.slice" / "memory.min").write_text("0\n")
+    (tmp_path / "system.slice" / "ssh.service" / "memory.min").write_text("512\n")
+    assert ssh.short_of("/system.slice/ssh.service", 512) == ("system.slice", 0)
+    (tmp_path / "system.slice" / "memory.min").write_text("max\n")
+    assert ssh.short_of("/system.slice/ssh.service", 512) is None
+
+
+def test_containers_are_at_risk_only_where_nvidia_devices_are_unknown_to_systemd(tmp_path: Path) -> None:
+    (tmp_path / "dev" / "char").mkdir(parents=True)
+    assert containers_at_risk(tmp_path / "proc", tmp_path / "dev") == []
+    (tmp_path / "dev" / "nvidia0").touch()
+    (tmp_path / "dev" / "char" / "195:0").touch()
+    assert containers_at_risk(tmp_path / "proc", tmp_path / "dev") == []
