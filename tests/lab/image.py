@@ -64,6 +64,8 @@ def image_hash(profile: Profile) -> str:
         "modules": _MODULES,
         "sizes": [ROOT_MIB, SCRATCH_MIB, SWAP_MIB],
     }
+    if hooks(profile):
+        inputs["hooks"] = hooks(profile)
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -219,6 +221,14 @@ def partitions(profile: Profile) -> list[gpt.Partition]:
     return layout
 
 
+def hooks(profile: Profile) -> list[str]:
+    """More steps for mmdebstrap. Ubuntu ships systemd-gpt-auto-generator masked in /etc: a host that is to have an
+    auto-discovered swap partition is one whose administrator took that mask away."""
+    if not (profile.ubuntu and profile.swap_partition):
+        return []
+    return ['--customize-hook=rm -f "$1/etc/systemd/system-generators/systemd-gpt-auto-generator"']
+
+
 def mmdebstrap(profile: Profile, root: Path, tree: Path) -> list[str]:
     """The command that makes the root file system in the directory `root`, with the files of `tree` (tar)."""
     mirror = tools.mirror(profile.arch, native_arch(), ubuntu=profile.ubuntu)
@@ -242,6 +252,7 @@ def mmdebstrap(profile: Profile, root: Path, tree: Path) -> list[str]:
         f"--essential-hook={initramfs}",
         f"--customize-hook=tar-in {tree} /",
         f'--customize-hook=chroot "$1" sh /usr/local/lib/sparkfleet-lab/setup.sh {ssh_unit}',
+        *hooks(profile),
     ]
     if profile.ubuntu:
         command += ["--components=main,universe", f"--keyring={ubuntu.keyring(mirror)}"]

@@ -110,8 +110,8 @@ def ensure(arch: str, native: str) -> None:
 
 
 def mirror(arch: str, native: str, *, ubuntu: bool) -> str | None:
-    """The package mirror for a suite of Debian or Ubuntu: `$SPARKFLEET_LAB_MIRROR`, else the one this machine's apt uses for that
-    distribution, else None (mmdebstrap's own default)."""
+    """The package mirror for a suite of Debian or Ubuntu: `$SPARKFLEET_LAB_MIRROR`, else the one this machine's apt
+    uses for that distribution, else None (mmdebstrap's own default)."""
     chosen = os.environ.get("SPARKFLEET_LAB_MIRROR")
     if chosen:
         return chosen
