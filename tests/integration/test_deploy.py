@@ -116,7 +116,14 @@ def test_a_killed_controller_leaves_nothing_that_the_next_run_cannot_finish(
 
 
 def test_everything_holds_after_a_reboot(lab: Lab, hosts: tuple[Host, Host], fleet_file: Path) -> None:
+    """Asked of the hosts themselves first; a deploy then finds nothing to do."""
     reboot(*hosts)
+    for host in hosts:
+        assert host.run("awk 'NR>1' /proc/swaps").stdout == ""
+        # A unit whose condition does not hold is skipped, not failed.
+        assert "swap" not in host.run("systemctl list-units --failed --plain --no-legend").stdout
+        assert host.run("echo $TORCH_CUDA_ARCH_LIST", user="alice", fresh=True).stdout.strip() == "12.1a"
+        assert host.run("uv --version", user="bob").stdout.startswith("uv ")
     result = deploy(lab, fleet_file)
     assert result.rc == 0, result.output
     for host in hosts:
