@@ -6,8 +6,8 @@ import argparse
 import os
 import sys
 
-from tests.lab import Host, Lab, LabError, tools
-from tests.lab.profiles import ARCHES, SUITES, native_arch
+from tests.lab import Host, Lab, LabError, terminal, tools
+from tests.lab.profiles import ADMIN, ARCHES, SUITES, native_arch
 from tests.lab.ssh import Completed
 
 DEFAULT = ("spark1", "spark2")
@@ -30,7 +30,10 @@ def parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text)
         command.add_argument("names", nargs="*", metavar="NAME")
         command.add_argument("--all", action="store_true", help="every host of this lab")
-    for name, text in (("reboot", "reboot a host and wait for it"), ("console", "run a command at the root console")):
+    for name, text in (
+        ("reboot", "reboot a host and wait for it"),
+        ("console", "the root console, or a command at it"),
+    ):
         command = commands.add_parser(name, help=text)
         command.add_argument("name", metavar="NAME")
         if name == "console":
@@ -44,6 +47,8 @@ def parser() -> argparse.ArgumentParser:
     ssh.add_argument("--user", default="admin", help="admin (default), alice or bob")
     ssh.add_argument("cmd", nargs=argparse.REMAINDER, metavar="COMMAND")
     commands.add_parser("list", help="the hosts of this lab")
+    commands.add_parser("ssh-config", help="the path of this lab's ssh_config (ssh -F)")
+    commands.add_parser("fleet", help="a fleet file for this lab's hosts")
     commands.add_parser("password", help="the admin's sudo password (spark2 asks for it)")
     commands.add_parser("setup", help="install the programs that the lab needs, after asking")
     return top
@@ -68,6 +73,16 @@ def existing(lab: Lab, name: str) -> Host:
     if not host.exists():
         raise LabError(f"there is no {name}: bring it up with `python -m tests.lab up {name}`")
     return host
+
+
+def fleet(lab: Lab) -> str:
+    """A fleet file (YAML) for the hosts of this lab, with absolute paths."""
+    lines = ["version: 1", f"known_hosts: {lab.known_hosts}", "", "defaults:"]
+    lines += ["  swap:", "    margin: 128MiB  # a lab host has 1.5 GiB of memory in all", "", "hosts:"]
+    for name in lab.names:
+        lines += [f"  {name}:", "    address: 127.0.0.1", f"    port: {lab.host(name).port}"]
+        lines += [f"    user: {ADMIN}", f"    ssh_key: {lab.admin_key}"]
+    return "\n".join(lines) + "\n"
 
 
 def show(result: Completed) -> int:
@@ -111,7 +126,14 @@ def act(arguments: argparse.Namespace) -> int:
         case "restore":
             existing(lab, arguments.name).restore(arguments.tag)
         case "console":
-            return show(existing(lab, arguments.name).console_run(" ".join(arguments.cmd) or "true", check=False))
+            host = existing(lab, arguments.name)
+            if not arguments.cmd:
+                return terminal.attach(host.console_socket)
+            return show(host.console_run(" ".join(arguments.cmd), check=False))
+        case "ssh-config":
+            print(lab.ssh_config)
+        case "fleet":
+            print(fleet(lab), end="")
         case "ssh":
             return log_in(lab, existing(lab, arguments.name), arguments.user, arguments.cmd)
         case "password":

@@ -9,19 +9,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.lab import accel, cache, console, qemu, secrets
+from tests.lab import accel, cache, console, qemu, secrets, waiting
 from tests.lab import image as images
 from tests.lab.errors import LabError
 from tests.lab.locks import locked
 from tests.lab.profiles import ADMIN, TRAINEES, Profile, native_arch, profile
-from tests.lab.ssh import Client, CommandError, Completed, banner
+from tests.lab.ssh import Client, Completed
 from tests.lab.state import State
 
 if TYPE_CHECKING:
     from tests.lab.lab import Lab
 
 CLEAN = "clean"
-_POLL = 0.2
 
 
 class Host:
@@ -47,6 +46,11 @@ class Host:
     def log(self) -> Path:
         """What the host wrote to its serial console."""
         return self.directory / "serial.log"
+
+    @property
+    def console_socket(self) -> Path:
+        """The socket of its serial console, where root is logged in."""
+        return self._machine(None).console
 
     @property
     def profile(self) -> Profile:
@@ -226,36 +230,11 @@ class Host:
         self.console_run(f"date -s @{time.time():.3f}")
         self._wait_ssh(60)
 
-    # -- waiting ------------------------------------------------------------------------------------------------
-
     def _boot_seconds(self) -> float:
         return 300.0 if self.profile.arch == native_arch() else 900.0
 
     def _wait_ssh(self, seconds: float, not_boot: str | None = None) -> None:
-        """Wait for SSH as the admin, from another boot than `not_boot`. Raises LabError with the console's end."""
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            if not self.running():
-                raise LabError(f"{self.name}: qemu has ended: {self._last_words()}")
-            if banner(self.port):
-                done = self._try_boot_id()
-                if done.rc == 0 and done.stdout.strip() != not_boot:
-                    return
-                if done.rc == 0:
-                    self.client.disconnect()
-            time.sleep(_POLL)
-        raise LabError(f"{self.name}: no SSH after {seconds:.0f} s: {self._last_words()} (all of it: {self.log})")
-
-    def _try_boot_id(self) -> Completed:
-        try:
-            return self.run("cat /proc/sys/kernel/random/boot_id", check=False, timeout=60)
-        except CommandError as late:
-            return late.completed
-
-    def _last_words(self) -> str:
-        lines = self.log.read_text(errors="replace").split("\n") if self.log.exists() else []
-        lines = [line.strip() for line in lines if line.strip()]
-        return f"its console ends with: {lines[-1]}" if lines else "its console is silent"
+        waiting.for_ssh(self, seconds, not_boot)
 
     # -- commands -----------------------------------------------------------------------------------------------
 
