@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,31 @@ def test_sudo_asks_on_one_host_only_and_users_have_none(hosts: tuple[Host, Host]
             assert host.run("sudo -n id -u", user=user, check=False).rc != 0
 
 
+def test_users_log_in_by_key_and_root_does_not(hosts: tuple[Host, Host]) -> None:
+    for host in hosts:
+        shells = [host.run("echo $0", user=user).stdout.strip().lstrip("-") for user in ("alice", "bob")]
+        assert shells == ["bash", "zsh"]
+        refused = host.run("true", user="root", fresh=True, check=False)
+        assert refused.rc == 255
+        assert "Permission denied" in refused.stderr
+
+
+def test_a_host_is_settled_with_nothing_failed(hosts: tuple[Host, Host]) -> None:
+    for host in hosts:
+        assert host.run("systemctl is-system-running").stdout.strip() == "running"
+        assert host.run("test -d /var/log/journal && findmnt '/mnt/scratch space'").rc == 0
+
+
+def test_each_host_has_its_own_name_and_identity(hosts: tuple[Host, Host]) -> None:
+    assert [host.run("hostname").stdout.strip() for host in hosts] == ["spark1", "spark2"]
+    assert len({host.run("cat /etc/machine-id").stdout for host in hosts}) == 2
+
+
+def test_the_clock_is_right_after_a_restore(hosts: tuple[Host, Host]) -> None:
+    for host in hosts:
+        assert abs(float(host.run("date +%s").stdout) - time.time()) < 10
+
+
 def test_a_wrong_host_key_is_refused(lab: Lab, hosts: tuple[Host, Host], tmp_path: Path) -> None:
     known = lab.known_hosts.read_text().splitlines()
     (other,) = [line.split(None, 1)[1] for line in known if str(hosts[1].port) in line and "ed25519" in line]
@@ -74,6 +100,7 @@ def test_the_console_works_and_clean_restores_a_broken_host(hosts: tuple[Host, H
     with pytest.raises(CommandError):
         host.run("true", fresh=True, timeout=8)
     assert host.console_run("id -u; test -e /etc/broken").stdout.strip() == "0"
+    host.stop()  # and even off
     host.clean()
     assert host.run("test -s /etc/fstab && ! test -e /etc/broken", fresh=True).rc == 0
 
