@@ -134,11 +134,16 @@ def apply(state: State, host: Host, measure: str) -> bool:
     """Applies one measure on a host and takes over the plan for the rest that comes back with the answer."""
     run = RUNS[host]
     names = [entry["name"] for entry in run.measures]
+    uploads: dict[str, str] = {}
     try:
-        with wheels.delivered(host, needs(run, measure)) as uploads:
-            answer = ask(
-                host, measure, remote.request("apply", run.measures[names.index(measure) :], uploads), APPLY_TIMEOUT
-            )
+        for change in run.plan[measure]["changes"]:
+            for need in (Need(**need) for need in change["needs"]):
+                uploads[need.sha256] = wheels.deliver(host, wheels.fetch(need), need.sha256)
+        answer = ask(
+            host, measure, remote.request("apply", run.measures[names.index(measure) :], uploads), APPLY_TIMEOUT
+        )
+        for path in uploads.values():
+            wheels.take_away(host, path)
     except wheels.NoWheel as error:
         report(host, run, measure, {"refused": [], "error": str(error)})
         return True  # this measure only: `finish` fails the host, the others go on
@@ -155,11 +160,6 @@ def apply(state: State, host: Host, measure: str) -> bool:
     if answer["unproved"]:
         prove_guarded(state, host, run, measure)
     return True
-
-
-def needs(run: Run, measure: str) -> list[Need]:
-    """The wheels that the plan of a measure asks for."""
-    return [Need(**need) for change in run.plan[measure]["changes"] for need in change["needs"]]
 
 
 def prove_guarded(state: State, host: Host, run: Run, measure: str) -> None:

@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-import secrets
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 from gevent.lock import BoundedSemaphore
-from paramiko import SFTPClient, SSHException
-from pyinfra import logger
+from paramiko import SFTPClient
 from pyinfra.api.host import Host
 from pyinfra.connectors.local import LocalConnector
 from pyinfra.connectors.ssh import SSHConnector
 
-from sparkhost.files import digest
-from sparkhost.resource import UPLOADS_IN, Need
+from sparkhost.resource import Need
 
 # One fetch at a time in this process: many hosts need the same file, and the second finds it there.
 _FETCHING = BoundedSemaphore()
-# What this process has found out, by SHA-256: a wheel is hashed once, and one that cannot be had is tried for once.
-_FETCHED: dict[str, Path] = {}
-_FAILED: dict[str, str] = {}
 # manylinux tags that the hosts' glibc 2.36 and later satisfies; pip wants each named.
 _PLATFORMS = ("manylinux_2_28", "manylinux_2_17", "manylinux2014")
+UPLOADS = ".cache/sparkfleet-uploads"
 
 
 class NoWheel(Exception):
@@ -44,112 +38,86 @@ def fetch(need: Need) -> Path:
     """The wheel, from the cache or with pip, whose own settings (index, proxy, certificates) hold.
 
     Raises:
-        NoWheel: it cannot be downloaded or kept, or its hash is another.
+        NoWheel: it cannot be downloaded, or its hash is another.
     """
+    directory = cache() / need.sha256
     with _FETCHING:
-        if need.sha256 in _FAILED:
-            raise NoWheel(_FAILED[need.sha256])
-        if need.sha256 not in _FETCHED:
-            try:
-                _FETCHED[need.sha256] = _fetch(need, cache() / need.sha256)
-            except NoWheel as error:
-                _FAILED[need.sha256] = str(error)
-                raise
-            except OSError as error:
-                raise NoWheel(f"cannot keep wheels in {cache()}: {error.strerror or error}") from error
-        return _FETCHED[need.sha256]
-
-
-def _fetch(need: Need, directory: Path) -> Path:
-    for path in sorted(directory.glob("*.whl")):
-        if digest(path) == need.sha256:
-            return path
-    directory.mkdir(parents=True, exist_ok=True)
-    # Downloaded aside and moved in whole: a run that is killed, or a second one, leaves no part of a wheel there.
-    with tempfile.TemporaryDirectory(dir=cache(), prefix=".fetch-") as aside:
-        wheel = download(need, Path(aside), directory)
-        if digest(wheel) != need.sha256:
-            raise NoWheel(f"{wheel.name} does not have the SHA-256 {need.sha256} that the fleet file names")
-        return wheel.replace(directory / wheel.name)
+        for path in directory.glob("*.whl"):
+            if digest(path) == need.sha256:
+                return path
+            path.unlink()
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache(), prefix=".fetch-") as aside:
+            wheel = download(need, Path(aside), directory)
+            if digest(wheel) != need.sha256:
+                raise NoWheel(f"{wheel.name} does not have the SHA-256 {need.sha256} that the fleet file names")
+            return wheel.replace(directory / wheel.name)
 
 
 def download(need: Need, aside: Path, directory: Path) -> Path:
-    """Downloads with pip into `aside`. pip checks the hash as well (--require-hashes).
-
-    Raises:
-        NoWheel: pip failed, with its first reason, and `directory`, which a person can put the wheel into.
-    """
+    """Downloads with pip into `aside`. pip checks the hash as well (--require-hashes)."""
     requirements = aside / "requirements.txt"
     requirements.write_text(f"{need.requirement} --hash=sha256:{need.sha256}\n")
-    command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input", "--retries", "2"]
-    command += ["download", "--no-deps", "--only-binary", ":all:", "--require-hashes"]
-    command += ["--requirement", str(requirements), "--dest", str(aside)]
+    command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "download", "--no-deps"]
+    command += ["--only-binary", ":all:", "--require-hashes", "--requirement", str(requirements), "--dest", str(aside)]
     command += ["--python-version", "3.12", *(f"--platform={tag}_{need.machine}" for tag in _PLATFORMS)]
-    result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
     found = list(aside.glob("*.whl"))
     if result.returncode or not found:
         lines = [line for line in result.stderr.splitlines() if line.startswith("ERROR")] or ["no wheel"]
-        others = ", ".join(path.name for path in sorted(directory.glob("*.whl")))
         raise NoWheel(
             f"cannot download {need.requirement} for {need.machine}: {lines[0].removeprefix('ERROR: ')}; "
             f"without internet, put the wheel into {directory}"
-            + (f" ({others} in there has another SHA-256)" if others else "")
         )
     return found[0]
 
 
-@contextmanager
-def delivered(host: Host, needs: Sequence[Need]) -> Iterator[dict[str, str]]:
-    """Has wheels on the host for the length of the block: SHA-256 → path there.
+def digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
-    They go into a directory of mode 0700 and of a random name, so that deploys at the same time do not meet and nobody
-    can be there first. The host's root side copies them and checks the hash of its copy. Streamed from disk: a
-    hundred hosts do not hold a hundred wheels in memory.
+
+def deliver(host: Host, wheel: Path, sha256: str) -> str:
+    """Puts a wheel on the host, into a directory of the admin's own (mode 0700), and says where.
+
+    The host's root side copies it and checks the hash of its copy, so a file left by a cut upload does no harm.
+    Streamed from disk: a hundred hosts do not hold a hundred wheels in memory.
 
     Raises:
-        NoWheel: one cannot be had, or the host does not take it; a full disk, mostly.
-        OSError, EOFError, SSHException: the connection was lost.
+        NoWheel: the host does not take it; a full disk, mostly.
+        EOFError, SSHException: the connection was lost.
     """
-    paths = {need.sha256: fetch(need) for need in needs}
     connector = host.connector
-    if not paths or isinstance(connector, LocalConnector):
-        yield {sha256: str(path) for sha256, path in paths.items()}
-        return
+    if isinstance(connector, LocalConnector):
+        return str(wheel)
     if not isinstance(connector, SSHConnector) or connector.client is None:
         raise NoWheel(f"no way to upload a file to {host.name}: only SSH and @local hosts take wheels")
-    directory = f"{UPLOADS_IN}/sparkfleet-{secrets.token_hex(8)}"
-    try:
-        sftp = connector.client.open_sftp()
-    except SSHException as error:
-        raise NoWheel(f"no way to upload a file to {host.name}: its SSH service has no SFTP ({error})") from error
-    with sftp:
+    with connector.client.open_sftp() as sftp:
+        home = sftp.normalize(".")
+        directory = f"{home}/{UPLOADS}"
+        target = f"{directory}/{sha256}"
         try:
-            yield upload(sftp, paths, directory)
-        finally:
-            take_away(host, sftp, directory)
+            for path in (f"{home}/.cache", directory):
+                if not exists(sftp, path):
+                    sftp.mkdir(path, 0o700)
+            sftp.chmod(directory, 0o700)
+            sftp.put(str(wheel), target)
+        except OSError as error:
+            raise NoWheel(f"cannot upload {wheel.name} to {directory}: {error}; is the host's disk full?") from error
+        return target
 
 
-def upload(sftp: SFTPClient, paths: dict[str, Path], directory: str) -> dict[str, str]:
-    """Puts the wheels into a new directory on the host. Raises NoWheel where the host does not take them."""
-    there: dict[str, str] = {}
+def exists(sftp: SFTPClient, path: str) -> bool:
     try:
-        sftp.mkdir(directory, 0o700)
-        for sha256, path in paths.items():
-            there[sha256] = f"{directory}/{sha256}"
-            sftp.put(str(path), there[sha256])
-    except OSError as error:
-        names = ", ".join(path.name for path in paths.values())
-        raise NoWheel(f"cannot upload {names} to {UPLOADS_IN}: {error}; is that disk full?") from error
-    return there
-
-
-def take_away(host: Host, sftp: SFTPClient, directory: str) -> None:
-    """Removes a directory of uploads from the host. Where the connection is gone, systemd-tmpfiles will in time."""
-    try:
-        for name in sftp.listdir(directory):
-            sftp.remove(f"{directory}/{name}")
-        sftp.rmdir(directory)
+        sftp.stat(path)
     except FileNotFoundError:
-        return
-    except (OSError, EOFError, SSHException) as error:
-        logger.warning(f"{host.print_prefix}{directory} was left behind: {error or type(error).__name__}")
+        return False
+    return True
+
+
+def take_away(host: Host, path: str) -> None:
+    """Removes a delivered wheel from the host again; the cache on the controller stays."""
+    connector = host.connector
+    if isinstance(connector, SSHConnector) and connector.client is not None:
+        with connector.client.open_sftp() as sftp:
+            sftp.remove(path)

@@ -77,8 +77,6 @@ class Resource:
         return {"kind": self.kind, **asdict(self)}
 
 
-# Where uploads land, each deploy's in a private directory of its own: on disk, and unlike a home never on NFS.
-UPLOADS_IN = Path("/var/tmp")
 # SHA-256 of a wheel → where the controller put it on this host; filled from the request.
 UPLOADS: dict[str, str] = {}
 
