@@ -259,10 +259,15 @@ def test_ldconfig_replaces_the_export_and_its_cache_is_kept_fresh(sparks: Fleet,
     assert changes(result, second) == []
 
 
-def test_no_deploy_ended_what_users_run(hosts: tuple[Host, Host]) -> None:
+def test_it_holds_after_a_reboot_and_no_deploy_ended_what_users_run(sparks: Fleet, hosts: tuple[Host, Host]) -> None:
     for host in hosts:
         running = host.run("tmux -L mine list-sessions; systemctl --user is-active job", user="alice")
         assert running.stdout.count("\n") == 2
+    hosts[1].reboot()
+    for kind, values in sessions(hosts[1]).items():
+        if kind in KINDS:
+            check(kind, values, theirs=True)
+    assert sparks.deploy("--dry").changes(hosts[1].name) == {}
 
 
 def test_removal_gives_every_byte_of_etc_back(
