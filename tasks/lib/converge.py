@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from types import ModuleType
 from typing import Any, cast
 from weakref import WeakKeyDictionary
@@ -23,7 +23,7 @@ from pyinfra.api.state import State, StateStage
 from pyinfra.context import ctx_host, state
 
 from sparkfleet.settings import HostSettings
-from sparkhost.resource import Need, Resource
+from sparkhost.resource import Need, Resource, from_json
 from sparkhost.systemd import UNIT_DIRECTORY, DaemonReload
 from tasks.lib import proof, remote, wheels
 
@@ -136,9 +136,8 @@ def apply(state: State, host: Host, measure: str) -> bool:
     names = [entry["name"] for entry in run.measures]
     uploads: dict[str, str] = {}
     try:
-        for change in run.plan[measure]["changes"]:
-            for need in (Need(**need) for need in change["needs"]):
-                uploads[need.sha256] = wheels.deliver(host, wheels.fetch(need), need.sha256)
+        for need in needs(run, measure):
+            uploads[need.sha256] = wheels.deliver(host, wheels.fetch(need), need.sha256)
         answer = ask(
             host, measure, remote.request("apply", run.measures[names.index(measure) :], uploads), APPLY_TIMEOUT
         )
@@ -160,6 +159,20 @@ def apply(state: State, host: Host, measure: str) -> bool:
     if answer["unproved"]:
         prove_guarded(state, host, run, measure)
     return True
+
+
+def needs(run: Run, measure: str) -> list[Need]:
+    """The wheels that the plan of a measure asks for.
+
+    Raises:
+        NoWheel: one that the measure's settings do not name. A host must not choose what the controller downloads.
+    """
+    (entry,) = (entry for entry in run.measures if entry["name"] == measure)
+    named = {json.dumps(asdict(need)): need for r in entry["resources"] for need in from_json(r).may_need()}
+    asked = [json.dumps(need) for change in run.plan[measure]["changes"] for need in change["needs"]]
+    if not named.keys() >= set(asked):
+        raise wheels.NoWheel("the host asks for a wheel that its settings do not name: is it what it claims to be?")
+    return [named[need] for need in dict.fromkeys(asked)]
 
 
 def prove_guarded(state: State, host: Host, run: Run, measure: str) -> None:

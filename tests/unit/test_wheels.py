@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from sparkhost.resource import Need
+from sparkhost.uv import UvBinary
 from tasks.lib import wheels
+from tasks.lib.converge import Run, needs
 
 CONTENT = b"the content of a wheel"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -45,3 +48,20 @@ def test_without_internet_it_is_one_line_that_says_where_to_put_the_file(cache: 
     assert line.startswith("cannot download some-distribution-that-nobody-publishes==1.0 for aarch64: ")
     assert line.endswith(f"without internet, put the wheel into {cache}")
     assert "\n" not in line
+
+
+def test_a_host_cannot_choose_what_is_downloaded() -> None:
+    binary = UvBinary("0.13.9", {"aarch64": "a" * 64})
+    measure = {"name": "uv", "resources": [binary.to_json()]}
+    (honest,) = binary.may_need()
+    for answer, accepted in (
+        (asdict(honest), True),
+        ({**asdict(honest), "requirement": "uv==0.13.9\n--index-url=http://evil.example"}, False),
+        ({**asdict(honest), "sha256": "../../x"}, False),
+    ):
+        run = Run(measures=[measure], plan={"uv": {"changes": [{"needs": [answer]}]}})
+        if accepted:
+            assert needs(run, "uv") == [honest]
+        else:
+            with pytest.raises(wheels.NoWheel, match="a wheel that its settings do not name"):
+                needs(run, "uv")

@@ -73,6 +73,10 @@ class Resource:
         """Makes the host as wanted. Raises `Refused` or `Failed`, or OSError."""
         raise NotImplementedError
 
+    def may_need(self) -> Sequence[Need]:
+        """Every wheel that a plan of this may ask for. The controller fetches no other, whatever a host answers."""
+        return ()
+
     def to_json(self) -> dict[str, Any]:
         return {"kind": self.kind, **asdict(self)}
 

@@ -42,6 +42,9 @@ class UvBinary(Resource):
     sha256: dict[str, str]
     """SHA-256 of the release's wheel, by `uname -m`."""
 
+    def may_need(self) -> Sequence[Need]:
+        return [Need(wheel, f"uv=={self.version}", machine) for machine, wheel in self.sha256.items()]
+
     def plan(self, context: Context) -> Sequence[Change]:
         machine = platform.machine()
         if machine not in self.sha256:
