@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from pyinfra.api.host import Host
 from pyinfra.connectors.local import LocalConnector
 from pyinfra.connectors.ssh import SSHConnector
 
+from sparkhost.files import digest
 from sparkhost.resource import Need
 
 # One fetch at a time in this process: many hosts need the same file, and the second finds it there.
@@ -70,11 +70,6 @@ def download(need: Need, aside: Path, directory: Path) -> Path:
             f"without internet, put the wheel into {directory}"
         )
     return found[0]
-
-
-def digest(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def deliver(host: Host, wheel: Path, sha256: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from sparkhost.files import File, make_directories, read_regular, sync_directory, write_atomic
+from sparkhost.files import File, digest, make_directories, read_regular, sync_directory, write_atomic
 from sparkhost.resource import Change, Context, Failed, Need, Resource, uploaded
 
 STORE = Path("/opt/sparkfleet/uv")
@@ -103,11 +102,6 @@ def why_not(directory: Path, wheel: str) -> str | None:
 
 def fingerprint(status: os.stat_result) -> list[int]:
     return [status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns]
-
-
-def digest(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def unpack(source: Path, wheel: str, target: Path) -> None:
