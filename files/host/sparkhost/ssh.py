@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from sparkhost.files import MANAGED, File, NoFile
 from sparkhost.resource import Change, Context, Failed, Refused, Resource
-from sparkhost.systemd import RELOAD, changed_at, daemon_reload, run, units_loaded_at
+from sparkhost.systemd import RELOAD, changed_at, daemon_reload, run, unit_property, units_loaded_at
 
 SSHD = "/usr/sbin/sshd"
 CGROUPS = Path("/sys/fs/cgroup")
@@ -161,11 +161,7 @@ def stale_listener(files: Iterable[str]) -> str:
 
 def started_at(unit: str) -> int:
     """When a service's main process was started, in microseconds since the epoch."""
-    name = re.sub(r"[^A-Za-z0-9]", lambda match: f"_{ord(match[0]):02x}", unit)
-    path = f"/org/freedesktop/systemd1/unit/{name}"
-    interface = "org.freedesktop.systemd1.Service"
-    answer = run("busctl", "get-property", "org.freedesktop.systemd1", path, interface, "ExecMainStartTimestamp")
-    return int(answer.split()[1])
+    return int(unit_property(unit, "Service", "ExecMainStartTimestamp").split()[1])
 
 
 @dataclass(frozen=True)

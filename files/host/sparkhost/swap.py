@@ -16,7 +16,7 @@ from typing import ClassVar, Literal
 from sparkhost import fstab
 from sparkhost.files import keep_backup, make_directories, text_diff, write_atomic
 from sparkhost.resource import Change, Context, Failed, Refused, Resource
-from sparkhost.systemd import run
+from sparkhost.systemd import run, unit_property
 
 FSTAB = Path("/etc/fstab")
 # Which swaps we turned off, so that removal knows whether there is something to start again.
@@ -247,11 +247,7 @@ def overridden(text: str, drop_in: str) -> list[tuple[str, list[str]]]:
 
 def conditions(unit: str) -> str:
     """The conditions of a unit as PID 1 holds them. `systemctl show` prints them as "[unprintable]" (252 to 257)."""
-    name = re.sub(r"[^A-Za-z0-9]", lambda match: f"_{ord(match[0]):02x}", unit)
-    path = f"/org/freedesktop/systemd1/unit/{name}"
-    return run(
-        "busctl", "get-property", "org.freedesktop.systemd1", path, "org.freedesktop.systemd1.Unit", "Conditions"
-    )
+    return unit_property(unit, "Unit", "Conditions")
 
 
 @dataclass(frozen=True)

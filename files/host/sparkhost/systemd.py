@@ -48,6 +48,18 @@ def units_loaded_at() -> int:
     return reloaded or booted
 
 
+def unit_property(unit: str, interface: str, name: str) -> str:
+    """A property of a unit as PID 1 holds it, as busctl(1) prints it: its type, then the value.
+
+    `interface`: "Unit", "Service" … of org.freedesktop.systemd1(5); unit names are escaped in object paths.
+    """
+    escaped = re.sub(r"[^A-Za-z0-9]", lambda match: f"_{ord(match[0]):02x}", unit)
+    path = f"/org/freedesktop/systemd1/unit/{escaped}"
+    return run(
+        "busctl", "get-property", "org.freedesktop.systemd1", path, f"org.freedesktop.systemd1.{interface}", name
+    )
+
+
 def changed_at(path: Path) -> int:
     """When a file last appeared, changed or (by its nearest directory) went away, in microseconds."""
     while not path.exists():
