@@ -138,10 +138,7 @@ class UvSettings(Measure):
 
 
 class SshSettings(Measure):
-    """sshd protected, its sessions killable, changes to it kept only when a new login has proved them.
-
-    Not yet a field of `HostSettings`: the measure is not proved on hosts, so no fleet file can ask for it.
-    """
+    """sshd protected, its sessions killable, changes to it kept only when a new login has proved them."""
 
     memory_min: Size = Field(
         default=Size(512 * MiB),
@@ -178,3 +175,4 @@ class HostSettings(Strict):
     swap: SwapSettings = SwapSettings()
     cuda_env: CudaEnvSettings = CudaEnvSettings()
     uv: UvSettings = UvSettings()
+    ssh: SshSettings = SshSettings()
