@@ -20,9 +20,10 @@ from uuid import uuid4
 from sparkfleet.settings import SshSettings
 from sparkhost.files import File, NoFile
 from sparkhost.guard import Guarded
-from sparkhost.pam import NoPamProfile, PamProfile
+from sparkhost.pam import COMMON, NoPamProfile, PamProfile
+from sparkhost.protection import KillableSession, NoProgram, NoProtection, PerConnectionFile, Protection
 from sparkhost.resource import Resource
-from sparkhost.ssh import NoProgram, PerConnectionFile, Protection, SshdReady
+from sparkhost.sshd import SshdReady
 from sparkhost.systemd import UNIT_DIRECTORY, DaemonReload
 from tasks.lib.templates import render
 
@@ -31,6 +32,8 @@ PROFILE = "/usr/share/pam-configs/sparkfleet-ssh"
 LINE = f"session optional pam_exec.so quiet {HOOK}"
 DROP_IN = f"{UNIT_DIRECTORY}/ssh.service.d/oom.conf"
 PER_CONNECTION = f"{UNIT_DIRECTORY}/ssh@.service.d/oom.conf"
+# Where systemd puts the instances of ssh@.service, below system.slice.
+PER_CONNECTION_SLICE = f"{UNIT_DIRECTORY}/system-ssh.slice.d/50-sparkfleet.conf"
 SLICE = "system.slice"
 SLICE_DROP_IN = f"{UNIT_DIRECTORY}/{SLICE}.d/50-sparkfleet.conf"
 SSH = "ssh.service"
@@ -74,12 +77,14 @@ def apply(settings: SshSettings) -> Sequence[Resource]:
         PamProfile(PROFILE, render("ssh/pam-profile", hook=HOOK), LINE, "sshd"),
         File(DROP_IN, unit_settings(settings.memory_min)),
         PerConnectionFile(PER_CONNECTION, unit_settings(settings.memory_min)),
+        PerConnectionFile(PER_CONNECTION_SLICE, render("ssh/slice.conf", memory_min=int(settings.memory_min))),
         *others.values(),
         File(SLICE_DROP_IN, render("ssh/slice.conf", memory_min=total)),
-        reload([DROP_IN, PER_CONNECTION, SLICE_DROP_IN, *(file.path for file in others.values())]),
+        reload([DROP_IN, PER_CONNECTION, PER_CONNECTION_SLICE, SLICE_DROP_IN, *(f.path for f in others.values())]),
     ]
     return (
         guarded(settings, parts),
+        KillableSession([HOOK, PROFILE, str(COMMON)]),
         Protection(SLICE, SLICE_DROP_IN, total, None),
         Protection(SSH, DROP_IN, settings.memory_min, -1000),
         *(Protection(unit, others[unit].path, size, -1000) for unit, size in settings.protect.items()),
@@ -88,7 +93,7 @@ def apply(settings: SshSettings) -> Sequence[Resource]:
 
 def remove(settings: SshSettings) -> Sequence[Resource]:
     """All of it gone, guarded as well: taking a PAM stack apart can lock people out just the same."""
-    drop_ins = [DROP_IN, PER_CONNECTION, *map(drop_in_of, settings.protect), SLICE_DROP_IN]
+    drop_ins = [DROP_IN, PER_CONNECTION, PER_CONNECTION_SLICE, *map(drop_in_of, settings.protect), SLICE_DROP_IN]
     parts: list[Resource] = [
         SshdReady(hook=False),
         *map(NoFile, drop_ins),
@@ -96,7 +101,7 @@ def remove(settings: SshSettings) -> Sequence[Resource]:
         NoPamProfile(PROFILE, LINE),
         NoProgram(HOOK),
     ]
-    return (guarded(settings, parts),)
+    return (guarded(settings, parts), *(NoProtection(unit, drop_in_of(unit)) for unit in settings.protect))
 
 
 def guarded(settings: SshSettings, parts: Iterable[Resource]) -> Guarded:

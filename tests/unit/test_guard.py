@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sparkhost import files, guard, rollback, ssh, systemd
+from sparkhost import files, guard, rollback, sshd, systemd
 from sparkhost.guard import Guarded, GuardStep
 from sparkhost.resource import Context, Failed
 from sparkhost.rollback import Armed
@@ -80,7 +80,7 @@ def test_a_step_needs_the_change_that_it_names() -> None:
 
 def test_an_unproved_change_of_an_earlier_run_is_taken_back_first(monkeypatch: pytest.MonkeyPatch) -> None:
     guarded = Guarded("mine", [], 120, True, [])
-    monkeypatch.setattr(ssh, "stale_listener", lambda _files: "")
+    monkeypatch.setattr(sshd, "stale_listener", lambda _files: "")
     assert guarded.plan(Context()) == []
     with rollback.locked():
         rollback.write(Armed("an earlier one", "changed", 0.0, []))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sparkfleet.settings import Size, SshSettings
-from sparkhost import pam, ssh
+from sparkhost import pam, protection
 from sparkhost.files import File
 from sparkhost.guard import Guarded, touches
 from sparkhost.resource import from_json
@@ -48,13 +48,13 @@ def test_pam_lines_are_found_through_includes(tmp_path: Path, monkeypatch: pytes
 
 
 def test_the_whole_path_of_cgroups_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ssh, "CGROUPS", tmp_path)
+    monkeypatch.setattr(protection, "CGROUPS", tmp_path)
     (tmp_path / "system.slice" / "ssh.service").mkdir(parents=True)
     (tmp_path / "system.slice" / "memory.min").write_text("0\n")
     (tmp_path / "system.slice" / "ssh.service" / "memory.min").write_text("512\n")
-    assert ssh.short_of("/system.slice/ssh.service", 512) == ("system.slice", 0)
+    assert protection.short_of("/system.slice/ssh.service", 512) == ("system.slice", 0)
     (tmp_path / "system.slice" / "memory.min").write_text("max\n")
-    assert ssh.short_of("/system.slice/ssh.service", 512) is None
+    assert protection.short_of("/system.slice/ssh.service", 512) is None
 
 
 def test_containers_are_at_risk_only_where_nvidia_devices_are_unknown_to_systemd(tmp_path: Path) -> None:

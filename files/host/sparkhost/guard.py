@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from sparkhost import rollback, ssh
+from sparkhost import rollback, sshd
 from sparkhost.files import backup_of, make_directories, write_atomic
 from sparkhost.resource import Change, Context, Failed, Refused, Resource, from_json
 from sparkhost.rollback import TIMER
@@ -61,6 +61,7 @@ class Guarded(Resource):
             changes += found
             inner.pending += found
         if not ours and (reason := self._restart_reason(inner)):
+            sshd.check_read_configuration()
             changes.append(Change("ssh.service", f"restart, {reason}; live sessions stay"))
         return changes
 
@@ -69,7 +70,7 @@ class Guarded(Resource):
         pending = sorted({change.what for change in context.pending} & set(self.restart_for))
         if pending and rollback.is_active("ssh.service"):
             return f"for {', '.join(pending)}"
-        return ssh.stale_listener(self.restart_for)
+        return sshd.stale_listener(self.restart_for)
 
     def apply(self) -> None:
         with rollback.locked():
@@ -79,7 +80,7 @@ class Guarded(Resource):
             try:
                 for part in self.parts():
                     make(part)
-                ssh.check_configuration()
+                sshd.check_configuration()
                 rollback.set_stage(armed, "changed")
             except BaseException as error:
                 report = rollback.take_back(" ".join(str(error).split()) or type(error).__name__)
@@ -215,7 +216,7 @@ class GuardStep(Resource):
 
     def _restart(self, armed: rollback.Armed) -> None:
         changed = [e for e in armed.entries if e["path"] in self.restart_for and rollback.differs(e)]
-        if not (changed and rollback.is_active("ssh.service")) and not ssh.stale_listener(self.restart_for):
+        if not (changed and rollback.is_active("ssh.service")) and not sshd.stale_listener(self.restart_for):
             return
         armed = rollback.set_stage(armed, "restarting")
         try:
@@ -243,7 +244,7 @@ def check_greeting() -> None:
     Raises:
         Refused: nobody greets there.
     """
-    port = int(ssh.configuration().get("port", ["22"])[0])
+    port = int(sshd.configuration().get("port", ["22"])[0])
     try:
         with socket.create_connection(("localhost", port), timeout=30) as connection:
             connection.settimeout(30)

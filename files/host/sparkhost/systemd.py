@@ -36,6 +36,12 @@ def run(*arguments: str, timeout: float = 90.0) -> str:
     return result.stdout
 
 
+def show(unit: str, *properties: str) -> dict[str, str]:
+    """Properties of a unit as PID 1 has them."""
+    output = run("systemctl", "show", "-p", ",".join(properties), "--", unit)
+    return dict(line.split("=", 1) for line in output.splitlines() if "=" in line)
+
+
 def units_loaded_at() -> int:
     """When PID 1 last read its unit files, in microseconds since the epoch (org.freedesktop.systemd1(5)).
 

@@ -1,27 +1,24 @@
-"""sshd: is its configuration sound, what would a restart bring into force, and is its protection effective?"""
+"""sshd: is its configuration sound, and would a restart bring anything into force but our own change?"""
 
 from __future__ import annotations
 
 import os
 import re
 import subprocess
-import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from sparkhost.files import MANAGED, File, NoFile
-from sparkhost.resource import Change, Context, Failed, Refused, Resource
-from sparkhost.systemd import RELOAD, changed_at, daemon_reload, run, unit_property, units_loaded_at
+from sparkhost.files import MANAGED
+from sparkhost.resource import Change, Context, Refused, Resource
+from sparkhost.systemd import changed_at, show, unit_property, units_loaded_at
 
 SSHD = "/usr/sbin/sshd"
-CGROUPS = Path("/sys/fs/cgroup")
+CONFIGURATION = Path("/etc/ssh/sshd_config")
+# What ssh.service gets its options from (EnvironmentFile=); read when it is started, not when it is reloaded.
+DEFAULTS = Path("/etc/default/ssh")
 UNIT_DIRECTORIES = ("/etc/systemd/system", "/run/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
-CONTROL = Path("/run/systemd/system.control")
-MIB = 2**20
-# Seconds that the kernel's value may lag behind a daemon-reload.
-SETTLE = 5.0
 
 
 def check_configuration() -> None:
@@ -57,12 +54,6 @@ def _sshd(option: str) -> str:
             "nothing was changed; mend it and deploy again"
         )
     return result.stdout
-
-
-def show(unit: str, *properties: str) -> dict[str, str]:
-    """Properties of a unit as PID 1 has them."""
-    output = run("systemctl", "show", "-p", ",".join(properties), "--", unit)
-    return dict(line.split("=", 1) for line in output.splitlines() if "=" in line)
 
 
 @dataclass(frozen=True)
@@ -164,106 +155,41 @@ def started_at(unit: str) -> int:
     return int(unit_property(unit, "Service", "ExecMainStartTimestamp").split()[1])
 
 
-@dataclass(frozen=True)
-class PerConnectionFile(File):
-    """A drop-in for ssh@.service, on hosts whose ssh.socket starts one per connection (Accept=yes)."""
+def configuration_files(path: Path = CONFIGURATION, depth: int = 16) -> Iterator[Path]:
+    """sshd_config and whatever it includes, and the directories in which included files come and go.
 
-    kind: ClassVar[str] = "per_connection_file"
-
-    def plan(self, context: Context) -> Sequence[Change]:
-        return super().plan(context) if show("ssh.socket", "Accept").get("Accept") == "yes" else []
-
-
-@dataclass(frozen=True)
-class NoProgram(NoFile):
-    """A program of ours below /opt/sparkfleet that must not be there, nor its directories once they are empty."""
-
-    kind: ClassVar[str] = "no_program"
-
-    def apply(self) -> None:
-        super().apply()
-        for directory in list(Path(self.path).parents)[:2]:
-            try:
-                directory.rmdir()
-            except OSError:
-                return  # other measures have their programs there
-
-
-@dataclass(frozen=True)
-class Protection(Resource):
-    """A unit's protection, as PID 1 and the kernel have it: the files alone prove nothing.
-
-    `memory_min`: bytes. `oom_score_adjust`: None where the unit has none (a slice).
+    Relative names are below /etc/ssh, and Include may stand in a Match block (sshd_config(5)); sshd itself stops at a
+    depth of 16.
     """
-
-    kind: ClassVar[str] = "protection"
-    unit: str
-    drop_in: str
-    memory_min: int
-    oom_score_adjust: int | None
-
-    def plan(self, context: Context) -> Sequence[Change]:
-        if any(change.what == self.drop_in or change.what == RELOAD for change in context.pending):
-            return []  # a dry run has neither written the drop-in nor reloaded
-        found = show(self.unit, "LoadState", "OOMScoreAdjust", "MemoryMin", "DropInPaths", "ControlGroup")
-        if found["LoadState"] != "loaded":
-            raise Refused(f"ssh.protect: there is no unit {self.unit} on this host: correct its name, or leave it out")
-        wanted = {"MemoryMin": str(self.memory_min)}
-        if self.oom_score_adjust is not None:
-            wanted["OOMScoreAdjust"] = str(self.oom_score_adjust)
-        for name, value in wanted.items():
-            if found.get(name) != value:
-                self._refuse_overrides(name, found)
-                return [Change(self.unit, f"read its files again: {name} is {found.get(name)} at run time")]
-        self._check_kernel(found["ControlGroup"])
-        return []
-
-    def _refuse_overrides(self, name: str, found: dict[str, str]) -> None:
-        """Somebody else's file that has the last word is their wish: it is named, not deleted."""
-        drop_ins = found["DropInPaths"].split()
-        if self.drop_in not in drop_ins:
-            raise Refused(f"systemd does not read {self.drop_in} for {self.unit}: see `systemctl cat {self.unit}`")
-        for path in drop_ins[drop_ins.index(self.drop_in) + 1 :]:
-            if re.search(rf"^\s*{name}\s*=", Path(path).read_text(errors="replace"), re.MULTILINE):
-                raise Refused(
-                    f"{self.unit} has {name}={found.get(name)}: {path} overrides {self.drop_in}: remove that line and "
-                    "run systemctl daemon-reload, or set ssh.state to unmanaged"
-                )
-
-    def _check_kernel(self, cgroup: str) -> None:
-        """memory.min all the way up: an ancestor that has less takes the protection away."""
-        if not cgroup or not (CGROUPS / "cgroup.controllers").exists():
-            return  # not running, or cgroup v1, which has no memory.min
-        until = time.monotonic() + SETTLE
-        while short := short_of(cgroup, self.memory_min):
-            if time.monotonic() > until:
-                where, value = short
-                raise Refused(
-                    f"{self.unit} is not protected: {where} grants {value // MIB} MiB of memory.min, "
-                    f"{self.memory_min // MIB} MiB are needed: give it MemoryMin={self.memory_min // MIB}M"
-                )
-            time.sleep(0.1)
-
-    def apply(self) -> None:
-        # `systemctl set-property --runtime` leaves files there; they go with the next boot anyway.
-        for path in (CONTROL / f"{self.unit}.d").glob("*-MemoryMin.conf"):
-            path.unlink()
-        daemon_reload()
+    yield path
+    if not path.is_file() or not depth:
+        return
+    for line in path.read_text(errors="replace").splitlines():
+        words = line.replace("=", " ", 1).replace('"', " ").split()
+        if [word.lower() for word in words[:1]] != ["include"]:
+            continue
+        for pattern in words[1:]:
+            wanted = CONFIGURATION.parent / pattern
+            if wanted.parent.is_dir():
+                yield wanted.parent
+            for found in sorted(Path("/").glob(str(wanted).lstrip("/"))):
+                yield from configuration_files(found, depth - 1)
 
 
-def short_of(cgroup: str, needed: int) -> tuple[str, int] | None:
-    """The first cgroup from the root down that grants less than `needed` bytes, with what it grants; or None.
+def check_read_configuration() -> None:
+    """Refuses where sshd has not read its configuration as it is on disk: a restart would put that in force with ours.
 
-    Raises:
-        Failed: a cgroup of the path has no memory controller.
+    Then it could not be told which of the two locked people out, and taking ours back would not let them in again.
     """
-    path = CGROUPS
-    for name in cgroup.strip("/").split("/"):
-        path /= name
-        try:
-            text = (path / "memory.min").read_text().strip()
-        except FileNotFoundError as error:
-            raise Failed(f"{path} has no memory.min: the memory controller is off there") from error
-        if text != "max" and int(text) < needed:
-            return name, int(text)
-    return None
+    if show("ssh.service", "ActiveState")["ActiveState"] != "active":
+        return  # whatever starts it next reads all of it
+    # A reload is a change of state as well (reloading, and back).
+    read = int(unit_property("ssh.service", "Unit", "StateChangeTimestamp").split()[1])
+    newer = [path for path in configuration_files() if changed_at(path) > read]
+    if DEFAULTS.exists() and changed_at(DEFAULTS) > started_at("ssh.service"):
+        newer.append(DEFAULTS)
+    if newer:
+        raise Refused(
+            f"{newer[0]} was changed after sshd read it, and a restart would put that in force together with ours: "
+            "run `sshd -t && systemctl restart ssh` yourself, see that a new login works, then deploy again"
+        )

@@ -1,0 +1,196 @@
+"""What protects a unit: drop-ins and programs of ours, and whether PID 1 and the kernel have made them effective."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from sparkhost.files import File, NoFile
+from sparkhost.resource import Change, Context, Failed, Refused, Resource
+from sparkhost.systemd import RELOAD, daemon_reload, show
+
+CGROUPS = Path("/sys/fs/cgroup")
+PROC = Path("/proc")
+CONTROL = Path("/run/systemd/system.control")
+MIB = 2**20
+# Seconds that the kernel's value may lag behind a daemon-reload.
+SETTLE = 5.0
+
+
+@dataclass(frozen=True)
+class PerConnectionFile(File):
+    """A drop-in for ssh@.service, on hosts whose ssh.socket starts one per connection (Accept=yes)."""
+
+    kind: ClassVar[str] = "per_connection_file"
+
+    def plan(self, context: Context) -> Sequence[Change]:
+        return super().plan(context) if show("ssh.socket", "Accept").get("Accept") == "yes" else []
+
+
+@dataclass(frozen=True)
+class KillableSession(Resource):
+    """Changes nothing: refuses where a new session, this deploy's own, cannot be killed although all files are right.
+
+    `files`: those that make it so. While one of them is still to be changed, the session says nothing.
+    """
+
+    kind: ClassVar[str] = "killable_session"
+    files: list[str]
+
+    def plan(self, context: Context) -> Sequence[Change]:
+        if {change.what for change in context.pending} & set(self.files):
+            return []
+        score = int((PROC / "self" / "oom_score_adj").read_text())
+        if score < 0:
+            raise Refused(
+                f"a new session has oom_score_adj {score}, so nothing in it can be killed when memory runs out: "
+                f"{self.files[0]} is in PAM's stack, but has no effect: see what `journalctl -t sshd` says about it"
+            )
+        return []
+
+    def apply(self) -> None:
+        """Nothing to do: `plan` finds no changes, it only refuses."""
+
+
+@dataclass(frozen=True)
+class NoProgram(NoFile):
+    """A program of ours below /opt/sparkfleet that must not be there, nor its directories once they are empty."""
+
+    kind: ClassVar[str] = "no_program"
+
+    def apply(self) -> None:
+        super().apply()
+        for directory in list(Path(self.path).parents)[:2]:
+            try:
+                directory.rmdir()
+            except OSError:
+                return  # other measures have their programs there
+
+
+@dataclass(frozen=True)
+class Protection(Resource):
+    """A unit's protection, as PID 1 and the kernel have it: the files alone prove nothing.
+
+    `memory_min`: bytes. `oom_score_adjust`: None where the unit has none (a slice).
+    """
+
+    kind: ClassVar[str] = "protection"
+    unit: str
+    drop_in: str
+    memory_min: int
+    oom_score_adjust: int | None
+
+    def plan(self, context: Context) -> Sequence[Change]:
+        if any(change.what == self.drop_in or change.what == RELOAD for change in context.pending):
+            return []  # a dry run has neither written the drop-in nor reloaded
+        found = show(self.unit, "LoadState", "OOMScoreAdjust", "MemoryMin", "DropInPaths", "ControlGroup")
+        if found["LoadState"] != "loaded":
+            raise Refused(f"ssh.protect: there is no unit {self.unit} on this host: correct its name, or leave it out")
+        wanted = {"MemoryMin": str(self.memory_min)}
+        if self.oom_score_adjust is not None:
+            wanted["OOMScoreAdjust"] = str(self.oom_score_adjust)
+        for name, value in wanted.items():
+            if found.get(name) != value:
+                self._refuse_overrides(name, found)
+                return [Change(self.unit, f"read its files again: {name} is {found.get(name)} at run time")]
+        self._check_kernel(found["ControlGroup"])
+        score = self._score()
+        if score is not None and score != self.oom_score_adjust:
+            return [Change(self.unit, f"set its main process's oom_score_adj from {score} to {self.oom_score_adjust}")]
+        return []
+
+    def _score(self) -> int | None:
+        """That of the main process, which may have been started before the drop-in; None where there is none."""
+        return None if self.oom_score_adjust is None else score_of(self.unit)
+
+    def _refuse_overrides(self, name: str, found: dict[str, str]) -> None:
+        """Somebody else's file that has the last word is their wish: it is named, not deleted."""
+        drop_ins = found["DropInPaths"].split()
+        if self.drop_in not in drop_ins:
+            raise Refused(f"systemd does not read {self.drop_in} for {self.unit}: see `systemctl cat {self.unit}`")
+        for path in drop_ins[drop_ins.index(self.drop_in) + 1 :]:
+            if re.search(rf"^\s*{name}\s*=", Path(path).read_text(errors="replace"), re.MULTILINE):
+                raise Refused(
+                    f"{self.unit} has {name}={found.get(name)}: {path} overrides {self.drop_in}: remove that line and "
+                    "run systemctl daemon-reload, or set ssh.state to unmanaged"
+                )
+
+    def _check_kernel(self, cgroup: str) -> None:
+        """memory.min all the way up: an ancestor that has less takes the protection away."""
+        if not cgroup or not (CGROUPS / "cgroup.controllers").exists():
+            return  # not running, or cgroup v1, which has no memory.min
+        until = time.monotonic() + SETTLE
+        while short := short_of(cgroup, self.memory_min):
+            if time.monotonic() > until:
+                where, value = short
+                raise Refused(
+                    f"{self.unit} is not protected: {where} grants {value // MIB} MiB of memory.min, "
+                    f"{self.memory_min // MIB} MiB are needed: give it MemoryMin={self.memory_min // MIB}M"
+                )
+            time.sleep(0.1)
+
+    def apply(self) -> None:
+        # `systemctl set-property --runtime` leaves files there; they go with the next boot anyway.
+        for overriding in (CONTROL / f"{self.unit}.d").glob("*-MemoryMin.conf"):
+            overriding.unlink()
+        found = show(self.unit, "OOMScoreAdjust", "MemoryMin")
+        if found["MemoryMin"] != str(self.memory_min) or found.get("OOMScoreAdjust") != str(self.oom_score_adjust):
+            daemon_reload()
+        if self._score() is not None:
+            score_file(self.unit).write_text(str(self.oom_score_adjust))
+
+
+@dataclass(frozen=True)
+class NoProtection(Resource):
+    """A service's main process at what its unit says, once our drop-in for it is gone: it is not restarted for that."""
+
+    kind: ClassVar[str] = "no_protection"
+    unit: str
+    drop_in: str
+
+    def plan(self, context: Context) -> Sequence[Change]:
+        if any(change.what == self.drop_in or change.what == RELOAD for change in context.pending):
+            return []
+        found = show(self.unit, "OOMScoreAdjust").get("OOMScoreAdjust", "-1000")
+        score = score_of(self.unit)
+        if score != -1000 or found == "-1000":
+            return []
+        return [Change(self.unit, f"set its main process's oom_score_adj from {score} to {found}")]
+
+    def apply(self) -> None:
+        score_file(self.unit).write_text(show(self.unit, "OOMScoreAdjust")["OOMScoreAdjust"])
+
+
+def score_file(unit: str) -> Path:
+    """oom_score_adj of a unit's main process."""
+    return PROC / show(unit, "MainPID").get("MainPID", "0") / "oom_score_adj"
+
+
+def score_of(unit: str) -> int | None:
+    """oom_score_adj of a unit's main process, or None where it has none."""
+    try:
+        return int(score_file(unit).read_text())
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def short_of(cgroup: str, needed: int) -> tuple[str, int] | None:
+    """The first cgroup from the root down that grants less than `needed` bytes, with what it grants; or None.
+
+    Raises:
+        Failed: a cgroup of the path has no memory controller.
+    """
+    path = CGROUPS
+    for name in cgroup.strip("/").split("/"):
+        path /= name
+        try:
+            text = (path / "memory.min").read_text().strip()
+        except FileNotFoundError as error:
+            raise Failed(f"{path} has no memory.min: the memory controller is off there") from error
+        if text != "max" and int(text) < needed:
+            return name, int(text)
+    return None
