@@ -65,6 +65,7 @@ def test_users_log_in_by_key_and_root_does_not(hosts: tuple[Host, Host]) -> None
 def test_a_host_is_settled_with_nothing_failed(hosts: tuple[Host, Host]) -> None:
     for host in hosts:
         assert host.run("systemctl is-system-running").stdout.strip() == "running"
+        assert host.run("systemctl show --value -p NRestarts 'serial-getty@*'").stdout.strip() == "0"
         assert host.run("test -d /var/log/journal && findmnt '/mnt/scratch space'").rc == 0
 
 

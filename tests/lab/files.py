@@ -117,6 +117,8 @@ def packages(profile: Profile) -> list[str]:
     names = [*PACKAGES, kernel, "initramfs-tools"]
     if profile.zram:
         names.append("systemd-zram-generator")
+    if profile.suite == "trixie":
+        names.append("login")  # part of every older system; without it the console's getty restarts for ever
     return sorted(names)
 
 
