@@ -81,10 +81,10 @@ def apply(settings: SshSettings) -> Sequence[Resource]:
         *others.values(),
         File(SLICE_DROP_IN, render("ssh/slice.conf", memory_min=total)),
         reload([DROP_IN, PER_CONNECTION, PER_CONNECTION_SLICE, SLICE_DROP_IN, *(f.path for f in others.values())]),
+        KillableSession([HOOK, PROFILE, str(COMMON)]),
     ]
     return (
         guarded(settings, parts),
-        KillableSession([HOOK, PROFILE, str(COMMON)]),
         Protection(SLICE, SLICE_DROP_IN, total, None),
         Protection(SSH, DROP_IN, settings.memory_min, -1000),
         *(Protection(unit, others[unit].path, size, -1000) for unit, size in settings.protect.items()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import time
 from collections.abc import Sequence
@@ -9,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from sparkhost import rollback
 from sparkhost.files import File, NoFile
 from sparkhost.resource import Change, Context, Failed, Refused, Resource
-from sparkhost.systemd import RELOAD, daemon_reload, show
+from sparkhost.systemd import CONTROL, RELOAD, daemon_reload, show
 
 CGROUPS = Path("/sys/fs/cgroup")
 PROC = Path("/proc")
-CONTROL = Path("/run/systemd/system.control")
 MIB = 2**20
 # Seconds that the kernel's value may lag behind a daemon-reload.
 SETTLE = 5.0
@@ -28,7 +29,13 @@ class PerConnectionFile(File):
     kind: ClassVar[str] = "per_connection_file"
 
     def plan(self, context: Context) -> Sequence[Change]:
-        return super().plan(context) if show("ssh.socket", "Accept").get("Accept") == "yes" else []
+        return super().plan(context) if accepts() else []
+
+
+@functools.cache
+def accepts() -> bool:
+    """Whether ssh.socket accepts connections itself, and starts an sshd for each."""
+    return show("ssh.socket", "Accept").get("Accept") == "yes"
 
 
 @dataclass(frozen=True)
@@ -42,8 +49,8 @@ class KillableSession(Resource):
     files: list[str]
 
     def plan(self, context: Context) -> Sequence[Change]:
-        if {change.what for change in context.pending} & set(self.files):
-            return []
+        if {change.what for change in context.pending} & set(self.files) or rollback.read() is not None:
+            return []  # it was opened before that change; the proof looks at new ones
         score = int((PROC / "self" / "oom_score_adj").read_text())
         if score < 0:
             raise Refused(
@@ -113,6 +120,8 @@ class Protection(Resource):
         if self.drop_in not in drop_ins:
             raise Refused(f"systemd does not read {self.drop_in} for {self.unit}: see `systemctl cat {self.unit}`")
         for path in drop_ins[drop_ins.index(self.drop_in) + 1 :]:
+            if Path(path).is_relative_to(CONTROL[0]):
+                continue  # until the next boot only: `apply` takes it away
             if re.search(rf"^\s*{name}\s*=", Path(path).read_text(errors="replace"), re.MULTILINE):
                 raise Refused(
                     f"{self.unit} has {name}={found.get(name)}: {path} overrides {self.drop_in}: remove that line and "
@@ -135,8 +144,8 @@ class Protection(Resource):
 
     def apply(self) -> None:
         # `systemctl set-property --runtime` leaves files there; they go with the next boot anyway.
-        for overriding in (CONTROL / f"{self.unit}.d").glob("*-MemoryMin.conf"):
-            overriding.unlink()
+        for path in (CONTROL[0] / f"{self.unit}.d").glob("*-MemoryMin.conf"):
+            path.unlink()
         found = show(self.unit, "OOMScoreAdjust", "MemoryMin")
         if found["MemoryMin"] != str(self.memory_min) or found.get("OOMScoreAdjust") != str(self.oom_score_adjust):
             daemon_reload()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import subprocess
@@ -12,7 +13,7 @@ from typing import ClassVar
 
 from sparkhost.files import MANAGED
 from sparkhost.resource import Change, Context, Refused, Resource
-from sparkhost.systemd import changed_at, show, unit_property, units_loaded_at
+from sparkhost.systemd import CONTROL, changed_at, show, unit_property, units_loaded_at
 
 SSHD = "/usr/sbin/sshd"
 CONFIGURATION = Path("/etc/ssh/sshd_config")
@@ -67,34 +68,39 @@ class SshdReady(Resource):
     hook: bool
 
     def plan(self, context: Context) -> Sequence[Change]:
-        if not os.access(SSHD, os.X_OK):
-            raise Refused("there is no sshd on this host: install openssh-server, or set ssh.state to unmanaged")
-        states = {unit: show(unit, "ActiveState")["ActiveState"] for unit in ("ssh.service", "ssh.socket")}
-        if not {"active", "reloading", "activating"} & set(states.values()):
-            raise Refused("neither ssh.service nor ssh.socket is active: start the one that this host uses first")
-        check_configuration()
-        found = configuration()
-        if self.hook and found.get("usepam") != ["yes"]:
-            raise Refused(
-                "sshd has UsePAM no: sessions could not be kept killable, so OOMScoreAdjust=-1000 is not put in force; "
-                "set UsePAM yes in sshd_config, restart sshd, and deploy again"
-            )
-        if changed := unread_units():
-            raise Refused(
-                f"{changed[0]} was changed, but systemd has not read it yet: a reload now would put it in force "
-                "together with ours: run `systemctl daemon-reload && systemctl restart ssh` yourself, then deploy again"
-            )
-        if states["ssh.service"] == "active" and states["ssh.socket"] != "active":
-            check_ports(found, int(show("ssh.service", "MainPID")["MainPID"]))
+        check_ready(self.hook)
         return []
 
     def apply(self) -> None:
         """Nothing to do: `plan` finds no changes, it only refuses."""
 
 
-def unread_units() -> list[str]:
-    """Files of ssh.service that are not ours and not what PID 1 has read (compare NeedDaemonReload=)."""
-    found = show("ssh.service", "Names", "FragmentPath", "DropInPaths")
+@functools.cache
+def check_ready(hook: bool) -> None:
+    """See `SshdReady`. Looks once a request: what changes meanwhile is ours, and is tried by `check_configuration`."""
+    if not os.access(SSHD, os.X_OK):
+        raise Refused("there is no sshd on this host: install openssh-server, or set ssh.state to unmanaged")
+    service = show("ssh.service", "ActiveState", "MainPID", "Names", "FragmentPath", "DropInPaths")
+    socket = show("ssh.socket", "ActiveState")["ActiveState"]
+    if not {"active", "reloading", "activating"} & {service["ActiveState"], socket}:
+        raise Refused("neither ssh.service nor ssh.socket is active: start the one that this host uses first")
+    found = configuration()
+    if hook and found.get("usepam") != ["yes"]:
+        raise Refused(
+            "sshd has UsePAM no: sessions could not be kept killable, so OOMScoreAdjust=-1000 is not put in force; "
+            "set UsePAM yes in sshd_config, restart sshd, and deploy again"
+        )
+    if changed := unread_units(service):
+        raise Refused(
+            f"{changed[0]} was changed, but systemd has not read it yet: a reload now would put it in force "
+            "together with ours: run `systemctl daemon-reload && systemctl restart ssh` yourself, then deploy again"
+        )
+    if service["ActiveState"] == "active" and socket != "active":
+        check_ports(found, int(service["MainPID"]))
+
+
+def unread_units(found: dict[str, str]) -> list[str]:
+    """Files of ssh.service, whose properties are `found`, that are not ours and not what PID 1 has read."""
     # /lib is a link to /usr/lib, and either may be named.
     known = {Path(path).resolve() for path in [found["FragmentPath"], *found["DropInPaths"].split()]}
     on_disk: dict[str, Path] = {}
@@ -104,8 +110,10 @@ def unread_units() -> list[str]:
                 on_disk.setdefault(path.name, path)  # one of the same name hides those of later directories
     loaded = units_loaded_at()
     changed = {path for path in known if path.is_file() and path.stat().st_mtime_ns // 1000 > loaded}
-    unread = ({path.resolve() for path in on_disk.values()} - known) | changed
-    return sorted(str(path) for path in unread if path.is_file() and MANAGED not in path.read_text(errors="replace"))
+    unread = {path for path in ({path.resolve() for path in on_disk.values()} - known) | changed if path.is_file()}
+    # What `systemctl set-property` writes is in force at once, without a reload.
+    told = {path for path in unread if any(path.is_relative_to(directory) for directory in CONTROL)}
+    return sorted(str(path) for path in unread - told if MANAGED not in path.read_text(errors="replace"))
 
 
 def check_ports(found: dict[str, list[str]], pid: int) -> None:

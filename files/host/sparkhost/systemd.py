@@ -13,6 +13,8 @@ from typing import ClassVar
 from sparkhost.resource import Change, Context, Failed, Refused, Resource
 
 UNIT_DIRECTORY = "/etc/systemd/system"
+# Where `systemctl set-property` keeps what it was told: with --runtime in the first, else in the second.
+CONTROL = (Path("/run/systemd/system.control"), Path("/etc/systemd/system.control"))
 # What a reload is called among the changes of a run.
 RELOAD = "daemon-reload"
 CONTAINER = re.compile(r"/((?:docker|libpod|cri-containerd|crio|nerdctl)-[^/]+\.scope)")
