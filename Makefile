@@ -1,6 +1,6 @@
 # sparkfleet: `make demo` shows the main job on disposable hosts, `make test` runs every test.
 .DEFAULT_GOAL := help
-.PHONY: help setup lab demo test unit lint format docs bench clean
+.PHONY: help setup lab demo test acceptance unit lint format docs bench clean
 
 PYTHON := .venv/bin/python
 # A lab of its own for tests: the hosts of `make demo` stay as a person left them.
@@ -28,6 +28,9 @@ unit: setup ## tests that need no host
 
 test: lint lab ## everything that CI runs: lint, unit tests, integration tests on lab hosts
 	@$(TEST_LAB) .venv/bin/pytest tests/unit tests/integration
+
+acceptance: lab ## the long tail: every fault at every moment, about an hour without KVM
+	@$(TEST_LAB) .venv/bin/pytest tests/acceptance
 
 bench: lab ## what a deploy costs, beside pyinfra itself (quiet machine, please)
 	@$(PYTHON) -m tests.bench.deploy

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import time
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.integration.deploying import PYINFRA, ROOT, deploy, environment, fleet, reboot, wait_for
+from tests.integration.deploying import deploy, fleet, reboot
+from tests.integration.host_state import state_of
+from tests.integration.sessions import KILLABLE, fresh_session, listener_score, memory_min
 from tests.lab import Host, Lab
 
 
@@ -21,7 +20,15 @@ def hosts(spark1: Host, spark2: Host) -> tuple[Host, Host]:
 
 @pytest.fixture(scope="module")
 def fleet_file(lab: Lab, hosts: tuple[Host, Host], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return fleet(lab, hosts, tmp_path_factory.mktemp("fleet") / "fleet.yaml")
+    return fleet(lab, hosts, tmp_path_factory.mktemp("fleet") / "fleet.yaml", {"ssh": {"confirm_within": "300s"}})
+
+
+@pytest.fixture(scope="module", autouse=True)
+def before(hosts: tuple[Host, Host]) -> list[set[str]]:
+    """What the hosts were before the first deploy."""
+    for host in hosts:
+        host.sudo("mkdir -p /usr/local/cuda/bin /usr/local/cuda/lib64")  # stands in for the toolkit
+    return [state_of(host) for host in hosts]
 
 
 def test_a_full_disk_is_one_line_and_nothing_is_half_written(
@@ -49,7 +56,6 @@ def test_a_full_disk_is_one_line_and_nothing_is_half_written(
 
 def test_jobs_and_terminals_survive_the_first_deploy(lab: Lab, hosts: tuple[Host, Host], fleet_file: Path) -> None:
     for host in hosts:
-        host.sudo("mkdir -p /usr/local/cuda/bin /usr/local/cuda/lib64")  # stands in for the toolkit
         host.run("tmux new-session -d -s work 'sleep 86400'", user="alice")
     before = [host.run("pgrep -u alice -x 'sleep|tmux: server' | sort", user="alice").stdout for host in hosts]
     assert all(len(pids.split()) == 2 for pids in before), before
@@ -76,45 +82,6 @@ def test_one_host_of_two_unreachable(lab: Lab, hosts: tuple[Host, Host], fleet_f
     assert "/etc/systemd/system/swap.d/zz-sparkfleet.conf: create" in result.changes(hosts[0].name)["swap"]
 
 
-def test_a_killed_controller_leaves_nothing_that_the_next_run_cannot_finish(
-    lab: Lab, hosts: tuple[Host, Host], tmp_path: Path
-) -> None:
-    """SIGKILL at moments spread over the run: the host stays whole, and a rerun converges."""
-    host = hosts[0]
-    path = fleet(lab, hosts[:1], tmp_path / "fleet.yaml")
-    for moment in ("Connected", "Starting operation: swap", "Starting operation: systemd"):
-        host.sudo(
-            "sed -i 's/^# swapped off by sparkfleet: //' /etc/fstab;"
-            " rm -f /etc/systemd/system/swap.d/zz-sparkfleet.conf /etc/sparkfleet/cuda.env /usr/local/bin/uv"
-        )
-        process = subprocess.Popen(
-            [PYINFRA, "inventory.py", "deploy.py", "-y"],
-            cwd=ROOT,
-            env=environment(lab, path),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        assert process.stdout is not None
-        for line in process.stdout:
-            if moment in line:
-                break
-        else:
-            pytest.fail(f"the run ended before {moment!r}")
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        assert host.run("findmnt --verify --tab-file /etc/fstab >/dev/null; test -s /etc/fstab").rc == 0
-    # What the last killed run had started on the host may still be at work.
-    wait_for(host, "! pgrep -f '[p]ython3 -I -S -B' >/dev/null")
-    assert deploy(lab, path).rc == 0
-    started = time.monotonic()
-    again = deploy(lab, path)
-    print(f"converged rerun, one host: {time.monotonic() - started:.1f} s")
-    assert again.rc == 0
-    assert again.changes(host.name) == {}
-
-
 def test_everything_holds_after_a_reboot(lab: Lab, hosts: tuple[Host, Host], fleet_file: Path) -> None:
     """Asked of the hosts themselves first; a deploy then finds nothing to do."""
     reboot(*hosts)
@@ -124,7 +91,24 @@ def test_everything_holds_after_a_reboot(lab: Lab, hosts: tuple[Host, Host], fle
         assert "swap" not in host.run("systemctl list-units --failed --plain --no-legend").stdout
         assert host.run("echo $TORCH_CUDA_ARCH_LIST", user="alice", fresh=True).stdout.strip() == "12.1a"
         assert host.run("uv --version", user="bob").stdout.startswith("uv ")
+        assert listener_score(host) == -1000
+        assert memory_min(host, "system.slice/ssh.service") == 512
+        assert [fresh_session(host, user) for user in ("admin", "alice")] == [KILLABLE, KILLABLE]
     result = deploy(lab, fleet_file)
     assert result.rc == 0, result.output
     for host in hosts:
         assert result.changes(host.name) == {}
+
+
+def test_all_measures_removed_leave_the_host_as_it_was(
+    lab: Lab, hosts: tuple[Host, Host], before: list[set[str]], tmp_path: Path
+) -> None:
+    absent = {name: {"state": "absent"} for name in ("swap", "cuda_env", "uv")}
+    defaults = {**absent, "ssh": {"state": "absent", "confirm_within": "300s"}}
+    path = fleet(lab, hosts, tmp_path / "absent.yaml", defaults)
+    result = deploy(lab, path)
+    assert result.rc == 0, result.output
+    for host, was in zip(hosts, before, strict=True):
+        assert sorted(state_of(host) ^ was) == []
+        assert fresh_session(host, "alice") == KILLABLE
+    assert [deploy(lab, path).changes(host.name) for host in hosts] == [{}, {}]

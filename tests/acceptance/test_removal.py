@@ -1,0 +1,31 @@
+"""Measures taken off and put back: a host is the same before and after, file by file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.integration.deploying import deploy, fleet
+from tests.integration.host_state import state_of
+from tests.integration.sessions import KILLABLE, fresh_session
+from tests.lab import Host, Lab
+
+SSH = {"confirm_within": "300s"}
+
+
+def test_two_measures_removed_and_put_back(lab: Lab, spark1: Host, spark2: Host, tmp_path: Path) -> None:
+    hosts = (spark1, spark2)
+    for host in hosts:
+        host.sudo("mkdir -p /usr/local/cuda/bin /usr/local/cuda/lib64")  # stands in for the toolkit
+    all_of_them = fleet(lab, hosts, tmp_path / "all.yaml", {"ssh": SSH})
+    assert deploy(lab, all_of_them).rc == 0
+    with_all = [state_of(host) for host in hosts]
+    absent = {"state": "absent"}
+    removed = deploy(lab, fleet(lab, hosts, tmp_path / "two.yaml", {"ssh": {**SSH, **absent}, "cuda_env": absent}))
+    assert removed.rc == 0, removed.output
+    for host in hosts:
+        assert fresh_session(host, "alice") == KILLABLE
+        assert host.run("echo $CUDA_HOME", user="alice", fresh=True).stdout == "\n"
+        assert host.run("uv --version", user="bob").rc == 0
+    assert deploy(lab, all_of_them).rc == 0
+    for host, before in zip(hosts, with_all, strict=True):
+        assert sorted(state_of(host) ^ before) == []

@@ -1,0 +1,31 @@
+"""What a host is, as far as a deploy could have changed it: files, units, swap. To be compared before and after."""
+
+from __future__ import annotations
+
+from tests.lab import Host
+
+# Not compared, because they are made anew from the rest or count what happened:
+#   ld.so.cache  ldconfig(8) writes it for any library directory, in an order of its own
+#   *.wants      of units that belong to one boot only
+EXCLUDED = ("/etc/ld.so.cache",)
+ROOTS = ("/etc", "/opt", "/usr/local", "/usr/share/pam-configs", "/var/lib/pam", "/var/lib/sparkfleet", "/root")
+SCRIPT = f"""
+for root in {" ".join(ROOTS)}; do
+  [ -e "$root" ] || continue
+  find "$root" -xdev -type f -printf 'file %m %U:%G %p ' -exec sh -c 'sha256sum <"$1"' _ {{}} \\;
+  find "$root" -xdev -type l -printf 'link %p %l\\n'
+  find "$root" -xdev -type d -printf 'directory %m %U:%G %p\\n'
+done
+systemctl list-unit-files --no-legend --plain --no-pager | sed 's/^/unit /;s/ *$//'
+for unit in ssh.service ssh.socket system.slice swap.target; do
+  systemctl show "$unit" -p ActiveState,OOMScoreAdjust,MemoryMin,DropInPaths | sed "s/^/$unit /"
+done
+awk 'NR > 1 {{print "swap", $1, $2, $3}}' /proc/swaps
+systemctl list-units --failed --plain --no-legend | sed 's/^/failed /'
+"""
+
+
+def state_of(host: Host) -> set[str]:
+    """One line for each file, link, directory, unit, property and swap device."""
+    lines = set(host.sudo(SCRIPT, timeout=180).stdout.splitlines())
+    return {line for line in lines if not any(f" {path} " in f"{line} " for path in EXCLUDED)}

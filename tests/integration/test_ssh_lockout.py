@@ -1,0 +1,93 @@
+"""Nobody is locked out: a change that would do so is refused, or taken back, with a controller or without one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.integration.deploying import deploy, fleet
+from tests.integration.lockout import (
+    ARMED,
+    DROP_IN,
+    deploy_until,
+    is_as_before,
+    logs_in,
+    site_check,
+    wait_until_settled,
+)
+from tests.integration.sessions import KILLABLE, fresh_session
+from tests.lab import Host, Lab
+
+OTHERS = {name: {"state": "unmanaged"} for name in ("swap", "cuda_env", "uv")}
+
+
+@pytest.fixture(scope="module")
+def hosts(spark1: Host, spark2: Host) -> tuple[Host, Host]:
+    return spark1, spark2
+
+
+@pytest.fixture(scope="module")
+def fleet_file(lab: Lab, hosts: tuple[Host, Host], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    defaults = {**OTHERS, "ssh": {"confirm_within": "300s"}}
+    return fleet(lab, hosts, tmp_path_factory.mktemp("fleet") / "fleet.yaml", defaults)
+
+
+def test_a_configuration_that_sshd_has_not_read_is_not_brought_into_force(
+    lab: Lab, hosts: tuple[Host, Host], fleet_file: Path
+) -> None:
+    """A broken file that was there before, and one that lets nobody in: both are named, nothing is changed."""
+    broken, nobody = "/etc/ssh/sshd_config.d/broken.conf", "/etc/ssh/sshd_config.d/nobody.conf"
+    hosts[0].sudo(f"echo 'PermitRootLogin perhaps' >{broken}")
+    hosts[1].sudo(f"echo 'AllowUsers nobody' >{nobody}")
+    result = deploy(lab, fleet_file)
+    assert result.rc == 1
+    assert "Traceback" not in result.output
+    lines = ["".join(result.lines(host.name, "ssh")) for host in hosts]
+    assert "sshd -t fails" in lines[0]
+    assert broken in lines[0]
+    assert f"{nobody} was changed after sshd read it" in lines[1]
+    for host in hosts:
+        assert is_as_before(host)
+        assert logs_in(host)
+        host.sudo(f"rm -f {broken} {nobody}; systemctl reload ssh.service")
+
+
+def test_a_state_that_refuses_logins_is_taken_back_at_once(
+    lab: Lab, hosts: tuple[Host, Host], fleet_file: Path
+) -> None:
+    """On one host the trial login finds it; on the other only a login over the network, after sshd's restart."""
+    site_check(hosts[0], f"test ! -e {DROP_IN}")
+    site_check(hosts[1], f'test "$PAM_RHOST" = UNKNOWN || test ! -e {DROP_IN}')
+    assert all(logs_in(host) for host in hosts)
+    result = deploy(lab, fleet_file)
+    assert result.rc == 1
+    assert "Traceback" not in result.output
+    reports = [[line for line in result.lines(host.name, "ssh") if "taken back: " in line] for host in hosts]
+    assert "a trial login failed" in reports[0][0]
+    assert "a trial login failed" not in reports[1][0]
+    for host, lines in zip(hosts, reports, strict=True):
+        assert "logins work as before" in lines[0]
+        assert is_as_before(host)
+        assert logs_in(host)
+        host.sudo("sed -i '/site-check/d' /etc/pam.d/sshd")
+
+
+def test_a_dead_controller_leaves_the_taking_back_to_the_host(
+    lab: Lab, hosts: tuple[Host, Host], tmp_path: Path
+) -> None:
+    """SIGKILL while both hosts wait for the proof; the next deploy tells of it, and goes through."""
+    defaults = {**OTHERS, "ssh": {"confirm_within": "20s"}}
+    deploy_until(lab, fleet(lab, hosts, tmp_path / "soon.yaml", defaults), hosts, "trial login").kill()
+    for host in hosts:
+        assert host.console_run(f"test -e {ARMED}").rc == 0
+    for host in hosts:
+        wait_until_settled(host)
+        assert is_as_before(host)
+        assert logs_in(host)
+    defaults = {**OTHERS, "ssh": {"confirm_within": "300s"}}
+    again = deploy(lab, fleet(lab, hosts, tmp_path / "again.yaml", defaults))
+    assert again.rc == 0, again.output
+    for host in hosts:
+        assert "no login proved it in time" in again.output
+        assert fresh_session(host, "alice") == KILLABLE
