@@ -24,6 +24,7 @@ BREAKS = {
     "spark1": (
         ("swap is back in /etc/fstab", "sed -i 's/^# swapped off by sparkfleet: //' /etc/fstab"),
         ("somebody turned it on", "fallocate -l 32M /by-hand.img && mkswap -q /by-hand.img && swapon /by-hand.img"),
+        ("the hook that keeps sessions killable is gone", "rm /opt/sparkfleet/lib/killable-session"),
         ("an edited CUDA environment", "sed -i 's/12.1a/9.0/' /etc/profile.d/*sparkfleet*"),
     ),
     "spark2": (
@@ -86,12 +87,17 @@ def changes_by_host(result: Deployed) -> str:
     return ", ".join(f"{name}: {sum(map(len, result.changes(name).values()))}" for name in NAMES)
 
 
-def swaps_and_uv(host: Host) -> str:
+def state_of(host: Host) -> str:
     """One line on the state of a host, asked of the host itself."""
     active = host.run("awk 'NR>1{print $1}' /proc/swaps").stdout.split()
     arch = host.run("bash -lc 'echo ${TORCH_CUDA_ARCH_LIST:-unset}'").stdout.strip()
     uv = host.run("uv --version || echo no uv", check=False).stdout.strip().split(" (")[0]
-    return f"swap on {', '.join(active) or 'nothing'}; TORCH_CUDA_ARCH_LIST {arch}; {uv}"
+    score = host.run("cat /proc/self/oom_score_adj", user="alice", fresh=True).stdout.strip()
+    granted = int(host.run("cat /sys/fs/cgroup/system.slice/ssh.service/memory.min", check=False).stdout or 0) >> 20
+    return (
+        f"swap on {', '.join(active) or 'nothing'}; TORCH_CUDA_ARCH_LIST {arch}; {uv}; "
+        f"sshd keeps {granted} MiB, a new session's oom_score_adj is {score}"
+    )
 
 
 def play(demo: Demo, lab: Lab) -> None:
@@ -104,7 +110,7 @@ def play(demo: Demo, lab: Lab) -> None:
         host.clean()
         # An empty tree stands in for the CUDA toolkit: without one there is no CUDA environment to set.
         host.sudo("mkdir -p /usr/local/cuda/bin /usr/local/cuda/lib64")
-        demo.console.print(f"  {host.name}: {swaps_and_uv(host)}")
+        demo.console.print(f"  {host.name}: {state_of(host)}")
     demo.note("two hosts up", time.monotonic() - start, "lived-in machines with swap on")
 
     demo.title("First deploy")
@@ -137,9 +143,10 @@ def play(demo: Demo, lab: Lab) -> None:
     states = {}
     reboot(*hosts)
     for host in hosts:
-        states[host.name] = swaps_and_uv(host)
+        states[host.name] = state_of(host)
         demo.console.print(f"  {host.name}: {states[host.name]}")
-    holds = all("swap on nothing; TORCH_CUDA_ARCH_LIST 12.1a; uv " in state for state in states.values())
+    wanted = ("swap on nothing; TORCH_CUDA_ARCH_LIST 12.1a; uv ", "sshd keeps 512 MiB", "oom_score_adj is 0")
+    holds = all(part in state for state in states.values() for part in wanted)
     demo.note("reboot", time.monotonic() - start, "still protected" if holds else "protection lost", holds)
     demo.summary(hosts)
 
