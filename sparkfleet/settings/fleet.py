@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any
@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError
 
 from sparkfleet.settings.explain import contradictions_of, problems_of, suggestion
 from sparkfleet.settings.measures import HostSettings, Measure, Strict
-from sparkfleet.settings.problems import FleetError, Path, Problem, dotted, show
+from sparkfleet.settings.problems import FleetError, Path, Problem, show
 from sparkfleet.settings.values import Address, FormatVersion, GroupName, HostName, LocalPath, Port, UserName
 from sparkfleet.settings.yaml_file import Document, read_yaml
 
@@ -113,16 +113,9 @@ class _Checker:
         self.check_names()
         self.check_addresses(hosts)
         if self.problems:
-            raise FleetError(list(self.lines()))
+            raise FleetError(list(self.document.complaints(self.problems)))
         known_hosts = self.raw.get("known_hosts", FleetFile.model_fields["known_hosts"].default)
         return Fleet(self.local(known_hosts), tuple(_mapping(self.raw, "groups")), tuple(hosts))
-
-    def lines(self) -> Iterator[str]:
-        """The problems as text, in the file's order."""
-        placed = ((p.line or self.document.line(p.path) or 1, p) for p in dict.fromkeys(self.problems))
-        for line, problem in sorted(placed, key=lambda pair: pair[0]):
-            key = f"{dotted(problem.path)}: " if problem.path else ""
-            yield f"{self.document.file}:{line}: {key}{problem.text}"
 
     def faulty(self, path: Path) -> bool:
         return any(problem.path[: len(path)] == path for problem in self.problems)

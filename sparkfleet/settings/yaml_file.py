@@ -8,13 +8,14 @@ read it as octal and some as decimal.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any
 
 import yaml
 
-from sparkfleet.settings.problems import FleetError, Path, Problem, escaped, show
+from sparkfleet.settings.problems import FleetError, Path, Problem, dotted, escaped, show
 
 NULL = re.compile(r"~|null|Null|NULL|")
 BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
@@ -59,9 +60,16 @@ class Document:
                 return self.lines[path[:end]]
         return None
 
+    def complaints(self, problems: Iterable[Problem]) -> Iterator[str]:
+        """The problems as lines of text, in the file's order; one that is there twice is said once."""
+        placed = ((p.line or self.line(p.path) or 1, p) for p in dict.fromkeys(problems))
+        for line, problem in sorted(placed, key=lambda pair: pair[0]):
+            key = f"{dotted(problem.path)}: " if problem.path else ""
+            yield f"{self.file}:{line}: {key}{problem.text}"
 
-def read_yaml(path: FilePath) -> Document:
-    """Reads a file.
+
+def read_yaml(path: FilePath, *, example: str = "inventories/example.yaml") -> Document:
+    """Reads a file. `example` names one of its kind, for whoever left it empty.
 
     Raises:
         FleetError: it cannot be read, or it is not YAML.
@@ -71,7 +79,7 @@ def read_yaml(path: FilePath) -> Document:
     try:
         root = yaml.compose(text, _Loader)
         if root is None:
-            raise FleetError([f"{document.file}: is empty (inventories/example.yaml shows what belongs here)"])
+            raise FleetError([f"{document.file}: is empty ({example} shows what belongs here)"])
         document.value = _Builder(document).build(root, ())
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
