@@ -101,7 +101,7 @@ def log_in(lab: Lab, host: Host, user: str, command: list[str]) -> int:
 def act(arguments: argparse.Namespace) -> int:
     """Carries out one command. Raises LabError."""
     if arguments.command == "setup":
-        tools.ensure(native_arch(), native_arch())
+        tools.ensure(native_arch(), native_arch(), pages=True)
         return 0
     lab = Lab()
     match arguments.command:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -43,6 +44,11 @@ _FOREIGN = {
     "arm64": (Tool("qemu-aarch64-static", "qemu-user-static"),),
 }
 
+# 96 MB to download, 301 MB installed (Debian 12, amd64); `chromium` would be half as much again.
+_BROWSER = Tool("chromium-headless-shell", "chromium-headless-shell")
+BROWSERS = (_BROWSER.program, "chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+"""Programs that show a page without a screen, the smallest first."""
+
 
 def find(program: str) -> str | None:
     """The program's path, looked for in the sbin directories too (a user's PATH lacks them on Debian)."""
@@ -59,6 +65,33 @@ def needed(arch: str, native: str) -> list[Tool]:
     return tools
 
 
+def browser() -> str | None:
+    """The path of the browser that tests of HTML pages use; None where this machine has none."""
+    return next((path for program in BROWSERS if (path := find(program))), None)
+
+
+def browser_tools() -> list[Tool]:
+    """What is to be installed for tests of HTML pages: nothing where there is a browser, or none to be had by apt.
+
+    Ubuntu's packages of that name install a snap, which needs a running snapd and sees no files in /tmp.
+    """
+    if browser():
+        return []
+    if distribution() != "debian":
+        remedy = "with one of " + ", ".join(BROWSERS) + " on PATH they run"
+        print(f"lab: no browser: tests of the audit's HTML page will be skipped ({remedy})", file=sys.stderr)
+        return []
+    return [_BROWSER]
+
+
+def distribution() -> str:
+    """This machine's, such as `debian` or `ubuntu`; "" where it does not say."""
+    try:
+        return platform.freedesktop_os_release().get("ID", "")
+    except OSError:
+        return ""
+
+
 def missing(tools: list[Tool]) -> list[Tool]:
     """Those of `tools` that this machine lacks."""
     return [tool for tool in tools if find(tool.program) is None]
@@ -73,12 +106,14 @@ def as_root() -> list[str]:
     return ["sudo"]
 
 
-def ensure(arch: str, native: str) -> None:
+def ensure(arch: str, native: str, *, pages: bool = False) -> None:
     """Install what is missing with apt: says what, and asks unless CI=true or YES=1.
+
+    `pages`: also what tests of HTML pages need, beside what a host does.
 
     Raises LabError (status 4) where it cannot: no apt, no root, the answer no, or apt fails.
     """
-    absent = missing(needed(arch, native))
+    absent = missing([*needed(arch, native), *(browser_tools() if pages else [])])
     if not absent:
         return
     packages = sorted({tool.package for tool in absent})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 
@@ -75,7 +75,7 @@ def verdict(control: str, host: str, status: Status, **changes: object) -> Verdi
     return replace(made, **changes)  # type: ignore[arg-type]
 
 
-def run(statuses: dict[str, Sequence[Status]], controls: Sequence[Control] = CONTROLS, **changes: object) -> Run:
+def run(statuses: Mapping[str, Sequence[Status]], controls: Sequence[Control] = CONTROLS, **changes: object) -> Run:
     """A run in which each host's controls, in order, have these statuses; a host with none is unreachable."""
     hosts, verdicts = [], []
     for name, given in statuses.items():

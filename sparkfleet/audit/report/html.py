@@ -1,8 +1,8 @@
 """A run as one HTML page that needs nothing else: no server, no network, and no script to be read.
 
-Whatever hosts or files said comes onto the page in one of two ways: through the template, which escapes it, or through a
-block of JSON whose text the script puts into text nodes. Escape sequences and bidirectional controls are written out in
-both. The page's security policy forbids every request, and every script and style but its own, by their hashes.
+Whatever hosts or files said comes onto the page in one of two ways: through the template, which escapes it, or through
+a block of JSON whose text the script puts into text nodes. Escape sequences and bidirectional controls are written out
+in both. The page's security policy forbids every request, and every script and style but its own, by their hashes.
 """
 
 from __future__ import annotations

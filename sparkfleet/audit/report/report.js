@@ -148,7 +148,6 @@
   dialog.addEventListener("click", (event) => {
     if (event.target === dialog) dialog.close();
   });
-  dialog.addEventListener("close", () => current?.focus());
 
   // On paper everything is unfolded.
   let folded = [];
