@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparkfleet.audit.model import Evidence, HostRun, Observation, Run, Status, WaiverNote
@@ -59,6 +59,7 @@ def told(text: str) -> tuple[Run, Any]:
     return Run("r" + text, "s" + text, "f" + text, hosts, verdicts, ("n" + text,)), [c]
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.text(st.characters(exclude_categories=[])) | st.text("<>&\"'/!-=script{}%#`\\"))
 def test_no_text_changes_the_shape_of_the_page(text: str) -> None:
     page = html.dumps(*told(text))

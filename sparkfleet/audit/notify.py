@@ -1,0 +1,102 @@
+"""Tells somebody that verdicts got worse, through a program of the site's own: mail, a webhook, a pager."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import tempfile
+
+from sparkfleet.audit.diff import Diff, summary
+from sparkfleet.audit.report import diff_text
+from sparkfleet.audit.text import cut, visible
+from sparkfleet.exit_codes import CommandFailed, ExitCode
+
+SECONDS = 60.0
+SUMMARY = "SPARKFLEET_AUDIT_SUMMARY"
+"""The hook's variable with one line of printable text, fit for a mail's subject."""
+RUN = "SPARKFLEET_AUDIT_RUN"
+"""The hook's variable with the new run's id."""
+PASSWORD_COMMAND = "SPARKFLEET_SUDO_PASSWORD_COMMAND"
+_TAIL = 4096
+
+
+def parsed(hook: str) -> list[str]:
+    """The words of a hook's command line, as a shell would split them; no shell runs it.
+
+    Raises:
+        CommandFailed: it has no words, or a quote does not end.
+    """
+    try:
+        words = shlex.split(hook)
+    except ValueError as error:
+        raise CommandFailed(f"--hook: got {hook!r}: {error}", ExitCode.BAD_CONFIGURATION) from error
+    if not words:
+        raise CommandFailed("--hook: got nothing, expected a command", ExitCode.BAD_CONFIGURATION)
+    return words
+
+
+def notify(found: Diff, hook: str, *, seconds: float = SECONDS) -> bool:
+    """Runs the hook if verdicts got worse. Returns whether it ran.
+
+    It gets the difference as JSON on standard input, and in its environment `SPARKFLEET_AUDIT_SUMMARY` and
+    `SPARKFLEET_AUDIT_RUN`. Nothing that a host said is in an argument. After `seconds` it is ended, with whatever it
+    has started.
+
+    Raises:
+        CommandFailed: it cannot be started, failed, or took too long; one line, exit code 1 (4: no such program).
+    """
+    if not found.worse:
+        return False
+    words = parsed(hook)
+    environment = {key: value for key, value in os.environ.items() if key != PASSWORD_COMMAND}
+    environment |= {SUMMARY: _utf8(summary(found)), RUN: visible(found.new)}
+    # A file, not a pipe: what the hook leaves running may keep a pipe open for ever, or fill it.
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as document:
+        document.write(diff_text.dumps(found).encode("ascii"))
+        document.seek(0)
+        try:
+            process = subprocess.Popen(
+                words, stdin=document, stdout=output, stderr=output, env=environment, start_new_session=True
+            )
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            text = f"hook {_name(words)}: cannot be started: {reason}: name a program that can be run"
+            raise CommandFailed(text, ExitCode.BAD_CONFIGURATION) from error
+        try:
+            rc = process.wait(seconds)
+        except subprocess.TimeoutExpired as error:
+            text = f"hook {_name(words)}: no end within {seconds:g} s, it was ended: nobody may have been told"
+            raise CommandFailed(text) from error
+        finally:
+            _end(process)
+        if rc:
+            said = f"killed by signal {-rc}" if rc < 0 else f"ended with {rc}"
+            raise CommandFailed(f"hook {_name(words)}: {said}: {_last_line(output.fileno())}")
+    return True
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ends the hook and all that it has left in its session's group."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass  # they have ended by themselves, or become another user's
+    process.wait()
+
+
+def _name(words: list[str]) -> str:
+    return visible(cut(words[0], 80)[0])
+
+
+def _utf8(text: str) -> str:
+    # A lone surrogate was made visible before; this is what an environment variable can hold at all.
+    return text.encode("utf-8", "replace").decode("utf-8").replace("\0", "")
+
+
+def _last_line(output: int) -> str:
+    size = os.fstat(output).st_size
+    tail = os.pread(output, _TAIL, max(size - _TAIL, 0)).decode(errors="replace")
+    lines = [line.strip() for line in tail.splitlines() if line.strip()]
+    return visible(cut(lines[-1], 200)[0]) if lines else "it said nothing"
