@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import tempfile
+from contextlib import suppress
 
 from sparkfleet.audit.diff import Diff, summary
 from sparkfleet.audit.report import diff_text
@@ -67,10 +68,12 @@ def notify(found: Diff, hook: str, *, seconds: float = SECONDS) -> bool:
         try:
             rc = process.wait(seconds)
         except subprocess.TimeoutExpired as error:
+            _end(process)
             text = f"hook {_name(words)}: no end within {seconds:g} s, it was ended: nobody may have been told"
             raise CommandFailed(text) from error
-        finally:
+        except BaseException:
             _end(process)
+            raise
         if rc:
             said = f"killed by signal {-rc}" if rc < 0 else f"ended with {rc}"
             raise CommandFailed(f"hook {_name(words)}: {said}: {_last_line(output.fileno())}")
@@ -78,12 +81,11 @@ def notify(found: Diff, hook: str, *, seconds: float = SECONDS) -> bool:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ends the hook and all that it has left in its session's group."""
-    try:
+    """Ends the hook with all that it has started. One that has become another user's (sudo) is left to itself."""
+    with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass  # they have ended by themselves, or become another user's
-    process.wait()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(5)
 
 
 def _name(words: list[str]) -> str:

@@ -5,25 +5,23 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shlex
 import shutil
-import subprocess
 import sys
-import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sparkfleet.audit import notify
-from sparkfleet.audit.text import cut, visible
+from sparkfleet.audit import notify, timer
+from sparkfleet.audit.store import default_folder
+from sparkfleet.audit.text import visible
 from sparkfleet.exit_codes import CommandFailed, ExitCode
 
-NAME = "sparkfleet-audit"
-HEADER = "# Written by `sparkfleet audit schedule`, which replaces and removes it."
 DESCRIPTION = """\
-Audits on a schedule, by a systemd timer of your own (or, with --system, of the machine's): each run is kept in the store,
-and the hook is called when verdicts got worse. Prints the two units unless --install or --remove is given. What stands
-after -- is handed to `sparkfleet audit` as it is."""
+Audits on a schedule, by a systemd timer of your own (or, with --system, of the machine's): each run is kept in the
+store, and the hook is called when verdicts got worse. Prints the two units unless --install or --remove is given. What
+stands after -- is handed to `sparkfleet audit` as it is."""
+SYSTEM_STORE = Path("/var/lib/sparkfleet/audit")
+"""Where runs of the machine's timer are kept."""
 
 
 def add_arguments(commands: Any) -> None:
@@ -42,7 +40,12 @@ def add_arguments(commands: Any) -> None:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--fleet", type=Path, metavar="FILE", help="fleet file (default: $FLEET)")
     what.add_argument("--local", action="store_true", help="this machine alone, without a fleet file")
-    parser.add_argument("--store", type=Path, metavar="DIR", help="where runs are kept (default: as for audit)")
+    parser.add_argument(
+        "--store",
+        type=Path,
+        metavar="DIR",
+        help=f"where runs are kept (default: as for audit; with --system {SYSTEM_STORE})",
+    )
     parser.add_argument("--waivers", type=Path, metavar="FILE", help="file of waivers")
     parser.add_argument(
         "--hook", type=one_line, metavar="COMMAND", help="run when verdicts got worse; see docs/audit.md"
@@ -53,7 +56,7 @@ def add_arguments(commands: Any) -> None:
     act.add_argument("--install", action="store_const", const="install", dest="act", help="write and start the timer")
     act.add_argument("--remove", action="store_const", const="remove", dest="act", help="stop and remove the timer")
     parser.add_argument("audit", nargs="*", type=one_line, metavar="-- ARGUMENT", help="further arguments of the audit")
-    parser.set_defaults(run=run, act="print", calendar="*-*-* 06:30:00")
+    parser.set_defaults(run=run, act="print")
 
 
 def daily(text: str) -> str:
@@ -70,27 +73,19 @@ def one_line(text: str) -> str:
     return text
 
 
-@dataclass(frozen=True)
-class Units:
-    """The two units, by file name."""
-
-    files: dict[str, str]
-
-    @property
-    def timer(self) -> str:
-        return f"{NAME}.timer"
-
-
 def run(arguments: argparse.Namespace) -> ExitCode:
     """Prints, installs or removes the timer. Raises CommandFailed."""
     if arguments.act == "remove":
-        return remove(arguments.system)
-    units = Units(made(audit_command(arguments), arguments.calendar, system=arguments.system))
-    check_calendar(arguments.calendar)
+        timer.remove(arguments.system)
+        return ExitCode.CLEAN
+    calendar = arguments.calendar or daily("06:30")
+    timer.check_calendar(calendar)
+    units = timer.units(audit_command(arguments), calendar, system=arguments.system)
     if arguments.act == "install":
-        return install(units, arguments.system)
-    for name, text in units.files.items():
-        print(f"# {folder(arguments.system) / name}\n{text}")
+        timer.install(units, arguments.system)
+        return ExitCode.CLEAN
+    for name, text in units.items():
+        print(f"# {timer.folder(arguments.system) / name}\n{text}")
     return ExitCode.CLEAN
 
 
@@ -111,15 +106,24 @@ def audit_command(arguments: argparse.Namespace) -> list[str]:
         command += ["--fleet", existing(fleet)]
     if arguments.waivers:
         command += ["--waivers", existing(arguments.waivers)]
-    command.append("--keep")
-    if arguments.store:
-        command += ["--store", one_line_path(arguments.store)]
+    # Named in any case: the timer's $XDG_STATE_HOME need not be that of whoever installs it.
+    command += ["--store", one_line_path(arguments.store or (SYSTEM_STORE if arguments.system else default_folder()))]
     if arguments.hook:
-        program = notify.parsed(arguments.hook)[0]
-        if shutil.which(program) is None:
-            raise CommandFailed(f"--hook: {program!r} is no program that can be run", ExitCode.BAD_CONFIGURATION)
-        command += ["--hook", arguments.hook]
+        command += ["--hook", absolute_hook(arguments.hook)]
     return [*command, *arguments.audit]
+
+
+def absolute_hook(hook: str) -> str:
+    """The hook with its program's path: a timer has another PATH and another folder.
+
+    Raises:
+        CommandFailed: there is no such program.
+    """
+    program, *others = notify.parsed(hook)
+    found = shutil.which(os.path.expanduser(program))  # noqa: PTH111 - leaves ~nobody as it is
+    if found is None:
+        raise CommandFailed(f"--hook: {program!r} is no program that can be run", ExitCode.BAD_CONFIGURATION)
+    return shlex.join([str(Path(found).absolute()), *others])
 
 
 def existing(path: Path) -> str:
@@ -135,160 +139,3 @@ def one_line_path(path: Path) -> str:
     if not text.isprintable():
         raise CommandFailed(f"{visible(text)}: a path with control characters", ExitCode.BAD_CONFIGURATION)
     return text
-
-
-def made(command: Sequence[str], calendar: str, *, system: bool) -> dict[str, str]:
-    """The units by file name, the service first."""
-    # The user's manager knows no network-online.target.
-    network = "Wants=network-online.target\nAfter=network-online.target\n" if system else ""
-    # A service of the machine has no home, and the store and ssh need one.
-    home = "Environment=HOME=%h\n" if system else ""
-    service = f"""\
-{HEADER}
-[Unit]
-Description=Audit by sparkfleet
-{network}
-[Service]
-Type=oneshot
-ExecStart={" ".join(quoted(word) for word in command)}
-{home}TimeoutStartSec=1h
-Nice=10
-UMask=0077
-"""
-    timer = f"""\
-{HEADER}
-[Unit]
-Description=Audits by sparkfleet on a schedule
-
-[Timer]
-OnCalendar={calendar.replace("%", "%%")}
-RandomizedDelaySec=2min
-Persistent=true
-
-[Install]
-WantedBy=timers.target
-"""
-    return {f"{NAME}.service": service, f"{NAME}.timer": timer}
-
-
-def quoted(word: str) -> str:
-    """A word of ExecStart=, as systemd.service(5) and systemd.syntax(7) read it."""
-    for char, escape in (("\\", "\\\\"), ('"', '\\"'), ("%", "%%"), ("$", "$$")):
-        word = word.replace(char, escape)
-    return word if re.fullmatch(r"[A-Za-z0-9@%+=:,./_-]+", word) else f'"{word}"'
-
-
-def check_calendar(calendar: str) -> None:
-    """Raises CommandFailed where systemd would not understand the expression; passes where there is no systemd."""
-    if program := shutil.which("systemd-analyze"):
-        done = subprocess.run(
-            [program, "calendar", "--", calendar], capture_output=True, text=True, errors="replace", check=False
-        )
-        if done.returncode:
-            text = f"--calendar: got {calendar!r}, expected an expression such as Mon *-*-* 08:00:00 (man systemd.time)"
-            raise CommandFailed(text, ExitCode.BAD_CONFIGURATION)
-
-
-def folder(system: bool) -> Path:
-    """Where the units are written."""
-    if system:
-        return Path("/etc/systemd/system")
-    config = os.environ.get("XDG_CONFIG_HOME", "")
-    return (Path(config) if config.startswith("/") else Path.home() / ".config") / "systemd" / "user"
-
-
-def install(units: Units, system: bool) -> ExitCode:
-    """Writes the units and starts the timer; what was scheduled before is replaced.
-
-    Raises:
-        CommandFailed: a file of that name is not ours, it cannot be written, or systemd refuses.
-    """
-    where = folder(system)
-    for name in units.files:
-        check_ours(where / name)
-    try:
-        where.mkdir(parents=True, exist_ok=True)
-        for name, text in units.files.items():
-            write(where / name, text)
-    except OSError as error:
-        raise cannot(where, error, system) from error
-    systemctl(system, "daemon-reload")
-    systemctl(system, "enable", units.timer)
-    # `enable --now` leaves a timer that runs as it is, with the old times.
-    systemctl(system, "restart", units.timer)
-    user = "" if system else "--user "
-    print(f"installed {where / units.timer}; see `systemctl {user}list-timers {NAME}.timer`")
-    print(f"what a run says: journalctl {user}-u {NAME}")
-    if not system:
-        print("it runs while you are logged in; for always: loginctl enable-linger")
-    return ExitCode.CLEAN
-
-
-def remove(system: bool) -> ExitCode:
-    """Stops the timer and removes the units; runs stay in the store. Nothing there is no mistake.
-
-    Raises:
-        CommandFailed: a file of that name is not ours, it cannot be removed, or systemd refuses.
-    """
-    where = folder(system)
-    there = [path for suffix in ("timer", "service") if (path := where / f"{NAME}.{suffix}").exists()]
-    for path in there:
-        check_ours(path)
-    if not there:
-        print(f"nothing is scheduled in {where}")
-        return ExitCode.CLEAN
-    systemctl(system, "disable", "--now", f"{NAME}.timer")
-    try:
-        for path in there:
-            path.unlink()
-    except OSError as error:
-        raise cannot(where, error, system) from error
-    systemctl(system, "daemon-reload")
-    print(f"removed {', '.join(str(path) for path in there)}")
-    return ExitCode.CLEAN
-
-
-def check_ours(path: Path) -> None:
-    """Raises CommandFailed where a file is there that another has written."""
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise CommandFailed(f"{path}: cannot be read: {error.strerror}") from error
-    if not text.startswith(HEADER):
-        text = f"{path}: was not written by this command, and is left alone: remove it yourself"
-        raise CommandFailed(text, ExitCode.BAD_CONFIGURATION)
-
-
-def write(path: Path, text: str) -> None:
-    """Puts a file into its place in one step."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    finally:
-        Path(name).unlink(missing_ok=True)
-
-
-def cannot(where: Path, error: OSError, system: bool) -> CommandFailed:
-    remedy = "run it as root" if system else "look at its owner and mode"
-    return CommandFailed(f"{where}: cannot be changed: {error.strerror}: {remedy}", ExitCode.BAD_CONFIGURATION)
-
-
-def systemctl(system: bool, *words: str) -> None:
-    """Raises CommandFailed, with the last line that systemctl said, where it fails or is not there."""
-    command = ["systemctl", *([] if system else ["--user"]), *words]
-    try:
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
-        )
-    except OSError as error:
-        text = f"{command[0]}: {error.strerror}: this needs systemd; --print shows what to call from elsewhere"
-        raise CommandFailed(text, ExitCode.BAD_CONFIGURATION) from error
-    if done.returncode:
-        said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-        reason = visible(cut(said[-1], 200)[0]) if said else f"ended with {done.returncode}"
-        raise CommandFailed(f"{' '.join(command)}: {reason}")

@@ -178,6 +178,21 @@ def test_without_tools_and_apt_it_says_so_and_ends_with_4(monkeypatch: pytest.Mo
     assert "\n" not in str(caught.value)
 
 
+def test_a_browser_is_wanted_for_pages_only(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tools, "find", lambda program: None if program in tools.BROWSERS else f"/usr/bin/{program}")
+    monkeypatch.setattr(tools, "distribution", lambda: "debian")
+    assert [tool.package for tool in tools.browser_tools()] == ["chromium-headless-shell"]
+    tools.ensure("amd64", "amd64")
+    monkeypatch.setattr(tools, "distribution", lambda: "ubuntu")
+    assert tools.browser_tools() == []
+    assert "tests of the audit's HTML page will be skipped" in capsys.readouterr().err
+    monkeypatch.setattr(tools, "find", lambda program: f"/usr/bin/{program}")
+    assert tools.browser() == "/usr/bin/chromium-headless-shell"
+    assert tools.browser_tools() == []
+
+
 def test_nothing_is_installed_unasked(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.delenv("CI", raising=False)
     monkeypatch.delenv("YES", raising=False)

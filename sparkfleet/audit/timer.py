@@ -1,0 +1,173 @@
+"""The systemd timer of a scheduled audit: its units, and how they are put into place and taken away."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from sparkfleet.audit.text import cut, visible
+from sparkfleet.exit_codes import CommandFailed, ExitCode
+
+NAME = "sparkfleet-audit"
+TIMER = f"{NAME}.timer"
+HEADER = "# Written by `sparkfleet audit schedule`, which replaces and removes it."
+
+
+def units(command: Sequence[str], calendar: str, *, system: bool) -> dict[str, str]:
+    """The units by file name, the service first."""
+    # The user's manager knows no network-online.target.
+    network = "Wants=network-online.target\nAfter=network-online.target\n" if system else ""
+    # A service of the machine has no home, and the store and ssh need one.
+    home = "Environment=HOME=%h\n" if system else ""
+    service = f"""\
+{HEADER}
+[Unit]
+Description=Audit by sparkfleet
+{network}
+[Service]
+Type=oneshot
+ExecStart={" ".join(quoted(word) for word in command)}
+{home}TimeoutStartSec=1h
+Nice=10
+UMask=0077
+"""
+    timer = f"""\
+{HEADER}
+[Unit]
+Description=Audits by sparkfleet on a schedule
+
+[Timer]
+OnCalendar={calendar.replace("%", "%%")}
+RandomizedDelaySec=2min
+Persistent=true
+
+[Install]
+WantedBy=timers.target
+"""
+    return {f"{NAME}.service": service, TIMER: timer}
+
+
+def quoted(word: str) -> str:
+    """A word of ExecStart=, as systemd.service(5) and systemd.syntax(7) read it."""
+    for char, escape in (("\\", "\\\\"), ('"', '\\"'), ("%", "%%"), ("$", "$$")):
+        word = word.replace(char, escape)
+    return word if re.fullmatch(r"[A-Za-z0-9@%+=:,./_-]+", word) else f'"{word}"'
+
+
+def check_calendar(calendar: str) -> None:
+    """Raises CommandFailed where systemd would not understand the expression; passes where there is no systemd."""
+    if program := shutil.which("systemd-analyze"):
+        done = subprocess.run(
+            [program, "calendar", "--", calendar], capture_output=True, text=True, errors="replace", check=False
+        )
+        if done.returncode:
+            text = f"--calendar: got {calendar!r}, expected an expression such as Mon *-*-* 08:00:00 (man systemd.time)"
+            raise CommandFailed(text, ExitCode.BAD_CONFIGURATION)
+
+
+def folder(system: bool) -> Path:
+    """Where the units are written."""
+    if system:
+        return Path("/etc/systemd/system")
+    config = os.environ.get("XDG_CONFIG_HOME", "")
+    return (Path(config) if config.startswith("/") else Path.home() / ".config") / "systemd" / "user"
+
+
+def install(files: Mapping[str, str], system: bool) -> None:
+    """Writes the units and starts the timer; what was scheduled before is replaced.
+
+    Raises:
+        CommandFailed: a file of that name is not ours, it cannot be written, or systemd refuses.
+    """
+    where = folder(system)
+    for name in files:
+        check_ours(where / name)
+    try:
+        where.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            write(where / name, text)
+    except OSError as error:
+        raise cannot(where, error, system) from error
+    systemctl(system, "daemon-reload")
+    systemctl(system, "enable", TIMER)
+    # `enable --now` leaves a timer that runs as it is, with the old times.
+    systemctl(system, "restart", TIMER)
+    user = "" if system else "--user "
+    print(f"installed {where / TIMER}; see `systemctl {user}list-timers {TIMER}`")
+    print(f"what a run says: journalctl {user}-u {NAME}")
+    if not system:
+        print("it runs while you are logged in; for always: loginctl enable-linger")
+
+
+def remove(system: bool) -> None:
+    """Stops the timer and removes the units; runs stay in the store. Nothing there is no mistake.
+
+    Raises:
+        CommandFailed: a file of that name is not ours, it cannot be removed, or systemd refuses.
+    """
+    where = folder(system)
+    there = [path for suffix in ("timer", "service") if (path := where / f"{NAME}.{suffix}").exists()]
+    for path in there:
+        check_ours(path)
+    if not there:
+        print(f"nothing is scheduled in {where}")
+        return
+    systemctl(system, "disable", "--now", TIMER)
+    try:
+        for path in there:
+            path.unlink()
+    except OSError as error:
+        raise cannot(where, error, system) from error
+    systemctl(system, "daemon-reload")
+    print(f"removed {', '.join(str(path) for path in there)}")
+
+
+def check_ours(path: Path) -> None:
+    """Raises CommandFailed where a file is there that another has written."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise CommandFailed(f"{path}: cannot be read: {error.strerror}") from error
+    if not text.startswith(HEADER):
+        text = f"{path}: was not written by this command, and is left alone: remove it yourself"
+        raise CommandFailed(text, ExitCode.BAD_CONFIGURATION)
+
+
+def write(path: Path, text: str) -> None:
+    """Puts a file into its place in one step."""
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(text)
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def cannot(where: Path, error: OSError, system: bool) -> CommandFailed:
+    remedy = "run it as root" if system else "look at its owner and mode"
+    return CommandFailed(f"{where}: cannot be changed: {error.strerror}: {remedy}", ExitCode.BAD_CONFIGURATION)
+
+
+def systemctl(system: bool, *words: str) -> None:
+    """Raises CommandFailed, with the last line that systemctl said, where it fails or is not there."""
+    command = ["systemctl", *([] if system else ["--user"]), *words]
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
+        )
+    except OSError as error:
+        text = f"{command[0]}: {error.strerror}: this needs systemd; --print shows what to call from elsewhere"
+        raise CommandFailed(text, ExitCode.BAD_CONFIGURATION) from error
+    if done.returncode:
+        said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+        reason = visible(cut(said[-1], 200)[0]) if said else f"ended with {done.returncode}"
+        raise CommandFailed(f"{' '.join(command)}: {reason}")
