@@ -133,6 +133,14 @@ def test_a_host_that_is_gone_is_told_once() -> None:
     assert printed(found).endswith("\nNo longer seen\n  spark2 cannot be reached (60 controls)\n")
 
 
+def test_a_host_that_answers_garbage_is_told_once() -> None:
+    old, new = run({"spark1": [P] * 5, "a": [P] * 5}), run({"spark1": [E] * 5, "a": [P, P, P, P, E]})
+    assert printed(diff(old, new)).count("was     pass") == 1
+    assert "\n  spark1 cannot be judged (5 controls)\n" in printed(diff(old, new))
+    assert "\nSeen again\n" in printed(diff(new, old))
+    assert "\n  spark1 could not be judged, and can be now (5 controls)\n" in printed(diff(new, old))
+
+
 def test_a_run_differs_from_itself_in_nothing() -> None:
     for made, controls in (small(), CONTROLS), (hostile(), HOSTILE_CONTROLS):
         found = diff(made, made, controls)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from sparkfleet.audit.model import Run, Status
+from sparkfleet.audit.model import HostRun, Run, Status
 from sparkfleet.audit.report.grid import render
 from sparkfleet.audit.report.lines import shortened, wrapped
 from sparkfleet.audit.text import visible, visible_lines
@@ -68,6 +69,13 @@ def test_what_several_hosts_have_alike_is_told_once() -> None:
     assert text.count("SPK-SWAP-01  fail") == 1
     assert "  on        spark1, spark2, spark3, spark4," in text
     assert "and 18 more" in text
+
+
+def test_a_host_that_answers_garbage_is_told_once() -> None:
+    made = run({"spark1": [Status.ERROR] * 5})
+    text = printed(replace(made, hosts=(HostRun("spark1", None, "its answer is no JSON"),)), CONTROLS)
+    assert text.count("error  ") == 0
+    assert "spark1  no evidence\n  why       its answer is no JSON\n" in text
 
 
 def test_many_hosts_that_are_fine_take_one_line() -> None:

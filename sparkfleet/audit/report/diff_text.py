@@ -12,15 +12,18 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.segment import Segment
 from rich.style import Style
 
-from sparkfleet.audit.diff import WORSE, Change, Diff, Kind, summary
+from sparkfleet.audit.diff import UNSEEN, WORSE, Change, Diff, Kind, summary
 from sparkfleet.audit.model import Status, Verdict
 from sparkfleet.audit.report.grid import WIDEST
 from sparkfleet.audit.report.lines import BOLD, NEW_LINE, SEVERITIES, STYLES, field, shortened, wrapped
 from sparkfleet.audit.report.order import FLEET
-from sparkfleet.audit.text import listed, visible
+from sparkfleet.audit.text import counted, listed, visible
 
 FORMAT = "sparkfleet-audit-diff"
 VERSION = 1
+
+MANY = 4
+"""From this many controls on, the same lack of evidence on a host is told once."""
 
 HEADINGS = {
     Kind.NEWLY_FAILING: "Newly failing",
@@ -117,17 +120,29 @@ def _names(heading: str, names: tuple[str, ...], width: int, style: Style) -> It
 
 
 def _changes(changes: list[Change], width: int) -> Iterator[Segment]:
-    # What has happened to a whole host is said once: most often it has gone, and is not sixty changes.
-    lost: dict[str, list[Change]] = {}
+    # What has happened to a whole host is said once: it has gone, or answers garbage, and is not sixty changes.
+    alike: dict[tuple[str, Status, str], list[Change]] = {}
     for change in changes:
-        if change.new.status is Status.UNREACHABLE or (change.old and change.old.status is Status.UNREACHABLE):
-            lost.setdefault(change.host, []).append(change)
+        if unseen := _unseen(change):
+            alike.setdefault((change.host, unseen.status, unseen.saw), []).append(change)
         else:
             yield from _one(change, width)
-    for host, same in lost.items():
-        now = same[0].new.status
-        what = "cannot be reached" if now is Status.UNREACHABLE else "could not be reached, and can be now"
-        yield from field("", [f"{visible(host or FLEET)} {what} ({len(same)} controls)"], width, indent=2)
+    for (host, status, _), same in alike.items():
+        if len(same) < MANY and status is not Status.UNREACHABLE:
+            for change in same:
+                yield from _one(change, width)
+            continue
+        what = "be reached" if status is Status.UNREACHABLE else "be judged"
+        said = f"could not {what}, and can be now" if same[0].kind is Kind.SEEN_AGAIN else f"cannot {what}"
+        yield from field("", [f"{visible(host or FLEET)} {said} ({counted(len(same), 'control')})"], width, indent=2)
+
+
+def _unseen(change: Change) -> Verdict | None:
+    """The verdict without evidence on either side of a change, the newer one first."""
+    for verdict in (change.new, change.old):
+        if verdict and verdict.status in UNSEEN and change.kind in (Kind.NO_LONGER_SEEN, Kind.SEEN_AGAIN, Kind.OTHER):
+            return verdict
+    return None
 
 
 def _one(change: Change, width: int) -> Iterator[Segment]:

@@ -126,11 +126,12 @@ class Finding:
 def findings(run: Run, known: dict[str, Card]) -> list[Finding]:
     """What fails, has no evidence, or is waived: worst first, the same of several hosts as one.
 
-    Hosts that cannot be reached are left out: that is said once a host, not once a control.
+    Hosts without evidence are left out: that is said once a host, not once a control.
     """
+    unseen = {host.name for host in run.hosts if host.evidence is None}
     groups: dict[tuple[object, ...], list[Verdict]] = {}
     for verdict in run.verdicts:
-        if verdict.status in (Status.FAIL, Status.ERROR, Status.WAIVED):
+        if verdict.status in (Status.FAIL, Status.ERROR, Status.WAIVED) and verdict.host not in unseen:
             key = (verdict.control, verdict.status, verdict.wanted, verdict.saw, verdict.command, verdict.waiver)
             groups.setdefault(key, []).append(verdict)
     position = {id: at for at, id in enumerate(known)}
