@@ -9,7 +9,7 @@ from datetime import date
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
@@ -197,6 +197,7 @@ def made_of(given: dict[tuple[str, str], tuple[Status, str]]) -> Run:
     return Run("20261124T121500Z-3f9c", "", "", hosts, said)
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(verdicts, verdicts)
 def test_any_two_runs_can_be_compared(old: Any, new: Any) -> None:
     found = diff(made_of(old), made_of(new), CONTROLS)

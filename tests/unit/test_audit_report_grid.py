@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
@@ -18,6 +18,8 @@ from sparkfleet.audit.report.grid import render
 from sparkfleet.audit.report.lines import shortened, wrapped
 from sparkfleet.audit.text import visible, visible_lines
 from tests.unit.audit_runs import CONTROLS, HOSTILE_CONTROLS, hostile, large, run, small, verdict
+
+UNTIMED = settings(deadline=None)  # the machine may be busy
 
 
 def printed(run: Run, controls: Any, width: int = 80, **options: Any) -> str:
@@ -134,6 +136,7 @@ def test_long_text_is_cut_and_says_so() -> None:
     assert shortened("a\r\nb\tc\n") == ["a", "b    c"]
 
 
+@UNTIMED
 @given(st.text(), st.integers(1, 30))
 def test_wrapping_loses_spaces_only(text: str, width: int) -> None:
     line = visible(text)
@@ -142,6 +145,7 @@ def test_wrapping_loses_spaces_only(text: str, width: int) -> None:
     assert all(cell_len(part) <= max(width, 2) for part in parts)
 
 
+@UNTIMED
 @given(st.text(st.characters(exclude_categories=[])))
 def test_what_is_visible_is_printable(text: str) -> None:
     assert visible(text).isprintable()
