@@ -52,8 +52,8 @@ class Browser:
             "--no-first-run",
             "--disable-background-networking",
             f"--user-data-dir={profile}",
-            # As root the sandbox cannot be had; the pages are our own.
-            *(["--no-sandbox"] if os.geteuid() == 0 else []),
+            # Neither root nor a container can have the sandbox, and the pages are our own.
+            "--no-sandbox",
         ]
         redirect = f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}'
         # Its own group: the browser is many processes, and all of them must go.

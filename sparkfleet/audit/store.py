@@ -10,9 +10,10 @@ import fcntl
 import gzip
 import os
 import re
+import secrets
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -51,6 +52,11 @@ class Stored:
     """How many verdicts of each status."""
 
 
+def new_id(started: datetime) -> str:
+    """An id for a run that started then; two of the same second differ in their last letters."""
+    return f"{started.astimezone(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
+
+
 def default_folder() -> Path:
     """`$XDG_STATE_HOME/sparkfleet/audit`; as its specification has it, a relative path there counts as none."""
     state = os.environ.get("XDG_STATE_HOME", "")
@@ -64,7 +70,7 @@ class Store:
         self.folder = folder or default_folder()
         self.retention = retention
 
-    def append(self, run: Run, controls: tuple[Control, ...] = ()) -> Path:
+    def append(self, run: Run, controls: Sequence[Control] = ()) -> Path:
         """Keeps a run, and gives up those that are too many or too old. Returns its file.
 
         Raises:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from sparkfleet.audit.model import Run
-from sparkfleet.audit.store import Retention, Store, default_folder
+from sparkfleet.audit.store import Retention, Store, default_folder, new_id
 from sparkfleet.exit_codes import CommandFailed
 from tests.unit.audit_runs import CONTROLS, hostile, small
 
@@ -32,6 +32,13 @@ def at(days_ago: float, tail: str = "3f9c", fleet_file: str = "my-lab.yaml") -> 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "a" / "store")
+
+
+def test_a_new_id_is_one_that_is_kept(store: Store) -> None:
+    id = new_id(datetime.fromisoformat("2026-11-24T13:15:00+01:00"))
+    assert id.startswith("20261124T121500Z-")
+    store.append(replace(small(), id=id))
+    assert store.ids() == (id,)
 
 
 def test_what_is_kept_is_what_was_given(store: Store) -> None:

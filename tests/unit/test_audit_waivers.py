@@ -6,9 +6,11 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sparkfleet.audit import waivers
-from sparkfleet.audit.model import Status
+from sparkfleet.audit.model import Status, Verdict
 from sparkfleet.audit.waivers import Waiver
 from sparkfleet.settings import FleetError
 from tests.unit.audit_runs import verdict
@@ -150,6 +152,39 @@ def test_a_control_of_the_fleet_is_waived_by_a_star_only() -> None:
     given = [verdict("SPK-SWAP-01", "", Status.FAIL)]
     assert waivers.apply(given, [waiver()], TODAY)[0][0].status is Status.FAIL
     assert waivers.apply(given, [waiver(hosts="*")], TODAY)[0][0].status is Status.WAIVED
+
+
+made = st.builds(
+    Waiver,
+    st.sampled_from(IDS),
+    st.sampled_from(["*", "spark*", "spark1", "x*"]),
+    st.just("why"),
+    st.just("jd"),
+    st.dates(date(2026, 11, 1), date(2026, 12, 31)),
+    st.integers(1, 99).map("w.yaml:{}".format),
+)
+judged = st.builds(
+    verdict,
+    st.sampled_from(IDS),
+    st.sampled_from(["spark1", "spark2", ""]),
+    st.sampled_from([s for s in Status if s is not Status.WAIVED]),
+)
+
+
+@settings(deadline=None)  # the machine may be busy
+@given(st.lists(judged, max_size=6), st.lists(made, max_size=5, unique_by=lambda w: w.where))
+def test_no_waiver_is_silently_gone_and_none_hides_what_was_not_seen(
+    verdicts: list[Verdict], given: list[Waiver]
+) -> None:
+    after, notes = waivers.apply(verdicts, given, TODAY)
+    for old, new in zip(verdicts, after, strict=True):
+        allowed = {old.status, Status.WAIVED} if old.status is Status.FAIL else {old.status}
+        assert new.status in allowed
+        assert (new.status is Status.WAIVED) == (new.waiver is not None and new.waiver.state == "in force")
+    for one in given:
+        waived = any(new.status is Status.WAIVED and one.fits(new) for new in after)
+        assert waived or any(note.startswith(f"{one.where}: ") for note in notes)
+    assert waivers.apply(after, given, TODAY) == (after, notes)
 
 
 def test_an_old_run_is_judged_as_of_today() -> None:
