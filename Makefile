@@ -26,7 +26,8 @@ lint: setup ## ruff and mypy --strict
 unit: setup ## tests that need no host
 	@.venv/bin/pytest tests/unit
 
-test: lint lab ## everything that CI runs: lint, unit tests, integration tests on lab hosts
+test: lint ## everything that CI runs: lint, unit tests, integration tests on lab hosts
+	@$(PYTHON) -m tests.lab setup --pages
 	@$(TEST_LAB) .venv/bin/pytest tests/unit tests/integration
 
 acceptance: lab ## the long tail: every fault at every moment, about an hour without KVM

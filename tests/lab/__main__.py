@@ -50,7 +50,8 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("ssh-config", help="the path of this lab's ssh_config (ssh -F)")
     commands.add_parser("fleet", help="a fleet file for this lab's hosts")
     commands.add_parser("password", help="the admin's sudo password (spark2 asks for it)")
-    commands.add_parser("setup", help="install the programs that the lab needs, after asking")
+    setup = commands.add_parser("setup", help="install the programs that the lab needs, after asking")
+    setup.add_argument("--pages", action="store_true", help="also a browser, which tests of HTML pages need")
     return top
 
 
@@ -101,7 +102,7 @@ def log_in(lab: Lab, host: Host, user: str, command: list[str]) -> int:
 def act(arguments: argparse.Namespace) -> int:
     """Carries out one command. Raises LabError."""
     if arguments.command == "setup":
-        tools.ensure(native_arch(), native_arch(), pages=True)
+        tools.ensure(native_arch(), native_arch(), pages=arguments.pages)
         return 0
     lab = Lab()
     match arguments.command:
