@@ -35,7 +35,7 @@ def one_line(error: BaseException) -> str:
 
 
 def plan_measure(resources: Sequence[Resource], context: Context) -> dict[str, Any]:
-    """What a measure would change; refusals are part of the plan, and do not hide the other changes."""
+    """What a measure would change; refusals are part of the plan, and hide no other change (but for `is_basis`)."""
     changes: list[Change] = []
     refused: list[str] = []
     error: str | None = None
@@ -44,6 +44,8 @@ def plan_measure(resources: Sequence[Resource], context: Context) -> dict[str, A
             found = resource.plan(context)
         except Refused as refusal:
             refused.append(one_line(refusal))
+            if resource.is_basis:
+                break
         except (Failed, OSError) as failure:
             error = one_line(failure)
             break
@@ -73,6 +75,8 @@ def apply_measure(resources: Sequence[Resource]) -> dict[str, Any]:
                     raise Failed(f"{left[0].what}: still differs after the change: {left[0].summary}")
         except Refused as refusal:
             refused.append(one_line(refusal))
+            if resource.is_basis:
+                break
         except (Failed, OSError) as failure:
             error = one_line(failure)
             break

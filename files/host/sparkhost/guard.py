@@ -40,6 +40,7 @@ class Guarded(Resource):
     """
 
     kind: ClassVar[str] = "guarded"
+    is_basis: ClassVar[bool] = True
     token: str
     resources: list[dict[str, Any]]
     confirm_within: float

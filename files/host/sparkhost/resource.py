@@ -59,6 +59,8 @@ class Resource:
     kind: ClassVar[str]
     after_reload: ClassVar[bool] = False
     """Whether this comes only after systemd has read its changed units again."""
+    is_basis: ClassVar[bool] = False
+    """Whether what follows in a measure says nothing where this one was refused."""
     KINDS: ClassVar[dict[str, type[Resource]]] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

@@ -193,7 +193,7 @@ def check_read_configuration() -> None:
         return  # whatever starts it next reads all of it
     # A reload is a change of state as well (reloading, and back).
     read = int(unit_property("ssh.service", "Unit", "StateChangeTimestamp").split()[1])
-    newer = [path for path in configuration_files() if changed_at(path) > read]
+    newer = sorted((path for path in configuration_files() if changed_at(path) > read), key=Path.is_dir)
     if DEFAULTS.exists() and changed_at(DEFAULTS) > started_at("ssh.service"):
         newer.append(DEFAULTS)
     if newer:
