@@ -75,7 +75,12 @@ class Seen:
     def in_use(self) -> Iterator[str]:
         """What tells that somebody uses the host, a line each; none on an idle one."""
         for login in self.values.get("login", ()):
-            yield f"logged in: {' '.join(login.split())}"
+            yield f"logged in: {login}"
+        for terminal in self.values.get("terminal", ()):
+            words = terminal.split()
+            if len(words) == 3:
+                user, pid, program = words
+                yield f"kept open: {program} of {user} (pid {pid})"
         for job in self.values.get("job", ()):
             words = job.split(None, 5)
             if len(words) == 6 and words[3].isdecimal() and words[4].isdecimal():

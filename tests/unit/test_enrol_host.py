@@ -183,7 +183,8 @@ def test_the_machine_in_a_line() -> None:
 
 def test_who_uses_it() -> None:
     busy = seen(
-        login="alice    pts/0   2026-11-24 10:00 (10.0.0.5)",
+        login="alice pts/0 from 10.0.0.5 since Tue 2026-11-24 10:00:00 UTC",
+        terminal=["alice 523 tmux", "garbage"],
         job=["alice 4242 99.7 62914560 7500 python3", "garbage"],
         swap="/swap.img 16777212 1048576",
         deployed="yes",
@@ -191,7 +192,8 @@ def test_who_uses_it() -> None:
         uptime="273600",
     )
     assert list(busy.in_use()) == [
-        "logged in: alice pts/0 2026-11-24 10:00 (10.0.0.5)",
+        "logged in: alice pts/0 from 10.0.0.5 since Tue 2026-11-24 10:00:00 UTC",
+        "kept open: tmux of alice (pid 523)",
         "running: python3 of alice (pid 4242, for 2 h 5 min, 99.7% CPU, 60.0 GiB)",
         "swap is on: /swap.img, 16383 MiB, 1024 MiB of it in use",
         "sparkfleet has been deployed to it before: /opt/sparkfleet is there",

@@ -42,7 +42,23 @@ for device in /sys/bus/pci/devices/*; do
     fi
 done
 
-who 2>/dev/null | each login
+# By logind: `who` knows no sessions without a terminal on some releases, and counts this very one on others.
+sessions=$(loginctl list-sessions --no-legend 2>/dev/null | awk -v own="${XDG_SESSION_ID:-}" '$1 != own { print $1 }')
+if [ -n "$sessions" ]; then
+    # No quotes: one argument a session.
+    loginctl show-session -p Name -p Class -p State -p TTY -p Service -p RemoteHost -p Timestamp $sessions 2>/dev/null |
+        awk -F = '
+            function tell() {
+                if (v["Class"] ~ /^user/ && v["State"] != "closing")
+                    print v["Name"] " " (v["TTY"] != "" ? v["TTY"] : v["Service"]) \
+                        (v["RemoteHost"] != "" ? " from " v["RemoteHost"] : "") " since " v["Timestamp"]
+                delete v
+            }
+            NF == 0 { tell(); next }
+            { v[$1] = $2 }
+            END { tell() }' |
+        each login
+fi
 say load "$(cut -d ' ' -f 1-3 /proc/loadavg)"
 say uptime "$(cut -d . -f 1 /proc/uptime)"
 tail -n +2 /proc/swaps | awk '{ print $1, $3, $4 }' | each swap
@@ -55,4 +71,7 @@ ps -eo uid=,user:32=,pid=,pcpu=,rss=,etimes=,comm= --sort=-rss 2>/dev/null |
         $1 = ""
         print substr($0, 2)
     }' | each job
+# They outlive the login that started them, and so may what runs in them.
+ps -eo user:32=,pid=,comm= 2>/dev/null | awk '$3 ~ /^(tmux|screen|SCREEN)/ && $NF != "client" { print $1, $2, $3 }' |
+    sed 's/:$//' | each terminal
 say end .
