@@ -1,6 +1,6 @@
-"""The way to a host: no delayed packets, and a sudo password that shows nowhere.
+"""The way to a host: no delayed packets, every key that ssh_config names, and a sudo password that shows nowhere.
 
-pyinfra has no setting for either, so its connectors are extended at the two places below. `install()` refuses
+pyinfra has no setting for these, so its connectors are extended at the places below. `install()` refuses
 pyinfra versions that this was not written for; `SPARKFLEET_STOCK_CONNECTION=1` leaves pyinfra as it is.
 The changes proposed upstream are written out in docs/upstream-pyinfra.md.
 """
@@ -15,6 +15,7 @@ import subprocess
 from collections.abc import Callable
 from getpass import getpass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from gevent.lock import BoundedSemaphore
@@ -24,6 +25,7 @@ from pyinfra.api.exceptions import PyinfraError
 from pyinfra.connectors import local, ssh
 from pyinfra.connectors.local import LocalConnector
 from pyinfra.connectors.ssh import SSHConnector
+from pyinfra.connectors.sshuserclient import client as ssh_client
 from pyinfra.connectors.sshuserclient.client import SSHClient
 from pyinfra.connectors.util import SUDO_PASSWORD_REQUIRED_LINES, CommandOutput, OutputLine, make_unix_command
 
@@ -161,6 +163,24 @@ def with_nodelay(connect: Callable[..., None]) -> Callable[..., None]:
     return wrapper
 
 
+def with_every_identity(attach: Callable[..., None]) -> Callable[..., None]:
+    """Wraps how the client takes the keys of ssh_config: all that are there are tried in turn, as ssh does.
+
+    pyinfra tries the first one only, and paramiko gives up at one that is not there, although an agent may have it.
+    A `CertificateFile` is left to pyinfra; certificates beside their keys are found by paramiko.
+    """
+
+    @functools.wraps(attach)
+    def wrapper(config: dict[str, Any], ssh_config: dict[str, Any]) -> None:
+        names = [name for name in config.pop("key_filename", ()) if Path(name).expanduser().is_file()]
+        if names:
+            config["key_filename"] = [str(Path(name).expanduser()) for name in names]
+        if len(names) == 1 or "certificatefile" in ssh_config:
+            attach(config, ssh_config)
+
+    return wrapper
+
+
 def install() -> None:
     """Extends pyinfra's SSH and local connectors; once, from `config.py`, before the first connection.
 
@@ -175,6 +195,8 @@ def install() -> None:
     if getattr(SSHClient.connect, "__wrapped__", None):
         return
     setattr(SSHClient, "connect", with_nodelay(SSHClient.connect))  # noqa: B010 - mypy: a method is replaced on purpose
+    attach = ssh_client._attach_identity_with_certificate
+    setattr(ssh_client, "_attach_identity_with_certificate", with_every_identity(attach))  # noqa: B010
     for connector in (SSHConnector, LocalConnector):
         setattr(connector, "run_shell_command", with_sudo_on_stdin(connector.run_shell_command))  # noqa: B010
     # pyinfra's own retry would ask for the password once more, for each host.
