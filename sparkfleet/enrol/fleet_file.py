@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -57,7 +58,7 @@ def draft(path: Path, name: str, entry: Entry) -> Draft:
     """
     if not path.exists():
         after = new_text(f"{path.stem}.known_hosts", name, entry).encode()
-        return Draft(path, None, after, checked(path, after))
+        return Draft(path, None, after, checked(path, after, name))
     read_yaml(path)  # a mistake in what is there is reported as such
     before = path.read_bytes()
     text = inserted(before.decode("utf-8"), name, entry)
@@ -68,11 +69,12 @@ def draft(path: Path, name: str, entry: Entry) -> Draft:
             ExitCode.BAD_CONFIGURATION,
         )
     after = text.encode()
-    return Draft(path, before, after, checked(path, after))
+    return Draft(path, before, after, checked(path, after, name))
 
 
-def checked(path: Path, content: bytes) -> Fleet:
-    """The fleet that a file of this content would make; paths in it are relative to its folder.
+def checked(path: Path, content: bytes, name: str) -> Fleet:
+    """The fleet that a file of this content would make; paths in it are relative to its folder. `name` is the host that
+    is new in it.
 
     Raises:
         FleetError: its mistakes, as those of `path`.
@@ -83,6 +85,9 @@ def checked(path: Path, content: bytes) -> Fleet:
             return load_fleet(trial)
         except FleetError as error:
             shown = [line.replace(trial.name, path.name, 1) for line in error.lines]
+            # What is wrong with the new host was said on the command line; the file has no such line.
+            new = re.compile(rf"(?<=^{re.escape(str(path))}):\d+(?=: hosts\.'?{re.escape(name)}'?[:.\[])")
+            shown = [new.sub("", line) for line in shown]
             raise FleetError(shown) from error
 
 
