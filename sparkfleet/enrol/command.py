@@ -254,7 +254,7 @@ def report(plan: Plan, seen: probe.Seen, password: str | None) -> ExitCode:
     name = plan.host.name
     users = list(seen.in_use())
     say(name, f"{'in use' if users else 'not in use'}: {seen.state()}")
-    for line in users:
+    for line in (*users, *seen.traits()):
         say(name, f"  {line}")
     say(name, "asking a dry run what a deploy would change; nothing is changed")
     result = preview(plan.fleet_file, name, password)

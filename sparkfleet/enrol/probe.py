@@ -87,6 +87,9 @@ class Seen:
                 user, pid, cpu, rss, age, name = words
                 memory = f"{int(rss) / 2**20:.1f} GiB"
                 yield f"running: {name} of {user} (pid {pid}, for {duration(int(age))}, {cpu}% CPU, {memory})"
+
+    def traits(self) -> Iterator[str]:
+        """What a deploy is about, a line each: a factory host may well have swap on, and nobody uses it."""
         for swap in self.values.get("swap", ()):
             words = swap.split()
             if len(words) == 3 and words[1].isdecimal() and words[2].isdecimal():

@@ -27,6 +27,10 @@ SAME = "Is it the same?"
 PASSWORD = "correct horse"
 """Of the users that are made here."""
 
+FREE = "ALL=(ALL:ALL) NOPASSWD: ALL"
+ASKS = "ALL=(ALL:ALL) ALL"
+"""What sudoers says of a user."""
+
 Answers = Sequence[tuple[str, str]]
 """What is asked (a part of it), and what the admin types, in order."""
 
@@ -179,7 +183,7 @@ def add_user(host: Host, name: str, *, sudo: str) -> None:
 
 def give_key(host: Host, name: str, public: str) -> None:
     """Puts a public key into the user's authorized_keys."""
-    host.sudo(f"install -d -m 700 -o {name} -g {name} ~{name}/.ssh && cat >~{name}/.ssh/authorized_keys", input=public)
+    host.sudo(f"install -d -m 700 -o {name} -g {name} ~{name}/.ssh && cat >>~{name}/.ssh/authorized_keys", input=public)
 
 
 def fingerprint(host: Host) -> str:

@@ -7,11 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.integration.enrolling import PASSWORD, SAME, Desk, add_user, fingerprint, give_key, traces
+from tests.integration.enrolling import ASKS, FREE, PASSWORD, SAME, Desk, add_user, fingerprint, give_key, traces
 from tests.lab import Host, Lab
-
-FREE = "ALL=(ALL:ALL) NOPASSWD: ALL"
-ASKS = "ALL=(ALL:ALL) ALL"
 
 
 @pytest.fixture

@@ -195,11 +195,14 @@ def test_who_uses_it() -> None:
         "logged in: alice pts/0 from 10.0.0.5 since Tue 2026-11-24 10:00:00 UTC",
         "kept open: tmux of alice (pid 523)",
         "running: python3 of alice (pid 4242, for 2 h 5 min, 99.7% CPU, 60.0 GiB)",
+    ]
+    assert list(busy.traits()) == [
         "swap is on: /swap.img, 16383 MiB, 1024 MiB of it in use",
         "sparkfleet has been deployed to it before: /opt/sparkfleet is there",
     ]
     assert busy.state() == "load 8.01 7.50 6.00, up 3 d 4 h"
-    assert list(seen().in_use()) == []
+    assert list(seen().in_use()) == list(seen().traits()) == []
+    assert list(seen(swap="/swap.img 16777212 0").in_use()) == []
 
 
 def test_refused_lost_and_failed_are_three_things() -> None:
