@@ -27,6 +27,7 @@ from pyinfra.connectors.local import LocalConnector
 from pyinfra.connectors.ssh import SSHConnector
 from pyinfra.connectors.sshuserclient import client as ssh_client
 from pyinfra.connectors.sshuserclient.client import SSHClient
+from pyinfra.connectors.sshuserclient.config import SSHConfig
 from pyinfra.connectors.util import SUDO_PASSWORD_REQUIRED_LINES, CommandOutput, OutputLine, make_unix_command
 
 # -k: a cached login would leave the password unread, and the command would then read it as its input.
@@ -181,6 +182,19 @@ def with_every_identity(attach: Callable[..., None]) -> Callable[..., None]:
     return wrapper
 
 
+def without_jump_to_none(lookup: Callable[..., Any]) -> Callable[..., Any]:
+    """Wraps ssh_config's lookup: `ProxyJump none` is no jump host; pyinfra would connect to one of this name."""
+
+    @functools.wraps(lookup)
+    def wrapper(self: Any, hostname: str) -> Any:
+        found = lookup(self, hostname)
+        if found.get("proxyjump", "").lower() == "none":
+            del found["proxyjump"]
+        return found
+
+    return wrapper
+
+
 def install() -> None:
     """Extends pyinfra's SSH and local connectors; once, from `config.py`, before the first connection.
 
@@ -197,6 +211,7 @@ def install() -> None:
     setattr(SSHClient, "connect", with_nodelay(SSHClient.connect))  # noqa: B010 - mypy: a method is replaced on purpose
     attach = ssh_client._attach_identity_with_certificate
     setattr(ssh_client, "_attach_identity_with_certificate", with_every_identity(attach))  # noqa: B010
+    setattr(SSHConfig, "lookup", without_jump_to_none(SSHConfig.lookup))  # noqa: B010
     for connector in (SSHConnector, LocalConnector):
         setattr(connector, "run_shell_command", with_sudo_on_stdin(connector.run_shell_command))  # noqa: B010
     # pyinfra's own retry would ask for the password once more, for each host.

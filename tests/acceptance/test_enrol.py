@@ -88,7 +88,8 @@ def test_jump_host_and_host_know_only_the_key_in_the_agent(lab: Lab, spark1: Hos
     give_key(spark2, "admin", desk.public)
     desk.config.write_text(
         f"Host gate\n  HostName 127.0.0.1\n  Port {spark1.port}\n  User gate\n  UserKnownHostsFile {lab.known_hosts}\n"
-        f"Host far\n  HostName 10.0.2.2\n  Port {spark2.port}\n  User admin\n  ProxyJump gate\n"
+        f"  ProxyJump none\nHost far\n  HostName 10.0.2.2\n  Port {spark2.port}\n  User admin\n"
+        "Host *\n  ProxyJump gate\n"
     )
     with desk.agent(desk.key):
         said = desk.enrol("far", answers=[(SAME, "yes"), ("sudo password on far: ", lab.admin_password)])
