@@ -19,7 +19,7 @@ CGROUPS = Path("/sys/fs/cgroup")
 PROC = Path("/proc")
 MIB = 2**20
 # Seconds that the kernel's value may lag behind a daemon-reload.
-SETTLE = 5.0
+SETTLE = 30.0
 
 
 @dataclass(frozen=True)
