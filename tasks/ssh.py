@@ -84,7 +84,7 @@ def apply(settings: SshSettings) -> Sequence[Resource]:
         KillableSession([HOOK, PROFILE, str(COMMON)]),
     ]
     return (
-        guarded(settings, parts),
+        guarded(settings, parts, -1000),
         Protection(SLICE, SLICE_DROP_IN, total, None),
         Protection(SSH, DROP_IN, settings.memory_min, -1000),
         *(Protection(unit, others[unit].path, size, -1000) for unit, size in settings.protect.items()),
@@ -101,15 +101,16 @@ def remove(settings: SshSettings) -> Sequence[Resource]:
         NoPamProfile(PROFILE, LINE),
         NoProgram(HOOK),
     ]
-    return (guarded(settings, parts), *(NoProtection(unit, drop_in_of(unit)) for unit in settings.protect))
+    return (guarded(settings, parts, 0), *(NoProtection(unit, drop_in_of(unit)) for unit in settings.protect))
 
 
-def guarded(settings: SshSettings, parts: Iterable[Resource]) -> Guarded:
+def guarded(settings: SshSettings, parts: Iterable[Resource], score: int) -> Guarded:
     return Guarded(
         token=RUN,
         resources=[part.to_json() for part in parts],
         confirm_within=float(settings.confirm_within),
         trial_login=settings.trial_login,
+        oom_score_adjust=score,
         restart_for=[DROP_IN],
     )
 

@@ -30,6 +30,8 @@ from tasks.lib import proof, remote, wheels
 # Seconds. A plan only looks; a change may have to read swapped pages back, or unpack a large archive.
 PLAN_TIMEOUT = 120
 APPLY_TIMEOUT = 1800
+# What of a measure comes after systemd has read its units again; its lines are told as those of the measure.
+AFTER_RELOAD = " after daemon-reload"
 
 
 @dataclass
@@ -64,14 +66,16 @@ def deploy(*measures: ModuleType) -> None:
     settings = HostSettings.model_validate(this_host.data.get("settings") or {})
     run = RUNS.setdefault(this_host, Run())
     resources: list[Resource] = []
+    late: list[dict[str, Any]] = []
     for measure in measures:
         name = measure.__name__.rpartition(".")[2]
         wanted = wanted_of(measure, getattr(settings, name))
         run.measures.append(as_request(name, [r for r in wanted if not r.after_reload]))
+        if after := [r for r in wanted if r.after_reload]:
+            late.append(as_request(f"{name}{AFTER_RELOAD}", after))
         resources += wanted
     units = sorted(p for r in resources if (p := getattr(r, "path", "")).startswith(f"{UNIT_DIRECTORY}/"))
-    late = [r for r in resources if r.after_reload]
-    run.measures.append(as_request("systemd", [DaemonReload(units), *late] if units else late))
+    run.measures += [as_request("systemd", [DaemonReload(units)] if units else []), *late]
     for entry in run.measures:
         converge(name=entry["name"], measure=entry["name"])
     finish(name="finish")
@@ -187,6 +191,7 @@ def prove_guarded(state: State, host: Host, run: Run, measure: str) -> None:
 
 def show(host: Host, measure: str, plan: dict[str, Any], verb: str) -> None:
     """One line for each change, with its diff under --diff; warnings for what is refused."""
+    measure = measure.removesuffix(AFTER_RELOAD)
     for change in plan["changes"]:
         logger.info(f"{host.print_prefix}{measure}: {change['what']}: {verb}{change['summary']}")
         if change["diff"] and state.config.DIFF:
@@ -200,6 +205,7 @@ def show(host: Host, measure: str, plan: dict[str, Any], verb: str) -> None:
 
 def report(host: Host, run: Run, measure: str, result: dict[str, Any]) -> None:
     """Notes what a measure could not do, for `finish`."""
+    measure = measure.removesuffix(AFTER_RELOAD)
     for line in [*result["refused"], *([result["error"]] if result["error"] else [])]:
         run.trouble.append(f"{measure}: {line}")
         logger.error(f"{host.print_prefix}{measure}: {line}")

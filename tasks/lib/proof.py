@@ -26,19 +26,22 @@ from sparkhost.guard import GuardStep
 from tasks.lib import remote
 from tasks.lib.connection import PASSWORD, SUDO_PASSWORD, SUDO_PLAIN, is_root
 
-# An sshd like the one to come: from the same files, started by PID 1 with the same score. -e: its reasons come to us.
-TRIAL_SSHD = shlex.join(
-    (
-        *("systemd-run", "--quiet", "--pipe", "--wait", "--collect", "-p", "OOMScoreAdjust=-1000"),
-        *("-p", "KillMode=process", "-p", "EnvironmentFile=-/etc/default/ssh"),
-        # systemd puts the site's options in, as it does for ssh.service.
-        *("/usr/sbin/sshd", "-i", "-e", "$SSHD_OPTS"),
-    )
-)
 # Seconds, for each part of a login and each step; the host's own limit (ssh.confirm_within) is the one that counts.
 LOGIN_TIMEOUT = 60
 STEP_TIMEOUT = 180
 LOST = (OSError, EOFError, SSHException, PyinfraError, ValueError)
+
+
+def trial_sshd(score: int) -> str:
+    """An sshd like the one to come: from the same files, started by PID 1 with the same score."""
+    return shlex.join(
+        (
+            *("systemd-run", "--quiet", "--pipe", "--wait", "--collect", "-p", f"OOMScoreAdjust={score}"),
+            *("-p", "KillMode=process", "-p", "EnvironmentFile=-/etc/default/ssh"),
+            # systemd puts the site's options in, as it does for ssh.service. -e: sshd's reasons come to us.
+            *("/usr/sbin/sshd", "-i", "-e", "$SSHD_OPTS"),
+        )
+    )
 
 
 class NotProved(Exception):
@@ -74,7 +77,7 @@ def prove(state: State, host: Host, guarded: dict[str, Any]) -> list[str]:
             return []
         if guarded["trial_login"]:
             say(host, "armed: trial login")
-            trial(state, host, host.connector)
+            trial(state, host, host.connector, trial_sshd(guarded["oom_score_adjust"]))
         say(host, "armed: restart of sshd, where it needs one")
         step(state, host.connector, guarded, "restart")
         say(host, "armed: login over a new connection")
@@ -117,7 +120,7 @@ def step(state: State, connector: BaseConnector, guarded: dict[str, Any], name: 
         raise NotProved(line)
 
 
-def trial(state: State, host: Host, control: SSHConnector) -> None:
+def trial(state: State, host: Host, control: SSHConnector, command: str) -> None:
     """A whole login through an sshd of its own, over the control connection; the running sshd knows nothing of it.
 
     Raises:
@@ -129,13 +132,13 @@ def trial(state: State, host: Host, control: SSHConnector) -> None:
     channel = transport.open_session(timeout=LOGIN_TIMEOUT)
     channel.settimeout(LOGIN_TIMEOUT)
     if is_root(control):
-        channel.exec_command(TRIAL_SSHD)
+        channel.exec_command(command)
     elif host.connector_data.get("sudo_wants_password"):
-        channel.exec_command(f"{' '.join(SUDO_PASSWORD)} -- {TRIAL_SSHD}")
+        channel.exec_command(f"{' '.join(SUDO_PASSWORD)} -- {command}")
         # sudo reads to the end of the line and no further; the rest is for sshd.
         channel.sendall(f"{PASSWORD.get()}\n".encode())
     else:
-        channel.exec_command(f"{' '.join(SUDO_PLAIN)} -- {TRIAL_SSHD}")
+        channel.exec_command(f"{' '.join(SUDO_PLAIN)} -- {command}")
     login = Login(state, host, channel)
     try:
         check_login(state, login)

@@ -62,6 +62,7 @@ def test_jobs_and_terminals_survive_the_first_deploy(lab: Lab, hosts: tuple[Host
     result = deploy(lab, fleet_file)
     assert result.rc == 0, result.output
     assert all(result.changes(host.name) for host in hosts)
+    assert [host.run("awk 'NR>1' /proc/swaps").stdout for host in hosts] == ["", ""]
     after = [host.run("pgrep -u alice -x 'sleep|tmux: server' | sort", user="alice").stdout for host in hosts]
     assert after == before
     assert host.run("tmux list-sessions", user="alice").stdout.startswith("work:")

@@ -117,7 +117,7 @@ def test_a_drop_in_that_takes_the_guard_back_is_reported_and_left(
     hosts[0].sudo(f"printf '[Unit]\\nConditionPathExists=\\n' | tee {override} && systemctl daemon-reload")
     result = deploy(lab, fleet_file, "--limit", hosts[0].name)
     assert result.rc == 1
-    (line,) = [line for line in result.lines(hosts[0].name, "systemd") if "can start at boot" in line][:1]
+    (line,) = [line for line in result.lines(hosts[0].name, "swap") if "can start at boot" in line][:1]
     assert override in line
     assert "remove it, or set swap.mode to keep" in line
     assert hosts[0].sudo(f"test -e {override} && rm {override} && systemctl daemon-reload").rc == 0

@@ -79,7 +79,7 @@ def test_a_step_needs_the_change_that_it_names() -> None:
 
 
 def test_an_unproved_change_of_an_earlier_run_is_taken_back_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    guarded = Guarded("mine", [], 120, True, [])
+    guarded = Guarded("mine", [], 120, True, -1000, [])
     monkeypatch.setattr(sshd, "stale_listener", lambda _files: "")
     assert guarded.plan(Context()) == []
     with rollback.locked():

@@ -47,11 +47,11 @@ def test_swapoff_is_refused_where_memory_would_not_hold_it(
 def test_a_later_drop_in_is_found_and_an_earlier_one_is_fine() -> None:
     ours = "/etc/systemd/system/swap.d/zz-sparkfleet.conf"
     shown = (
-        f"Id=a.swap\nLoadState=loaded\nDropInPaths={ours}\n\n"
-        f"Id=b.swap\nLoadState=loaded\nDropInPaths=/run/systemd/system/b.swap.d/50-x.conf {ours}\n\n"
-        f"Id=c.swap\nLoadState=loaded\nDropInPaths={ours} /etc/systemd/system/c.swap.d/zzz.conf\n\n"
-        "Id=d.swap\nLoadState=loaded\nDropInPaths=\n\n"
-        "Id=e.swap\nLoadState=not-found\nDropInPaths=\n"
+        f"Id=a.swap\nFragmentPath=/run/a.swap\nDropInPaths={ours}\n\n"
+        f"Id=b.swap\nFragmentPath=/run/b.swap\nDropInPaths=/run/systemd/system/b.swap.d/50-x.conf {ours}\n\n"
+        f"Id=c.swap\nFragmentPath=/run/c.swap\nDropInPaths={ours} /etc/systemd/system/c.swap.d/zzz.conf\n\n"
+        "Id=d.swap\nFragmentPath=/run/d.swap\nDropInPaths=\n\n"
+        "Id=e.swap\nFragmentPath=\nDropInPaths=\n"
     )
     assert overridden(shown, ours) == [("c.swap", ["/etc/systemd/system/c.swap.d/zzz.conf"]), ("d.swap", [])]
     assert overridden("", ours) == []

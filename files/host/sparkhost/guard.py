@@ -36,7 +36,8 @@ class Guarded(Resource):
 
     `token`: names this run's change; steps with another token do nothing to it. `resources`: the parts, as requests.
     `confirm_within`: seconds until the host takes the change back. `trial_login`: whether the controller tries a login
-    before sshd is restarted. `restart_for`: files that sshd must have been started after.
+    before sshd is restarted, and `oom_score_adjust` what that sshd is started with, as the one to come will be.
+    `restart_for`: files that sshd must have been started after.
     """
 
     kind: ClassVar[str] = "guarded"
@@ -45,6 +46,7 @@ class Guarded(Resource):
     resources: list[dict[str, Any]]
     confirm_within: float
     trial_login: bool
+    oom_score_adjust: int
     restart_for: list[str]
 
     def parts(self) -> list[Resource]:

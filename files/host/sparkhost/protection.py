@@ -13,13 +13,13 @@ from typing import ClassVar
 from sparkhost import rollback
 from sparkhost.files import File, NoFile
 from sparkhost.resource import Change, Context, Failed, Refused, Resource
-from sparkhost.systemd import CONTROL, RELOAD, daemon_reload, show
+from sparkhost.systemd import CONTROL, RELOAD, daemon_reload, run, show
 
 CGROUPS = Path("/sys/fs/cgroup")
 PROC = Path("/proc")
 MIB = 2**20
-# Seconds that the kernel's value may lag behind a daemon-reload.
-SETTLE = 30.0
+# Seconds that the kernel's value may lag behind.
+SETTLE = 10.0
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,8 @@ class Protection(Resource):
     """
 
     kind: ClassVar[str] = "protection"
+    told: ClassVar[set[str]] = set()
+    """Units whose cgroups systemd has been made to look at, in this request."""
     unit: str
     drop_in: str
     memory_min: int
@@ -97,18 +99,26 @@ class Protection(Resource):
         found = show(self.unit, "LoadState", "OOMScoreAdjust", "MemoryMin", "DropInPaths", "ControlGroup")
         if found["LoadState"] != "loaded":
             raise Refused(f"ssh.protect: there is no unit {self.unit} on this host: correct its name, or leave it out")
-        wanted = {"MemoryMin": str(self.memory_min)}
-        if self.oom_score_adjust is not None:
-            wanted["OOMScoreAdjust"] = str(self.oom_score_adjust)
-        for name, value in wanted.items():
+        for name, value in self._wanted().items():
             if found.get(name) != value:
                 self._refuse_overrides(name, found)
                 return [Change(self.unit, f"read its files again: {name} is {found.get(name)} at run time")]
-        self._check_kernel(found["ControlGroup"])
+        if short := self._short(found["ControlGroup"]):
+            if self.unit not in self.told:
+                return [Change(self.unit, f"have systemd put its memory.min in force: {short}")]
+            raise Refused(
+                f"{self.unit} is not protected: {short}, {self.memory_min // MIB} MiB are needed: give it "
+                f"MemoryMin={self.memory_min // MIB}M"
+            )
         score = self._score()
         if score is not None and score != self.oom_score_adjust:
             return [Change(self.unit, f"set its main process's oom_score_adj from {score} to {self.oom_score_adjust}")]
         return []
+
+    def _wanted(self) -> dict[str, str]:
+        """Properties of the unit as `systemctl show` prints them."""
+        score = {} if self.oom_score_adjust is None else {"OOMScoreAdjust": str(self.oom_score_adjust)}
+        return {"MemoryMin": str(self.memory_min), **score}
 
     def _score(self) -> int | None:
         """That of the main process, which may have been started before the drop-in; None where there is none."""
@@ -128,27 +138,28 @@ class Protection(Resource):
                     "run systemctl daemon-reload, or set ssh.state to unmanaged"
                 )
 
-    def _check_kernel(self, cgroup: str) -> None:
-        """memory.min all the way up: an ancestor that has less takes the protection away."""
+    def _short(self, cgroup: str) -> str:
+        """Which cgroup, from the root down to this one, grants less than is needed; "" where none does."""
         if not cgroup or not (CGROUPS / "cgroup.controllers").exists():
-            return  # not running, or cgroup v1, which has no memory.min
-        until = time.monotonic() + SETTLE
+            return ""  # not running, or cgroup v1, which has no memory.min
+        until = time.monotonic() + (SETTLE if self.unit in self.told else 0)
         while short := short_of(cgroup, self.memory_min):
-            if time.monotonic() > until:
-                where, value = short
-                raise Refused(
-                    f"{self.unit} is not protected: {where} grants {value // MIB} MiB of memory.min, "
-                    f"{self.memory_min // MIB} MiB are needed: give it MemoryMin={self.memory_min // MIB}M"
-                )
+            if time.monotonic() >= until:
+                return f"{short[0]} grants {short[1] // MIB} MiB"
             time.sleep(0.1)
+        return ""
 
     def apply(self) -> None:
         # `systemctl set-property --runtime` leaves files there; they go with the next boot anyway.
         for path in (CONTROL[0] / f"{self.unit}.d").glob("*-MemoryMin.conf"):
             path.unlink()
-        found = show(self.unit, "OOMScoreAdjust", "MemoryMin")
-        if found["MemoryMin"] != str(self.memory_min) or found.get("OOMScoreAdjust") != str(self.oom_score_adjust):
+        wanted = self._wanted()
+        if show(self.unit, *wanted) != wanted:
             daemon_reload()
+        # A reload alone does not reach the cgroups of units that run (systemd 257): that comes with the next unit that
+        # is started beside them.
+        run("systemd-run", "--quiet", "--wait", "--collect", "true")
+        self.told.add(self.unit)
         if self._score() is not None:
             score_file(self.unit).write_text(str(self.oom_score_adjust))
 

@@ -71,9 +71,14 @@ def refusal(swaps: Sequence[ActiveSwap], available: int, margin: int) -> str | N
 
 @dataclass(frozen=True)
 class SwapOff(Resource):
-    """No active swap. `margin`: bytes of MemAvailable that must be left when everything is back in memory."""
+    """No active swap. `margin`: bytes of MemAvailable that must be left when everything is back in memory.
+
+    After systemd knows that swap units must not start: until then every unit that is started, a login's too, pulls them
+    in again by way of sysinit.target and swap.target (seen on Debian 12).
+    """
 
     kind: ClassVar[str] = "swapoff"
+    after_reload: ClassVar[bool] = True
     margin: int
 
     def plan(self, context: Context) -> Sequence[Change]:
@@ -216,7 +221,7 @@ class SwapGuard(Resource):
         if context.pending:
             return []  # a dry run has neither written the drop-in nor reloaded: PID 1 cannot know it yet
         for unit, others in overridden(
-            run("systemctl", "show", "--all", "-p", "Id,LoadState,DropInPaths", "*.swap"), self.drop_in
+            run("systemctl", "show", "--all", "-p", "Id,FragmentPath,DropInPaths", "*.swap"), self.drop_in
         ):
             if self.condition not in conditions(unit):
                 raise Refused(
@@ -232,14 +237,15 @@ class SwapGuard(Resource):
 def overridden(text: str, drop_in: str) -> list[tuple[str, list[str]]]:
     """Swap units in which our drop-in is not the last word, with the drop-ins that come after it.
 
-    `text`: what `systemctl show -p Id,LoadState,DropInPaths` printed; drop-ins are listed in the order of reading.
+    `text`: what `systemctl show -p Id,FragmentPath,DropInPaths` printed; drop-ins are listed in the order of reading.
     """
     found = []
     for block in text.strip().split("\n\n"):
         properties = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
         drop_ins = properties.get("DropInPaths", "").split()
-        # Units of which only the name is known (another's `After=`) have no drop-ins, and cannot start.
-        if properties.get("LoadState") == "loaded" and drop_ins[-1:] != [drop_in]:
+        # Without a file of its own a unit cannot start: only its name is known (another's `After=`), or it stood for a
+        # swap that was on, and has no drop-ins.
+        if properties.get("FragmentPath") and drop_ins[-1:] != [drop_in]:
             after = drop_ins[drop_ins.index(drop_in) + 1 :] if drop_in in drop_ins else drop_ins
             found.append((properties.get("Id", "?"), after))
     return found
