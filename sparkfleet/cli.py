@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from sparkfleet import enrol
+from sparkfleet.audit import command as audit
 from sparkfleet.exit_codes import CommandFailed, ExitCode
 from sparkfleet.settings import FleetError
 
-SUBCOMMANDS = (enrol.add_arguments,)
+SUBCOMMANDS = (audit.add_arguments, enrol.add_arguments)
 """Each adds its subcommand, with `run` (arguments → exit code) as a default."""
 
 EPILOG = """\

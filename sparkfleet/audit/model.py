@@ -92,6 +92,8 @@ class Judgement:
 
 
 Judge = Callable[[Evidence, HostSettings], Judgement]
+FleetJudge = Callable[[Mapping[str, Evidence]], Judgement]
+"""Compares hosts, by name."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,8 @@ class Control:
     evidence: tuple[str, ...]
     """Names of the observations that it judges by, the telling one first."""
     judge: Judge
+    fleet_judge: FleetJudge | None = None
+    """Where there is one, the control is about all hosts together: one verdict, whose host is ""; `judge` is unused."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,126 @@
+"""What root sees of the machine: hardware, kernel, GPU, clock, disk, and whether its next boot will work."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from sparkfleet.audit.probe.look import Looks, Parameters, Seen, read, run
+
+KILLERS = ("systemd-oomd", "earlyoom", "nohang", "nohang-desktop", "oomd")
+NVIDIA = "0x10de"
+
+
+def machine(parameters: Parameters) -> Mapping[str, Seen]:
+    """Kernel, architecture, processors, memory, release, cgroup version."""
+    release = read("/etc/os-release")
+    wanted = [line for line in release.output.splitlines() if line.startswith(("ID=", "VERSION_ID="))]
+    first = read("/proc/meminfo", "head -1 /proc/meminfo")
+    kind = run(("stat", "-fc", "%T", "/sys/fs/cgroup"))
+    return {
+        "kernel": Seen("uname -r", f"{os.uname().release}\n"),
+        "architecture": Seen("uname -m", f"{os.uname().machine}\n"),
+        "processors": Seen("nproc --all", f"{os.cpu_count()}\n"),
+        "memory": first._replace(output=first.output.partition("\n")[0] + "\n"),
+        "release": release._replace(command="grep ID= /etc/os-release", output="".join(f"{x}\n" for x in wanted)),
+        "cgroups": kind,
+    }
+
+
+def gpu(parameters: Parameters) -> Mapping[str, Seen]:
+    """NVIDIA's GPUs on the bus, and what the driver says of them."""
+    found = []
+    for device in sorted(Path("/sys/bus/pci/devices").glob("*")):
+        vendor, kind = read(str(device / "vendor")).output.strip(), read(str(device / "class")).output.strip()
+        if vendor == NVIDIA and kind.startswith("0x03"):
+            found.append(f"{device.name} {vendor}:{read(str(device / 'device')).output.strip()}")
+    bus = Seen("lspci -d 10de::03xx", "\n".join([f"{len(found)} NVIDIA GPUs", *found]) + "\n")
+    query = "name,driver_version,compute_cap"
+    command = ("nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader")
+    # It can block for minutes while the driver is in trouble (reported).
+    return {"gpus": bus, "nvidia_smi": run(command, seconds=10) if found else Seen(" ".join(command), "no GPU\n")}
+
+
+def killers(parameters: Parameters) -> Mapping[str, Seen]:
+    """Other programs that kill for memory: as units, and as processes whoever started them."""
+    names = [f"{name}.service" for name in KILLERS]
+    shown = run(("systemctl", "show", "-p", "Id,ActiveState,UnitFileState", "--", *names))
+    if shown.rc:
+        return {"killers": shown}
+    lines = []
+    for block in shown.output.strip().split("\n\n"):
+        values = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+        lines.append(f"{values.get('Id')} {values.get('ActiveState')} {values.get('UnitFileState') or '-'}")
+    for path in Path("/proc").glob("[0-9]*/comm"):
+        seen = read(str(path)).output.strip()
+        if seen in KILLERS:
+            lines.append(f"process {path.parent.name} {seen}")
+    command = f"systemctl show -p ActiveState,UnitFileState {' '.join(KILLERS)}; pgrep -x '{'|'.join(KILLERS)}'"
+    return {"killers": Seen(command, "\n".join(lines) + "\n")}
+
+
+def clock(parameters: Parameters) -> Mapping[str, Seen]:
+    """Whether the kernel holds its clock for synchronised."""
+    return {"clock": run(("timedatectl", "show", "-p", "NTPSynchronized"))}
+
+
+def disk(parameters: Parameters) -> Mapping[str, Seen]:
+    """Free and all bytes, free and all inodes of the root file system, as users have them."""
+    seen = os.statvfs("/")
+    values = (seen.f_bavail * seen.f_frsize, seen.f_blocks * seen.f_frsize, seen.f_favail, seen.f_files)
+    return {"root_disk": Seen("stat -f /", " ".join(map(str, values)) + "\n")}
+
+
+def next_boot(parameters: Parameters) -> Mapping[str, Seen]:
+    """Whether a reboot is asked for, and each installed kernel with its initrd, modules and NVIDIA module."""
+    flag, wanting = Path("/run/reboot-required"), read("/run/reboot-required.pkgs")
+    packages = " ".join(sorted(set(wanting.output.split()))) or "somebody"
+    lines = [f"running {os.uname().release}"]
+    for image in sorted(Path("/boot").glob("vmlinu[xz]-*")):
+        version = image.name.partition("-")[2]
+        initrds = [path for path in Path("/boot").glob(f"initrd*{version}*") if version in path.name]
+        initrd = max((path.stat().st_size for path in initrds), default=0)
+        modules = (Path("/lib/modules") / version / "modules.dep").exists()
+        nvidia = run(("modinfo", "-k", version, "-F", "version", "nvidia")).rc == 0
+        lines.append(f"kernel {version} initrd={initrd} modules={_yes(modules)} nvidia={_yes(nvidia)}")
+    command = "ls -l /boot/vmlinuz-* /boot/initrd.img-* /lib/modules/*/modules.dep; modinfo -k VERSION nvidia"
+    return {
+        "reboot_required": Seen("cat /run/reboot-required.pkgs", f"for {packages}\n" if flag.exists() else "no\n"),
+        "kernels": Seen(command, "\n".join(lines) + "\n"),
+    }
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+def identity(parameters: Parameters) -> Mapping[str, Seen]:
+    """machine-id, hashed (machine-id(5): it is confidential), and the fingerprints of the host keys."""
+    ident = read("/etc/machine-id")
+    text = ident.output.strip()
+    digest = hashlib.sha256(text.encode()).hexdigest() if re.fullmatch("[0-9a-f]{32}", text) else ""
+    lines = []
+    for path in sorted(Path("/etc/ssh").glob("ssh_host_*_key.pub")):
+        words = read(str(path)).output.split()
+        if len(words) > 1:
+            key = base64.b64encode(hashlib.sha256(base64.b64decode(words[1])).digest()).decode().rstrip("=")
+            lines.append(f"{words[0]} SHA256:{key}")
+    return {
+        "machine_id": Seen("sha256sum /etc/machine-id", f"{digest}\n" if digest else "", ident.rc, ident.error),
+        "host_keys": Seen("ssh-keygen -lf /etc/ssh/ssh_host_*_key.pub", "".join(f"{line}\n" for line in lines)),
+    }
+
+
+LOOKS: dict[str, Looks] = {
+    "kernel": machine,
+    "gpus": gpu,
+    "killers": killers,
+    "clock": clock,
+    "root_disk": disk,
+    "kernels": next_boot,
+    "machine_id": identity,
+}

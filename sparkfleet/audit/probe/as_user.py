@@ -1,0 +1,105 @@
+"""What only a fresh session of the login user can show: its score, its environment, its uv."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+from sparkfleet.audit.probe.environment import ENV, session, shown
+from sparkfleet.audit.probe.look import Looks, Parameters, Seen, read, run
+
+SCORE = "/proc/self/oom_score_adj"
+
+
+def kind(parameters: Parameters) -> Mapping[str, Seen]:
+    """Whether this is a session of sshd's, and whose."""
+    way = "ssh" if parameters["ssh"] else "local"
+    user = pwd.getpwuid(os.getuid()).pw_name
+    return {"session": Seen("echo $SSH_CONNECTION; id -un", f"{way} {user} {os.getuid()}\n")}
+
+
+def score(parameters: Parameters) -> Mapping[str, Seen]:
+    """The session's own score, and whether its user can lower it: tried by a child, which then ends."""
+    seen = read(SCORE)
+    command = "bash -c 'echo -1 > /proc/self/oom_score_adj'"
+    # A child's value is its own: the session, and what runs in it, keep theirs.
+    tried = run(("/bin/bash", "-c", f"echo -1 > {SCORE} && /bin/cat {SCORE}"), shown=command)
+    if tried.rc == 0:
+        said = Seen(command, f"lowered to {tried.output.strip()}\n")
+    elif tried.rc in (1, 2) and ("Permission denied" in tried.error or "Operation not permitted" in tried.error):
+        said = Seen(command, "refused: Permission denied\n")
+    else:
+        said = tried
+    return {"session_score": seen, "session_lower": said}
+
+
+def environments(parameters: Parameters) -> Mapping[str, Seen]:
+    """As `ssh HOST COMMAND` has it: this process was started so."""
+    return {"env_ssh_command": Seen("ssh HOST env", shown(os.environ, parameters["names"]))}
+
+
+def bash(parameters: Parameters) -> Mapping[str, Seen]:
+    """As login shells make it."""
+    words = ("/bin/bash", "-lc", " ".join(ENV))
+    return {"env_bash_login": session(words, parameters, None, "bash -lc env")}
+
+
+def zsh(parameters: Parameters) -> Mapping[str, Seen]:
+    """As zsh's login shells make it; they do not read /etc/profile.d."""
+    program = shutil.which("zsh")
+    if program is None:
+        return {"env_zsh_login": Seen("zsh -lc env", "no zsh\n")}
+    return {"env_zsh_login": session((program, "-lc", " ".join(ENV)), parameters, None, "zsh -lc env")}
+
+
+def user_service(parameters: Parameters) -> Mapping[str, Seen]:
+    """As the user's manager gives it to services."""
+    command = "systemd-run --user --wait --pipe env"
+    runtime = Path(os.environ.get("XDG_RUNTIME_DIR", f"/run/user/{os.getuid()}"))
+    if not (runtime / "systemd" / "private").exists():
+        return {"env_user_service": Seen(command, "no user manager\n")}
+    words = ("systemd-run", "--user", "--quiet", "--wait", "--pipe", "--collect", *ENV)
+    env = {**os.environ, "XDG_RUNTIME_DIR": str(runtime)}
+    return {"env_user_service": session(words, parameters, env, command)}
+
+
+def uv(parameters: Parameters) -> Mapping[str, Seen]:
+    """uv as this user finds it: its version, whether it takes its configuration, who could replace it."""
+    seen = {
+        "uv_version": run(("uv", "--version"), env=None),
+        "uvx_version": run(("uvx", "--version"), env=None),
+        # Reads /etc/uv/uv.toml like every command, and writes nothing.
+        "uv_config": run(("uv", "cache", "dir"), env=None),
+    }
+    return {**seen, "uv_owner": owners()}
+
+
+def owners() -> Seen:
+    """Owner, mode and path of uv, uvx, what they lead to, and every directory above."""
+    command = "namei -mo $(command -v uv uvx)"
+    found = [where for name in ("uv", "uvx") if (where := shutil.which(name))]
+    if len(found) < 2:
+        return Seen(command, "", 127, "uv or uvx is not in PATH")
+    paths: set[Path] = set()
+    for program in map(Path, found):
+        paths |= {*program.parents, program.resolve(), *program.resolve().parents}
+    lines = []
+    for part in sorted(paths):
+        status = part.stat()
+        lines.append(f"{status.st_uid} {stat.S_IMODE(status.st_mode):04o} {part}")
+    return Seen(command, "\n".join(lines) + "\n")
+
+
+LOOKS: dict[str, Looks] = {
+    "session": kind,
+    "session_score": score,
+    "env_ssh_command": environments,
+    "env_bash_login": bash,
+    "env_zsh_login": zsh,
+    "env_user_service": user_service,
+    "uv_version": uv,
+}

@@ -1,0 +1,57 @@
+"""The program that goes to hosts, put together from this package's modules. This one stays on the controller."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from functools import cache
+from importlib.resources import files
+
+from sparkfleet.audit.probe.main import loader
+from sparkfleet.settings import HostSettings
+from sparkfleet.settings.environment import OWNED
+
+MODULES = ("frame", "look", "environment", "as_user", "as_root", "as_root_host", "as_root_ssh", "main")
+# Serves these modules from SOURCES instead of from a disk, under the names they have here.
+BOOTSTRAP = """
+import importlib.abc, importlib.util, sys
+class Sources(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
+    def find_spec(self, name, path=None, target=None):
+        return importlib.util.spec_from_loader(name, self) if name in SOURCES else None
+    def is_package(self, name):
+        return not SOURCES[name]
+    def get_source(self, name):
+        return SOURCES[name]
+sys.meta_path.insert(0, Sources())
+from sparkfleet.audit.probe.main import main
+sys.exit(main(source))
+"""
+
+
+@cache
+def source() -> bytes:
+    """The program, the same for every host."""
+    package = files("sparkfleet.audit.probe")
+    sources = {"sparkfleet": "", "sparkfleet.audit": "", "sparkfleet.audit.probe": ""}
+    sources |= {f"sparkfleet.audit.probe.{name}": (package / f"{name}.py").read_text("utf-8") for name in MODULES}
+    return f"SOURCES = {sources!r}\n{BOOTSTRAP}".encode()
+
+
+def command() -> str:
+    """The command on the host, for any login shell. -I: nothing of the user's or the directory's is imported."""
+    return f"/usr/bin/python3 -I -S -B -c {shlex.quote(loader(len(source())))}"
+
+
+def parameters(settings: HostSettings, token: str, *, ssh: bool) -> bytes:
+    """The line that tells the program where to look on a host. `ssh`: whether it comes there by sshd."""
+    cuda = settings.cuda_env
+    values = {
+        "part": "user",
+        "token": token,
+        "ssh": ssh,
+        "home": cuda.home,
+        "ptxas": cuda.ptxas_path,
+        "names": sorted({*OWNED, *cuda.variables}),
+        "units": sorted(settings.ssh.protect),
+    }
+    return json.dumps(values).encode() + b"\n"
