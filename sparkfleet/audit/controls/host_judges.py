@@ -114,7 +114,7 @@ def cgroups(evidence: Evidence, settings: HostSettings) -> Judgement:
     seen = one_word(evidence, "cgroups")
     if not re.fullmatch(r"[a-z0-9]{3,20}", seen):
         raise malformed(evidence, "cgroups")
-    return judged(seen == "cgroup2fs", "cgroup v2", seen)
+    return judged(seen == "cgroup2", "cgroup v2", seen)
 
 
 def one_killer(evidence: Evidence, settings: HostSettings) -> Judgement:

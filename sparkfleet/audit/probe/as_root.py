@@ -13,6 +13,8 @@ from sparkfleet.audit.probe import as_root_host, as_root_ssh
 from sparkfleet.audit.probe.environment import ENV, session, shown
 from sparkfleet.audit.probe.look import PATH, PLAIN, Looks, Parameters, Seen, read, run
 
+UNITS = ("/etc/systemd/system", "/run/systemd/system", "/run/systemd/generator", "/usr/lib/systemd/system")
+
 
 def swaps(parameters: Parameters) -> Mapping[str, Seen]:
     """What the kernel swaps to; and fstab's entries of type swap, which `swapon -a` and systemd turn on."""
@@ -30,14 +32,12 @@ def swaps(parameters: Parameters) -> Mapping[str, Seen]:
 def swap_units(parameters: Parameters) -> Mapping[str, Seen]:
     """Every swap unit that PID 1 knows or has a file of, with its conditions, and whether their paths exist.
 
-    Not by `systemctl show -p Conditions`, which prints "[unprintable]" (systemd 252 to 257).
+    Not by `systemctl list-unit-files`, for which PID 1 reads every file it has (seconds); nor by `systemctl show
+    -p Conditions`, which prints "[unprintable]" (systemd 252 to 257).
     """
     command = "systemctl show --all -p Id,LoadState,ActiveState '*.swap'; busctl get-property ... Conditions"
-    files = run(("systemctl", "list-unit-files", "--no-legend", "--no-pager", "--type=swap"))
-    if files.rc:
-        return {"swap_units": files._replace(command=command)}
-    names = [line.split()[0] for line in files.output.splitlines() if line.strip()]
-    shown = run(("systemctl", "show", "--all", "-p", "Id,LoadState,ActiveState", "--", "*.swap", *names))
+    names = sorted({path.name for directory in UNITS for path in Path(directory).glob("*.swap")})
+    shown = run(("systemctl", "show", "--all", "-p", "Id,LoadState,ActiveState,Following", "--", "*.swap", *names))
     if shown.rc:
         return {"swap_units": shown._replace(command=command)}
     units = {}
@@ -45,6 +45,8 @@ def swap_units(parameters: Parameters) -> Mapping[str, Seen]:
         values = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
         if values.get("LoadState") not in (None, "not-found"):  # of which no more than the name is known
             units[values.get("Id", "?")] = values
+    # Other names of a device that is in use: they come and go with the unit that they follow.
+    units = {name: values for name, values in units.items() if values.get("Following") not in units}
     lines = [f"{len(units)} swap units"]
     for name, values in sorted(units.items()):
         held = conditions(name) if values["LoadState"] == "loaded" else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import ctypes
 import hashlib
 import os
 import re
@@ -13,6 +14,8 @@ from sparkfleet.audit.probe.look import Looks, Parameters, Seen, read, run
 
 KILLERS = ("systemd-oomd", "earlyoom", "nohang", "nohang-desktop", "oomd")
 NVIDIA = "0x10de"
+MOST_ERROR = 16_000_000
+"""Microseconds: what the kernel says of a clock that nothing has set (NTP_PHASE_LIMIT)."""
 
 
 def machine(parameters: Parameters) -> Mapping[str, Seen]:
@@ -20,24 +23,31 @@ def machine(parameters: Parameters) -> Mapping[str, Seen]:
     release = read("/etc/os-release")
     wanted = [line for line in release.output.splitlines() if line.startswith(("ID=", "VERSION_ID="))]
     first = read("/proc/meminfo", "head -1 /proc/meminfo")
-    kind = run(("stat", "-fc", "%T", "/sys/fs/cgroup"))
+    mounts = [line.split() for line in read("/proc/self/mounts").output.splitlines()]
+    kind = next((words[2] for words in mounts if words[1:2] == ["/sys/fs/cgroup"]), "none")
     return {
         "kernel": Seen("uname -r", f"{os.uname().release}\n"),
         "architecture": Seen("uname -m", f"{os.uname().machine}\n"),
         "processors": Seen("nproc --all", f"{os.cpu_count()}\n"),
         "memory": first._replace(output=first.output.partition("\n")[0] + "\n"),
         "release": release._replace(command="grep ID= /etc/os-release", output="".join(f"{x}\n" for x in wanted)),
-        "cgroups": kind,
+        "cgroups": Seen("findmnt -no FSTYPE /sys/fs/cgroup", f"{kind}\n"),
     }
 
 
-def gpu(parameters: Parameters) -> Mapping[str, Seen]:
-    """NVIDIA's GPUs on the bus, and what the driver says of them."""
+def nvidia_gpus() -> list[str]:
+    """NVIDIA's GPUs on the PCI bus: address and ids."""
     found = []
     for device in sorted(Path("/sys/bus/pci/devices").glob("*")):
         vendor, kind = read(str(device / "vendor")).output.strip(), read(str(device / "class")).output.strip()
         if vendor == NVIDIA and kind.startswith("0x03"):
             found.append(f"{device.name} {vendor}:{read(str(device / 'device')).output.strip()}")
+    return found
+
+
+def gpu(parameters: Parameters) -> Mapping[str, Seen]:
+    """NVIDIA's GPUs on the bus, and what the driver says of them."""
+    found = nvidia_gpus()
     bus = Seen("lspci -d 10de::03xx", "\n".join([f"{len(found)} NVIDIA GPUs", *found]) + "\n")
     query = "name,driver_version,compute_cap"
     command = ("nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader")
@@ -64,8 +74,13 @@ def killers(parameters: Parameters) -> Mapping[str, Seen]:
 
 
 def clock(parameters: Parameters) -> Mapping[str, Seen]:
-    """Whether the kernel holds its clock for synchronised."""
-    return {"clock": run(("timedatectl", "show", "-p", "NTPSynchronized"))}
+    """Whether the kernel holds its clock for synchronised, as timedatectl asks it; which starts a service for that."""
+    timex = (ctypes.c_long * 64)()  # struct timex of 64 bits: modes, offset, freq, maxerror, esterror, status ...
+    state = ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.byref(timex))
+    command = "timedatectl show -p NTPSynchronized"
+    if state < 0:
+        return {"clock": Seen(command, "", 1, f"adjtimex: {os.strerror(ctypes.get_errno())}")}
+    return {"clock": Seen(command, f"NTPSynchronized={_yes(timex[3] < MOST_ERROR)}\n")}
 
 
 def disk(parameters: Parameters) -> Mapping[str, Seen]:
@@ -85,7 +100,7 @@ def next_boot(parameters: Parameters) -> Mapping[str, Seen]:
         initrds = [path for path in Path("/boot").glob(f"initrd*{version}*") if version in path.name]
         initrd = max((path.stat().st_size for path in initrds), default=0)
         modules = (Path("/lib/modules") / version / "modules.dep").exists()
-        nvidia = run(("modinfo", "-k", version, "-F", "version", "nvidia")).rc == 0
+        nvidia = bool(nvidia_gpus()) and run(("modinfo", "-k", version, "-F", "version", "nvidia")).rc == 0
         lines.append(f"kernel {version} initrd={initrd} modules={_yes(modules)} nvidia={_yes(nvidia)}")
     command = "ls -l /boot/vmlinuz-* /boot/initrd.img-* /lib/modules/*/modules.dep; modinfo -k VERSION nvidia"
     return {

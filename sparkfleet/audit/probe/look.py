@@ -14,11 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-SECONDS = 15.0
+SECONDS = 30.0
 """Most that one command may take."""
 BYTES = 64 * 1024
 """Most that one command may print; the answers that count are far shorter."""
-# Two programs at a time: a host that trains must not feel an audit.
+# Few programs at a time: a host that trains must not feel an audit.
 AT_ONCE = 3
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PLAIN = {"PATH": PATH, "LC_ALL": "C", "SYSTEMD_PAGER": "", "SYSTEMD_COLORS": "0"}

@@ -1,0 +1,26 @@
+"""Evidence of what the lab does not have (a GPU, a Spark's hardware): written by hand, and marked as such."""
+
+from __future__ import annotations
+
+GPU = "1 NVIDIA GPUs\n000f:01:00.0 0x10de:0x2e12\n"
+KERNEL = "6.11.0-1016-nvidia"
+BOOT = f"running {KERNEL}\nkernel {KERNEL} initrd=81000000 modules=yes nvidia="
+SMI = "nvidia_smi"
+
+# Control → observation → what it printed where it passes, and where it fails.
+DOUBLES: dict[str, dict[str, tuple[str, str]]] = {
+    "SPK-HOST-01": {"architecture": ("aarch64\n", "x86_64\n")},
+    "SPK-HOST-02": {"processors": ("20\n", "19\n")},
+    "SPK-HOST-03": {"memory": ("MemTotal:       125520544 kB\n", "MemTotal:       92274688 kB\n")},
+    "SPK-HOST-04": {SMI: ("NVIDIA GB10, 580.95.05, 12.1\n", "NVIDIA H100 80GB HBM3, 580.95.05, 9.0\n")},
+    "SPK-HOST-05": {SMI: ("NVIDIA GB10, 580.95.05, 12.1\n", "NVIDIA GB10, 570.158.01, 12.1\n")},
+    "SPK-HOST-06": {
+        "nvcc": (
+            "Cuda compilation tools, release 13.0, V13.0.88\n",
+            "Cuda compilation tools, release 12.9, V12.9.41\n",
+        )
+    },
+    "SPK-HOST-07": {"release": ('VERSION_ID="24.04"\nID=ubuntu\n', 'VERSION_ID="13"\nID=debian\n')},
+    "SPK-HOST-14": {"kernels": (f"{BOOT}yes\n", f"{BOOT}no\n")},
+    "SPK-FLEET-04": {SMI: ("NVIDIA GB10, 580.95.05, 12.1\n", "NVIDIA GB10, 580.142, 12.1\n")},
+}
