@@ -79,7 +79,9 @@ def look_at(target: Target, password: SudoPassword, seconds: float = SECONDS) ->
 
 def converse(target: Target, token: str, seconds: float, password: Callable[[], str]) -> tuple[int, bytes, bytes]:
     """Runs the probe. Raises Broken where the limits are passed."""
-    request = program.source() + program.parameters(target.settings, token, ssh=target.route is not None)
+    # The probe ends a little earlier than we hang up, so that it can say what it waits for.
+    line = program.parameters(target.settings, token, ssh=target.route is not None, seconds=seconds * 0.9)
+    request = program.source() + line
     conversation = Conversation(request, token, seconds, password)
     backend = OverSsh(target.route, conversation) if target.route else Here(conversation)
     return answer_of(backend, program.command())

@@ -55,7 +55,7 @@ def add_arguments(commands: Any) -> None:
     )
     parser.add_argument("--timeout", type=seconds, default=SECONDS, metavar="S", help="most seconds for one host")
     parser.add_argument("--waivers", type=Path, metavar="FILE", help="accepted failures, with reason, owner and expiry")
-    parser.add_argument("--store", action="store_true", help="keep the run, for `sparkfleet audit diff`")
+    parser.add_argument("--no-store", action="store_true", help="do not keep the run for comparisons")
     for name in ("json", "junit", "html"):
         parser.add_argument(f"--{name}", type=Path, metavar="FILE", help=f"write a report as {name} (-: to stdout)")
     parser.set_defaults(run=audit)

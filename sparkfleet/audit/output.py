@@ -52,8 +52,6 @@ def check(arguments: argparse.Namespace) -> None:
             raise CommandFailed(
                 f"--{name} {path}: there is no directory {path.absolute().parent}", ExitCode.BAD_CONFIGURATION
             )
-    if arguments.store:
-        needed("store", "--store")
 
 
 def load_waivers(path: Path | None) -> Any:
@@ -85,8 +83,9 @@ def write(run: Run, controls: Sequence[Control], arguments: argparse.Namespace) 
             path.write_text(text, encoding="utf-8")
         except OSError as error:
             raise CommandFailed(f"--{name} {path}: {error.strerror}", ExitCode.BAD_CONFIGURATION) from error
-    if arguments.store:
-        needed("store", "--store").append(run)
+    store = None if arguments.no_store else module("store")
+    if store is not None:
+        store.append(run)
     grid = module("report.grid")
     if grid is None:
         print("\n".join(listing(run, controls)), file=terminal)

@@ -78,5 +78,11 @@ SECOND = (
 )
 """On spark2; `{machine_id}` and `{host_key}` are spark1's."""
 
-LAST = (Break(("SPK-HOST-08",), "mount -t tmpfs tmpfs /sys/fs/cgroup"),)
-"""On spark1, alone: systemd cannot start anything afterwards."""
+LAST = (
+    Break(
+        ("SPK-HOST-08",),
+        "printf '[Service]\nTemporaryFileSystem=/sys/fs/cgroup\n' > /etc/systemd/system/ssh.service.d/zz-local.conf;"
+        " systemctl daemon-reload; systemctl restart ssh.service",
+    ),
+)
+"""On spark1, alone: sessions see an empty directory where the cgroups were, and PID 1 is left in peace."""

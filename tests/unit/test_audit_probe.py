@@ -82,7 +82,7 @@ def test_it_runs_as_one_program_and_says_where_it_looked() -> None:
     settings = HostSettings.model_validate({"cuda_env": {"home": "/opt/cuda-x", "variables": {"SITE_NOTE": "a"}}})
     done = subprocess.run(
         ["/bin/sh", "-c", program.command()],
-        input=program.source() + program.parameters(settings, "t", ssh=False),
+        input=program.source() + program.parameters(settings, "t", ssh=False, seconds=100),
         capture_output=True,
         env={"PATH": "/usr/bin:/bin", "SITE_NOTE": "b", "SECRET": "hunter2"},
         cwd="/",

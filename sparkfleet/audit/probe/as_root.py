@@ -130,9 +130,13 @@ def su(parameters: Parameters) -> Mapping[str, Seen]:
 
 
 def system_service(parameters: Parameters) -> Mapping[str, Seen]:
-    """As a system service gets it that opts in; a transient unit, gone when it ends."""
+    """As a system service gets it that opts in; a transient unit, gone when it ends.
+
+    DefaultDependencies=no: others start sysinit.target again, and with it every swap that somebody has turned off.
+    """
     option = "EnvironmentFile=-/etc/sparkfleet/cuda.env"
-    words = ("systemd-run", "--quiet", "--wait", "--pipe", "--collect", "-p", option, "-p", "RuntimeMaxSec=15", *ENV)
+    limits = ("-p", "RuntimeMaxSec=15", "-p", "DefaultDependencies=no")
+    words = ("systemd-run", "--quiet", "--wait", "--pipe", "--collect", "-p", option, *limits, *ENV)
     command = f"systemd-run --wait --pipe -p {option} env"
     return {"env_system_service": session(words, parameters, PLAIN, command)}
 

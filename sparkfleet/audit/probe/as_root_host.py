@@ -24,7 +24,8 @@ def machine(parameters: Parameters) -> Mapping[str, Seen]:
     wanted = [line for line in release.output.splitlines() if line.startswith(("ID=", "VERSION_ID="))]
     first = read("/proc/meminfo", "head -1 /proc/meminfo")
     mounts = [line.split() for line in read("/proc/self/mounts").output.splitlines()]
-    kind = next((words[2] for words in mounts if words[1:2] == ["/sys/fs/cgroup"]), "none")
+    # The last one is what lies on top.
+    kind = next((words[2] for words in reversed(mounts) if words[1:2] == ["/sys/fs/cgroup"]), "none")
     return {
         "kernel": Seen("uname -r", f"{os.uname().release}\n"),
         "architecture": Seen("uname -m", f"{os.uname().machine}\n"),

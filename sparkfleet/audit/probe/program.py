@@ -42,13 +42,17 @@ def command() -> str:
     return f"/usr/bin/python3 -I -S -B -c {shlex.quote(loader(len(source())))}"
 
 
-def parameters(settings: HostSettings, token: str, *, ssh: bool) -> bytes:
-    """The line that tells the program where to look on a host. `ssh`: whether it comes there by sshd."""
+def parameters(settings: HostSettings, token: str, *, ssh: bool, seconds: float) -> bytes:
+    """The line that tells the program where to look on a host.
+
+    `ssh`: whether it comes there by sshd; `seconds`: after which it ends itself, whatever hangs.
+    """
     cuda = settings.cuda_env
     values = {
         "part": "user",
         "token": token,
         "ssh": ssh,
+        "seconds": max(10, int(seconds)),
         "home": cuda.home,
         "ptxas": cuda.ptxas_path,
         "names": sorted({*OWNED, *cuda.variables}),
