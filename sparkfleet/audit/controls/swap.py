@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 from sparkfleet.audit.controls.kit import counted, judged, listed, malformed, not_applicable
 from sparkfleet.audit.model import Aspect, Control, Evidence, Judgement, Severity
 from sparkfleet.settings import HostSettings
 
 HEADER = ["Filename", "Type", "Size", "Used", "Priority"]
 KEEP = "swap.mode is keep in the fleet file"
+HELD = r"ConditionPathExists=(?!/(?:dev|proc|run|sys|tmp)/)/\S+:absent"
+"""A condition that holds a unit back: on a path that no boot makes by itself."""
 
 
 def none_in_use(evidence: Evidence, settings: HostSettings) -> Judgement:
@@ -40,7 +44,7 @@ def no_unit_can_start(evidence: Evidence, settings: HostSettings) -> Judgement:
         name, state, _active, *conditions = line.split(" ")
         if "unknown:" in conditions:
             raise malformed(evidence, "swap_units")
-        held = any(text.startswith("ConditionPathExists=/") and text.endswith(":absent") for text in conditions)
+        held = any(re.fullmatch(HELD, text) for text in conditions)
         if not held and state != "masked":
             free.append(name)
     saw = f"{listed(free)} can start" if free else f"{len(units)} swap units, none can start"

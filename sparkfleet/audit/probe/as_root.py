@@ -37,20 +37,20 @@ def swap_units(parameters: Parameters) -> Mapping[str, Seen]:
     """
     command = "systemctl show --all -p Id,LoadState,ActiveState '*.swap'; busctl get-property ... Conditions"
     names = sorted({path.name for directory in UNITS for path in Path(directory).glob("*.swap")})
-    shown = run(("systemctl", "show", "--all", "-p", "Id,LoadState,ActiveState,Following", "--", "*.swap", *names))
+    shown = run(("systemctl", "show", "--all", "-p", "Id,LoadState,ActiveState,FragmentPath", "--", "*.swap", *names))
     if shown.rc:
         return {"swap_units": shown._replace(command=command)}
     units = {}
     for block in shown.output.strip().split("\n\n"):
         values = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
-        if values.get("LoadState") not in (None, "not-found"):  # of which no more than the name is known
+        # Without a file: a name that others mention, or what PID 1 makes of a line in /proc/swaps; no boot starts it.
+        if values.get("FragmentPath") or values.get("LoadState") == "masked":
             units[values.get("Id", "?")] = values
-    # Other names of a device that is in use: they come and go with the unit that they follow.
-    units = {name: values for name, values in units.items() if values.get("Following") not in units}
     lines = [f"{len(units)} swap units"]
     for name, values in sorted(units.items()):
-        held = conditions(name) if values["LoadState"] == "loaded" else ""
-        lines.append(f"{name} {values['LoadState']} {values.get('ActiveState', '?')} {held}".rstrip())
+        state = values.get("LoadState", "?")
+        held = conditions(name) if state == "loaded" else ""
+        lines.append(f"{name} {state} {values.get('ActiveState', '?')} {held}".rstrip())
     return {"swap_units": Seen(command, "\n".join(lines) + "\n")}
 
 
