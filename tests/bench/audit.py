@@ -1,7 +1,8 @@
 """What an audit costs, beside the same checks as plain testinfra tests. `python -m tests.bench.audit`
 
 All ratios come from one run on one machine, measured in turn: a quiet machine, please. It wants lab hosts that are
-deployed (spark1 and spark2 of the lab that `$SPARKFLEET_LAB` names), or makes them so.
+deployed (spark1 and spark2 of the lab that `$SPARKFLEET_LAB` names, as tests.compliance.record saves them), or makes
+them so.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from sparkfleet.audit.judge import judge_run
 from sparkfleet.audit.model import Evidence, HostRun, Observation
 from sparkfleet.settings import HostSettings, load_fleet
 from tests.compliance.fixtures import BY_ID, load, path_of
-from tests.compliance.standins import PREPARE
-from tests.integration.deploying import deploy, environment, fleet
+from tests.compliance.record import SAVED, SETTINGS, green
+from tests.integration.deploying import environment, fleet
 from tests.lab import Host, Lab, LabError
 
 SPARKFLEET = Path(sys.executable).with_name("sparkfleet")
@@ -92,12 +93,12 @@ def main() -> int:
     os.environ["SPARKFLEET_SUDO_PASSWORD_COMMAND"] = f"cat {lab.admin_password_file}"
     table = Table("what", "figure")
     with tempfile.TemporaryDirectory() as directory:
-        path = fleet(lab, hosts, Path(directory) / "fleet.yaml")
-        for host in hosts:
-            host.up()
-            host.sudo(PREPARE)
-        if (result := deploy(lab, path)).rc:
-            sys.exit(f"bench: the deploy failed: {result.output[-500:]}")
+        path = fleet(lab, hosts, Path(directory) / "fleet.yaml", settings=SETTINGS)
+        try:
+            for host in hosts:
+                host.restore(SAVED)
+        except LabError:
+            green(lab, hosts, path)
         env = environment(lab, path)
         plain = Path(directory) / "test_plain.py"
         plain.write_text(PLAIN)

@@ -1,6 +1,7 @@
-"""Records the evidence files on lab hosts: deploys, looks, breaks everything, looks again. `python -m …record`
+"""Records the evidence files on lab hosts: deploys, looks, breaks everything, looks again.
 
-It takes minutes, and is run when controls, the probe or the breaks change: `python -m tests.compliance.record`.
+`python -m tests.compliance.record` takes minutes; it is run when controls, the probe or the breaks change. `--again`
+starts from the deployed hosts that an earlier run has saved.
 """
 
 from __future__ import annotations
