@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import argparse
 import os
-import secrets
 import socket
+import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from sparkfleet.audit import controls as registry
-from sparkfleet.audit import output
+from sparkfleet.audit import history, output, schedule
 from sparkfleet.audit.collect import LOCAL, SECONDS, Target, collect, target_of
 from sparkfleet.audit.judge import judge_run
 from sparkfleet.audit.model import Control, Run, Severity, Status, Verdict
+from sparkfleet.audit.store import new_id
 from sparkfleet.exit_codes import CommandFailed, ExitCode
 from sparkfleet.settings import Fleet, FleetHost, HostSettings, load_fleet
 from sparkfleet.settings.problems import show
@@ -31,34 +33,53 @@ DEFAULT_THRESHOLD = Severity.MEDIUM
 
 
 def add_arguments(commands: Any) -> None:
-    """Adds the subcommand `audit`."""
+    """Adds the subcommand `audit`, with its own: `@local`, `runs`, `diff`, `schedule`."""
     parser = commands.add_parser("audit", help="say which protection holds", description=DESCRIPTION, epilog=EPILOG)
-    parser.add_argument(
-        "where", nargs="?", choices=(LOCAL,), metavar=LOCAL, help="audit this machine itself, without SSH"
+    add_options(parser)
+    parser.set_defaults(run=audit, where=None)
+    inner = parser.add_subparsers(metavar="COMMAND")
+    local = inner.add_parser(
+        LOCAL, help="audit this machine itself, without SSH", argument_default=argparse.SUPPRESS, epilog=EPILOG
     )
+    # What stands before `@local` counts as well: only options that are given are taken over.
+    add_options(local, only_given=True)
+    local.set_defaults(where=LOCAL)
+    history.add_arguments(inner, registry.CONTROLS, judge_again)
+    schedule.add_arguments(inner)
+
+
+def add_options(parser: argparse.ArgumentParser, *, only_given: bool = False) -> None:
+    """The options of an audit; with `only_given` none of them has a default."""
+    several: list[str] | str = argparse.SUPPRESS if only_given else []
     parser.add_argument("--fleet", type=Path, metavar="FILE", help="fleet file (default: $FLEET)")
     parser.add_argument(
-        "--limit", action="append", default=[], metavar="HOST", help="a host, group or glob; again for more"
+        "--limit", action="append", default=several, metavar="HOST", help="a host, group or glob; again for more"
     )
     parser.add_argument(
-        "--control", action="append", default=[], metavar="ID", help="a control's id or a glob; again for more"
+        "--control", action="append", default=several, metavar="ID", help="a control's id or a glob; again for more"
     )
     parser.add_argument(
-        "--measure", action="append", default=[], metavar="M", help="controls of a measure, or `host`; again for more"
+        "--measure",
+        action="append",
+        default=several,
+        metavar="M",
+        help="a measure, or `host`; again for more",
     )
     parser.add_argument(
         "--threshold",
         type=severity,
-        default=DEFAULT_THRESHOLD,
+        default=argparse.SUPPRESS if only_given else DEFAULT_THRESHOLD,
         metavar="SEVERITY",
         help="the least severity whose failure is exit code 1 (critical, high, medium, low; default: medium)",
     )
-    parser.add_argument("--timeout", type=seconds, default=SECONDS, metavar="S", help="most seconds for one host")
-    parser.add_argument("--waivers", type=Path, metavar="FILE", help="accepted failures, with reason, owner and expiry")
-    parser.add_argument("--no-store", action="store_true", help="do not keep the run for comparisons")
-    for name in ("json", "junit", "html"):
-        parser.add_argument(f"--{name}", type=Path, metavar="FILE", help=f"write a report as {name} (-: to stdout)")
-    parser.set_defaults(run=audit)
+    parser.add_argument(
+        "--timeout",
+        type=seconds,
+        default=argparse.SUPPRESS if only_given else SECONDS,
+        metavar="S",
+        help="most seconds for one host",
+    )
+    output.add_arguments(parser)
 
 
 def severity(text: str) -> Severity:
@@ -84,7 +105,24 @@ def audit(arguments: argparse.Namespace) -> ExitCode:
     run = audited(targets, chosen, fleet_file, arguments.timeout)
     run = output.waived(run, waivers)
     output.write(run, chosen, arguments)
-    return exit_code(run.verdicts, chosen, arguments.threshold)
+    code = exit_code(run.verdicts, chosen, arguments.threshold)
+    try:
+        output.keep(run, chosen, arguments)
+    except CommandFailed as error:
+        print(f"sparkfleet: {error}", file=sys.stderr)
+        return max(code, error.code)
+    return code
+
+
+def judge_again(arguments: argparse.Namespace, run: Run) -> Run:
+    """A kept run with the verdicts of today's controls and fleet file. Raises FleetError for mistakes in the file."""
+    path = Path(run.fleet_file)
+    settings = (
+        {host.name: host.settings for host in load_fleet(path).hosts}
+        if run.fleet_file != LOCAL
+        else {host.name: HostSettings() for host in run.hosts}
+    )
+    return replace(run, verdicts=judge_run(run.hosts, settings, registry.CONTROLS))
 
 
 def audited(targets: Sequence[Target], controls: Sequence[Control], fleet_file: str, limit: float = SECONDS) -> Run:
@@ -96,8 +134,7 @@ def audited(targets: Sequence[Target], controls: Sequence[Control], fleet_file: 
     settings = {target.name: target.settings for target in targets}
     verdicts = judge_run(hosts, settings, controls)
     notes = tuple(f"{host.name}: {host.problem}" for host in hosts if host.problem)
-    ident = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
-    return Run(ident, now.isoformat(timespec="seconds"), fleet_file, hosts, verdicts, notes)
+    return Run(new_id(now), now.isoformat(timespec="seconds"), fleet_file, hosts, verdicts, notes)
 
 
 def targets_of(arguments: argparse.Namespace) -> tuple[str, list[Target]]:
@@ -109,11 +146,13 @@ def targets_of(arguments: argparse.Namespace) -> tuple[str, list[Target]]:
     """
     path = arguments.fleet or (Path(os.environ["FLEET"]) if os.environ.get("FLEET") else None)
     if arguments.where == LOCAL:
-        return str(path or ""), [Target(LOCAL, local_settings(path, arguments.limit), None)]
+        return LOCAL, [Target(LOCAL, local_settings(path, arguments.limit), None)]
     if path is None:
         raise CommandFailed("which fleet file? name it with --fleet, or set $FLEET", ExitCode.BAD_CONFIGURATION)
     fleet = load_fleet(path)
-    return str(path), [target_of(host, fleet.known_hosts) for host in limited(fleet, arguments.limit)]
+    return str(path.expanduser().absolute()), [
+        target_of(host, fleet.known_hosts) for host in limited(fleet, arguments.limit)
+    ]
 
 
 def local_settings(path: Path | None, limits: Sequence[str]) -> HostSettings:

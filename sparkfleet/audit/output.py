@@ -1,80 +1,93 @@
-"""Where a run goes: waivers, the terminal, files, the store. Others write them; plain lines are written here."""
+"""Where a run goes: waivers, the terminal, files, the store, and the hook that is called when verdicts got worse."""
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import sys
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from sparkfleet.audit.model import Control, Run, Status, Verdict
+from rich.console import Console
+
+from sparkfleet.audit import notify, waivers
+from sparkfleet.audit.controls import CONTROLS
+from sparkfleet.audit.diff import diff
+from sparkfleet.audit.model import Control, Run
+from sparkfleet.audit.report import grid, html, json_file, junit
+from sparkfleet.audit.store import Store
 from sparkfleet.exit_codes import CommandFailed, ExitCode
 
-REPORTS = {"json": "json_file", "junit": "junit", "html": "html"}
-"""Option of the command → module of sparkfleet.audit.report that has `dumps(run, controls)`."""
+REPORTS: dict[str, Callable[[Run, Sequence[Control]], str]] = {
+    "json": json_file.dumps,
+    "junit": junit.dumps,
+    "html": html.dumps,
+}
+"""Option of the command → what makes the report."""
 STDOUT = Path("-")
-ORDER = (Status.FAIL, Status.ERROR, Status.UNREACHABLE, Status.WAIVED, Status.NOT_APPLICABLE, Status.PASS)
 
 
-def module(name: str) -> Any:
-    """A module of sparkfleet.audit; None where this version does not have it."""
-    full = f"sparkfleet.audit.{name}"
-    try:
-        return importlib.import_module(full)
-    except ModuleNotFoundError as error:
-        if error.name and full.startswith(error.name):
-            return None
-        raise
-
-
-def needed(name: str, option: str) -> Any:
-    """A module that an option needs. Raises CommandFailed where this version does not have it."""
-    found = module(name)
-    if found is None:
-        raise CommandFailed(f"{option} is not in this version of sparkfleet", ExitCode.BAD_CONFIGURATION)
-    return found
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that say where a run goes."""
+    parser.add_argument("--waivers", type=Path, metavar="FILE", help="accepted failures, with reason, owner and expiry")
+    for name in REPORTS:
+        parser.add_argument(f"--{name}", type=Path, metavar="FILE", help=f"write a report as {name} (-: to stdout)")
+    parser.add_argument("--store", type=Path, metavar="DIR", help="keep the run there (default: see `audit runs`)")
+    parser.add_argument("--no-store", action="store_const", const=True, help="do not keep the run for comparisons")
+    parser.add_argument("--hook", metavar="COMMAND", help="run when verdicts got worse; see docs/audit.md")
 
 
 def check(arguments: argparse.Namespace) -> None:
     """That what the command line asks for can be done. Raises CommandFailed where not."""
     wanted = [name for name in REPORTS if getattr(arguments, name)]
     if sum(getattr(arguments, name) == STDOUT for name in wanted) > 1:
-        raise CommandFailed("only one report can go to stdout (-)", ExitCode.BAD_CONFIGURATION)
+        raise bad("only one report can go to stdout (-)")
     for name in wanted:
-        needed(f"report.{REPORTS[name]}", f"--{name}")
         path = getattr(arguments, name)
         if path != STDOUT and not path.absolute().parent.is_dir():
-            raise CommandFailed(
-                f"--{name} {path}: there is no directory {path.absolute().parent}", ExitCode.BAD_CONFIGURATION
+            raise bad(f"--{name} {path}: there is no directory {path.absolute().parent}")
+    if arguments.hook:
+        notify.parsed(arguments.hook)
+        if not is_kept(arguments):
+            raise bad(
+                "--hook compares runs that are kept: leave --no-store out, or name a --store for an audit of parts"
             )
 
 
-def load_waivers(path: Path | None) -> Any:
-    """The waivers of a file; None without one. Raises what waivers.load raises."""
-    return needed("waivers", "--waivers").load(path) if path else None
+def bad(message: str) -> CommandFailed:
+    return CommandFailed(message, ExitCode.BAD_CONFIGURATION)
 
 
-def waived(run: Run, waivers: Any) -> Run:
+def is_kept(arguments: argparse.Namespace) -> bool:
+    """Whether the run goes into the store: one of parts only where it is named, or the rest would count as vanished."""
+    parts = arguments.limit or arguments.control or arguments.measure
+    return not arguments.no_store and (arguments.store is not None or not parts)
+
+
+def load_waivers(path: Path | None) -> tuple[waivers.Waiver, ...]:
+    """The waivers of a file; none without one. Raises FleetError with every mistake in it."""
+    return waivers.load(path, [control.id for control in CONTROLS]) if path else ()
+
+
+def waived(run: Run, found: tuple[waivers.Waiver, ...]) -> Run:
     """The run with the waivers applied, of today."""
-    if waivers is None:
-        return run
-    verdicts, notes = needed("waivers", "--waivers").apply(run.verdicts, waivers, datetime.now(UTC).date())
+    verdicts, notes = waivers.apply(run.verdicts, found, datetime.now(UTC).date())
     return replace(run, verdicts=tuple(verdicts), notes=(*run.notes, *notes))
 
 
 def write(run: Run, controls: Sequence[Control], arguments: argparse.Namespace) -> None:
-    """All reports that were asked for. The terminal's goes to stderr where another has stdout."""
+    """All reports that were asked for. The terminal's goes to stderr where another has stdout.
+
+    Raises:
+        CommandFailed: a file cannot be written.
+    """
     terminal = sys.stdout
-    for name in REPORTS:
+    for name, dumps in REPORTS.items():
         path: Path | None = getattr(arguments, name)
         if path is None:
             continue
-        text = needed(f"report.{REPORTS[name]}", f"--{name}").dumps(run, controls)
+        text = dumps(run, controls)
         if path == STDOUT:
             terminal = sys.stderr
             sys.stdout.write(text if text.endswith("\n") else text + "\n")
@@ -82,41 +95,20 @@ def write(run: Run, controls: Sequence[Control], arguments: argparse.Namespace) 
         try:
             path.write_text(text, encoding="utf-8")
         except OSError as error:
-            raise CommandFailed(f"--{name} {path}: {error.strerror}", ExitCode.BAD_CONFIGURATION) from error
-    store = None if arguments.no_store else module("store")
-    if store is not None:
-        store.append(run)
-    grid = module("report.grid")
-    if grid is None:
-        print("\n".join(listing(run, controls)), file=terminal)
-        return
-    from rich.console import Console
-
+            raise bad(f"--{name} {path}: {error.strerror}") from error
     Console(file=terminal).print(grid.render(run, controls))
 
 
-def listing(run: Run, controls: Sequence[Control]) -> list[str]:
-    """The verdicts as plain lines, the worst first; those that pass are counted only."""
-    by_id = {control.id: control for control in controls}
-    lines = []
-    for verdict in sorted(run.verdicts, key=lambda item: rank(item, by_id)):
-        if verdict.status in (Status.PASS, Status.NOT_APPLICABLE):
-            continue
-        control = by_id[verdict.control]
-        lines.append(f"{verdict.status} {control.id} {verdict.host or 'fleet'} ({control.severity}): {control.title}")
-        lines += [f"  wanted: {verdict.wanted}", f"  saw:    {verdict.saw}", f"  by:     {verdict.command}"]
-        if verdict.status is Status.FAIL:
-            lines.append(f"  mend:   {mend(control)}")
-    counts = Counter(verdict.status for verdict in run.verdicts)
-    lines += [f"note: {note}" for note in run.notes]
-    lines.append(", ".join(f"{counts[status]} {status}" for status in ORDER if counts[status]))
-    return lines
+def keep(run: Run, controls: Sequence[Control], arguments: argparse.Namespace) -> None:
+    """Puts the run into the store, and tells the hook if it is worse than the one before.
 
-
-def rank(verdict: Verdict, controls: dict[str, Control]) -> tuple[int, int]:
-    return ORDER.index(verdict.status), controls[verdict.control].severity.rank
-
-
-def mend(control: Control) -> str:
-    """What to do: the deploy where a measure does it, else by hand."""
-    return f"deploy (measure {control.measure}), or {control.manual_fix}" if control.measure else control.manual_fix
+    Raises:
+        CommandFailed: it cannot be kept, or the hook failed.
+    """
+    if not is_kept(arguments):
+        return
+    store = Store(arguments.store)
+    store.append(run, controls)
+    before = store.before(run) if arguments.hook else None
+    if before is not None:
+        notify.notify(diff(before, run, controls), arguments.hook)

@@ -1,4 +1,7 @@
-"""A deploy as a whole: all measures together, and what goes wrong around them."""
+"""All measures together: deployed, audited, broken, found, repaired, rebooted, removed; and what goes wrong meanwhile.
+
+The order of the tests is the order of the story.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.compliance.standins import PREPARE, SYNCHRONISE
+from tests.integration.auditing import DIFFERENT, SETTINGS, audit, break_hosts, verdicts
 from tests.integration.deploying import deploy, fleet, reboot
 from tests.integration.host_state import state_of
 from tests.integration.sessions import KILLABLE, fresh_session, listener_score, memory_min
@@ -20,14 +25,15 @@ def hosts(spark1: Host, spark2: Host) -> tuple[Host, Host]:
 
 @pytest.fixture(scope="module")
 def fleet_file(lab: Lab, hosts: tuple[Host, Host], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return fleet(lab, hosts, tmp_path_factory.mktemp("fleet") / "fleet.yaml", {"ssh": {"confirm_within": "300s"}})
+    path = tmp_path_factory.mktemp("fleet") / "fleet.yaml"
+    return fleet(lab, hosts, path, {"ssh": {"confirm_within": "300s"}}, SETTINGS)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def before(hosts: tuple[Host, Host]) -> list[set[str]]:
     """What the hosts were before the first deploy."""
     for host in hosts:
-        host.sudo("mkdir -p /usr/local/cuda/bin /usr/local/cuda/lib64")  # stands in for the toolkit
+        host.sudo(PREPARE)
     return [state_of(host) for host in hosts]
 
 
@@ -68,6 +74,34 @@ def test_jobs_and_terminals_survive_the_first_deploy(lab: Lab, hosts: tuple[Host
     assert host.run("tmux list-sessions", user="alice").stdout.startswith("work:")
 
 
+def test_the_audit_is_green(lab: Lab, hosts: tuple[Host, Host], fleet_file: Path) -> None:
+    green = audit(lab, fleet_file)
+    assert green.returncode == 0, green.stdout + green.stderr
+    assert verdicts(green) == {DIFFERENT}
+    assert verdicts(green, "error") == set()
+
+
+def test_every_break_is_named_by_a_dry_run_and_by_the_audit_and_repaired(
+    lab: Lab, hosts: tuple[Host, Host], fleet_file: Path
+) -> None:
+    expected = break_hosts(*hosts)
+    planned = deploy(lab, fleet_file, "--dry")
+    for host in hosts:
+        assert set(planned.changes(host.name)) == {"swap", "cuda_env", "uv", "ssh"}, planned.output
+    red = audit(lab, fleet_file)
+    assert red.returncode == 1, red.stdout + red.stderr
+    assert expected <= verdicts(red), red.stderr
+    real = deploy(lab, fleet_file)
+    assert real.rc == 0, real.output
+    for host in hosts:
+        host.sudo(f"rm -f /usr/local/bin/other-uvx; {SYNCHRONISE}")
+    green = audit(lab, fleet_file)
+    assert green.returncode == 0, green.stdout + green.stderr
+    again = deploy(lab, fleet_file)
+    assert again.rc == 0, again.output
+    assert [again.changes(host.name) for host in hosts] == [{}, {}]
+
+
 def test_one_host_of_two_unreachable(lab: Lab, hosts: tuple[Host, Host], fleet_file: Path, tmp_path: Path) -> None:
     """The other converges, the exit code is not 0, and the summary names the one that was not reached."""
     data = yaml.safe_load(fleet_file.read_text())
@@ -95,6 +129,9 @@ def test_everything_holds_after_a_reboot(lab: Lab, hosts: tuple[Host, Host], fle
         assert listener_score(host) == -1000
         assert memory_min(host, "system.slice/ssh.service") == 512
         assert [fresh_session(host, user) for user in ("admin", "alice")] == [KILLABLE, KILLABLE]
+        host.sudo(SYNCHRONISE)
+    green = audit(lab, fleet_file)
+    assert green.returncode == 0, green.stdout + green.stderr
     result = deploy(lab, fleet_file)
     assert result.rc == 0, result.output
     for host in hosts:
