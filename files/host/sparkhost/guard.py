@@ -9,6 +9,7 @@ as it was. See docs/ssh.md.
 from __future__ import annotations
 
 import importlib
+import shutil
 import socket
 import subprocess
 import time
@@ -138,9 +139,14 @@ def make(part: Resource) -> None:
         raise Failed(f"{left[0].what}: still differs after the change: {left[0].summary}")
 
 
+def program_directory() -> Path:
+    """Where the copy of `rollback` lies while a change is armed."""
+    return rollback.DIRECTORY / "program"
+
+
 def install_program() -> list[str]:
     """Puts the copy of `rollback` on the host; returns the command that runs it."""
-    directory = rollback.DIRECTORY / "program"
+    directory = program_directory()
     make_directories(directory / "sparkhost")
     for name in MODULES:
         module = importlib.import_module(name)
@@ -237,6 +243,8 @@ class GuardStep(Resource):
         # Only our own unit and link: the rest is the proved change.
         own = [entry for entry in armed.entries if entry["path"] in (str(BOOT_UNIT), str(BOOT_LINK))]
         rollback.forget()
+        # Nothing runs it any more: the timer is stopped.
+        shutil.rmtree(program_directory(), ignore_errors=True)
         if problems := rollback.restore(own):
             raise Failed(f"proved and kept, but {'; '.join(problems)}")
 
