@@ -8,7 +8,6 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,7 +104,6 @@ def wait_for(host: Host, condition: str, timeout: float = 60.0) -> None:
 
 
 def reboot(*hosts: Host) -> None:
-    """Reboots the hosts at the same time, and waits until each answers from its new boot."""
-    with ThreadPoolExecutor(len(hosts)) as pool:
-        for done in [pool.submit(host.reboot) for host in hosts]:
-            done.result()
+    """Reboots the hosts one after the other (emulated ones starve each other), until each answers from a new boot."""
+    for host in hosts:
+        host.reboot()

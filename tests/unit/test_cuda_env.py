@@ -24,7 +24,7 @@ from sparkhost.resource import Context, Failed, Resource, from_json
 from tasks import cuda_env
 
 SETTINGS = CudaEnvSettings(variables={"SITE": "two words; a=b", "VLLM_USE_FLASHINFER_MXFP4_MOE": "1"})
-# zsh where it is installed; tests/integration/test_cuda_env.py has it in any case.
+# zsh where it is installed; tests/acceptance/test_cuda_env.py has it in any case.
 SHELLS = [
     [path, *options]
     for shell, *options in (["dash", "-c"], ["bash", "--norc", "-c"], ["bash", "--posix", "-c"], ["zsh", "-f", "-c"])
