@@ -1,6 +1,6 @@
 # sparkfleet: `make demo` shows the main job on disposable hosts, `make test` runs every test.
 .DEFAULT_GOAL := help
-.PHONY: help setup lab demo test acceptance unit lint format docs bench clean
+.PHONY: help setup lab demo audit test acceptance unit lint format docs bench clean
 
 PYTHON := .venv/bin/python
 # A lab of its own for tests: the hosts of `make demo` stay as a person left them.
@@ -18,6 +18,9 @@ lab: setup ## install what lab hosts need (mmdebstrap, qemu), after asking
 demo: lab ## bring up two lab hosts, deploy, break, repair: the main job, to watch
 	@$(PYTHON) -m tests.demo
 
+audit: setup ## ask every host of the fleet file (FLEET=...) how its protection stands
+	@.venv/bin/sparkfleet audit --fleet $${FLEET:-inventories/lab.yaml}
+
 lint: setup ## ruff and mypy --strict
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
@@ -30,11 +33,13 @@ test: lint ## everything that CI runs: lint, unit tests, integration tests on la
 	@$(PYTHON) -m tests.lab setup --pages
 	@$(TEST_LAB) .venv/bin/pytest tests/unit tests/integration
 
-acceptance: lab ## the long tail: every fault at every moment, about an hour without KVM
+acceptance: lab ## the long tail: every fault at every moment, hours without KVM
 	@$(TEST_LAB) .venv/bin/pytest tests/acceptance
 
-bench: lab ## what a deploy costs, beside pyinfra itself (quiet machine, please)
+bench: lab ## what a deploy and an audit cost, beside pyinfra and testinfra themselves (quiet machine, please)
 	@$(PYTHON) -m tests.bench.deploy
+	@$(PYTHON) -m tests.bench.audit
+	@$(PYTHON) -m tests.bench.audit_reports
 
 format: setup ## let ruff format the code
 	@.venv/bin/ruff check --fix .

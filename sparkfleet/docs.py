@@ -1,4 +1,4 @@
-"""Writes docs/settings.md from the settings' own types, defaults and descriptions. `python -m sparkfleet.docs`"""
+"""Writes the pages that are made from the code: settings, and the audit's controls. `python -m sparkfleet.docs`"""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel
 
+from sparkfleet.audit.controls import CONTROLS
 from sparkfleet.settings import FleetFile, HostEntry, HostSettings, Seconds, Size
 from sparkfleet.settings.values import Means
 
+AUDIT = Path(__file__).resolve().parents[1] / "docs" / "audit.md"
+BEGIN, END = "<!-- controls: begin; what stands here is generated, and edits are lost -->\n", "<!-- controls: end -->"
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "settings.md"
 
 HEAD = """\
@@ -97,5 +100,18 @@ def shown(value: Any) -> str:
             return f"`{value}`"
 
 
+def audit_page() -> str:
+    """docs/audit.md with the list of controls between its marks."""
+    head, _, rest = AUDIT.read_text().partition(BEGIN)
+    _, _, tail = rest.partition(END)
+    rows = [
+        f"| {control.id} | {control.title} | {control.severity} | {control.aspect} | {control.measure or 'none'} |"
+        for control in CONTROLS
+    ]
+    table = ["| id | holds where it passes | severity | aspect | mended by |", "|---|---|---|---|---|", *rows]
+    return f"{head}{BEGIN}\n" + "\n".join(table) + f"\n\n{END}{tail}"
+
+
 if __name__ == "__main__":
     PAGE.write_text(settings_page(), encoding="utf-8")
+    AUDIT.write_text(audit_page(), encoding="utf-8")

@@ -5,6 +5,7 @@ It calls the very commands that an admin types, and leaves the hosts running for
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -15,11 +16,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from tests.compliance.standins import PREPARE
 from tests.integration.deploying import ESCAPE, Deployed, environment, reboot
 from tests.lab import Host, Lab, LabError
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ("spark1", "spark2")
+MEASURES = ("swap", "ssh", "cuda_env", "uv")
 BREAKS = {
     "spark1": (
         ("swap is back in /etc/fstab", "sed -i 's/^# swapped off by sparkfleet: //' /etc/fstab"),
@@ -69,6 +72,27 @@ class Demo:
             self.console.out(f"  {line.rstrip()}", highlight=False)
         return Deployed(process.wait(), "".join(lines))
 
+    def audit(self, lab: Lab, name: str, expected: int) -> None:
+        """Runs the audit of the measures as an admin would; what lab hosts lack of a Spark is left out."""
+        arguments = [word for measure in MEASURES for word in ("--measure", measure)]
+        self.console.print(f"[cyan]$ sparkfleet audit {' '.join(arguments)}[/cyan]")
+        start = time.monotonic()
+        done = subprocess.run(
+            [Path(sys.executable).with_name("sparkfleet"), "audit", *arguments],
+            cwd=ROOT,
+            env=environment(lab, "inventories/lab.yaml"),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        for line in done.stdout.splitlines():
+            self.console.out(f"  {line}", highlight=False)
+        failing = len(re.findall(r"^SPK-\S+ +fail", done.stdout, re.MULTILINE))
+        outcome = f"controls that fail: {failing}; exit code {done.returncode}"
+        self.note(name, time.monotonic() - start, outcome, done.returncode == expected)
+
     def summary(self, hosts: Sequence[Host]) -> None:
         table = Table("step", "time", "outcome", title="What happened")
         for row in self.rows:
@@ -108,8 +132,8 @@ def play(demo: Demo, lab: Lab) -> None:
     start = time.monotonic()
     for host in hosts:
         host.clean()
-        # An empty tree stands in for the CUDA toolkit: without one there is no CUDA environment to set.
-        host.sudo("mkdir -p /usr/local/cuda/bin /usr/local/cuda/lib64")
+        # A tree stands in for the CUDA toolkit: without one there is no CUDA environment to set.
+        host.sudo(PREPARE)
         demo.console.print(f"  {host.name}: {state_of(host)}")
     demo.note("two hosts up", time.monotonic() - start, "lived-in machines with swap on")
 
@@ -130,6 +154,9 @@ def play(demo: Demo, lab: Lab) -> None:
     planned = demo.pyinfra(lab, "--dry", "--diff")
     demo.note("dry run", time.monotonic() - start, f"would change {changes_by_host(planned)}", count(planned) > 0)
 
+    demo.title("Found by the audit, which shares no code with the deploy")
+    demo.audit(lab, "audit of the drift", 1)
+
     demo.title("Repaired")
 
     def as_planned(result: Deployed) -> tuple[bool, str]:
@@ -137,6 +164,8 @@ def play(demo: Demo, lab: Lab) -> None:
         return result.rc == 0 and same, f"changes on {changes_by_host(result)}, {'' if same else 'NOT '}as planned"
 
     step(demo, lab, "repair", as_planned)
+
+    demo.audit(lab, "audit after it", 0)
 
     demo.title("After a reboot")
     start = time.monotonic()
