@@ -188,7 +188,8 @@ def test_ctrl_c_at_the_question_changes_nothing_and_is_one_line(tmp_path: Path) 
     main, side = pty.openpty()
     command = [sys.executable, "-m", "sparkfleet.cli", "enrol", "h", "--fleet", str(tmp_path / "f.yaml")]
     process = subprocess.Popen(
-        ["setsid", "--ctty", "--wait", *command],
+        # Whoever starts the tests may ignore SIGINT, as a shell does for what it runs in the background.
+        ["env", "--default-signal=INT", "setsid", "--ctty", "--wait", *command],
         env={**os.environ, "PATH": f"{tools}:{os.environ['PATH']}"},
         stdin=side,
         stdout=side,
