@@ -149,4 +149,5 @@ def test_all_measures_removed_leave_the_host_as_it_was(
     for host, was in zip(hosts, before, strict=True):
         assert sorted(state_of(host) ^ was) == []
         assert fresh_session(host, "alice") == KILLABLE
-    assert [deploy(lab, path).changes(host.name) for host in hosts] == [{}, {}]
+    again = deploy(lab, path)
+    assert [again.changes(host.name) for host in hosts] == [{}, {}]
