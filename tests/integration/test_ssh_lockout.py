@@ -51,7 +51,7 @@ def test_a_configuration_that_sshd_has_not_read_is_not_brought_into_force(
     for host in hosts:
         assert is_as_before(host)
         assert logs_in(host)
-        host.sudo(f"rm -f {broken} {nobody}; systemctl reload ssh.service")
+        host.sudo(f"rm -f {broken} {nobody}; systemctl restart ssh.service")
 
 
 def test_a_state_that_refuses_logins_is_taken_back_at_once(

@@ -75,14 +75,17 @@ def make_directories(path: Path) -> None:
 def remove_empty_directories(path: Path) -> None:
     """Removes `path` and its parents as long as they are empty and ours by name, or a unit's drop-in directory.
 
-    Other directories that end in `.d`, such as /etc/profile.d, belong to the distribution and stay.
+    Other directories that end in `.d`, such as /etc/profile.d, belong to the distribution and stay. /etc/uv belongs to
+    nobody: no package has it.
     """
-    while path.name.startswith("sparkfleet") or (path.name.endswith(".d") and path.parent.name == "system"):
+    ours = path.name.startswith("sparkfleet") or path == Path("/etc/uv")
+    while ours or (path.name.endswith(".d") and path.parent.name == "system"):
         try:
             path.rmdir()
         except OSError:
             return
         path = path.parent
+        ours = path.name.startswith("sparkfleet")
 
 
 def text_diff(path: str, old: bytes, new: bytes) -> str:

@@ -154,12 +154,16 @@ def install_program() -> list[str]:
         source = module.__loader__.get_source(name)  # type: ignore[union-attr]
         leaf = "__init__" if name == "sparkhost" else name.rpartition(".")[2]
         write_atomic(directory / "sparkhost" / f"{leaf}.py", source.encode(), 0o644)
-    code = f"import sys; sys.path.insert(0, '{directory}'); from sparkhost.rollback import main; sys.exit(main())"
-    return ["/usr/bin/python3", "-I", "-S", "-B", "-c", code]
+    main = directory / "take_back.py"
+    path = f"sys.path.insert(0, {str(directory)!r})"
+    code = f"import sys\n\n{path}\nfrom sparkhost.rollback import main\n\nsys.exit(main())\n"
+    write_atomic(main, code.encode(), 0o644)
+    # Not one character that needs quoting: systemd 252 escapes `;` in a transient unit's file, and does not understand
+    # that when a daemon-reload, such as that of the very change, has it read the file again.
+    return ["/usr/bin/python3", "-I", "-S", "-B", str(main)]
 
 
 def boot_unit(program: Sequence[str]) -> str:
-    *command, code = program
     return f"""\
 # managed by sparkfleet (measure: ssh). Here only while a change to SSH is not proved yet; see docs/ssh.md.
 [Unit]
@@ -172,7 +176,7 @@ Before=ssh.service ssh.socket sockets.target shutdown.target
 
 [Service]
 Type=oneshot
-ExecStart={" ".join(command)} "{code}" boot
+ExecStart={" ".join(program)} boot
 """
 
 

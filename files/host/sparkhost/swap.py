@@ -271,6 +271,8 @@ class SwapOn(Resource):
     def apply(self) -> None:
         devices = TURNED_OFF.read_text().splitlines()
         TURNED_OFF.unlink()  # once: what cannot be started now is not ours to try for ever
+        # Brings in every swap unit of the boot; systemd 257 names some by-diskseq, which no device's name tells.
+        run("systemctl", "start", "swap.target")
         units = [run("systemd-escape", "--path", "--suffix=swap", device).strip() for device in devices]
         # What was turned on by hand has no unit to start: that was never going to survive a reboot.
         known = [unit for unit in units if run("systemctl", "show", "-p", "FragmentPath", "--value", unit).strip()]
