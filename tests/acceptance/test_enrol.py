@@ -267,3 +267,18 @@ def test_a_fleet_file_by_hand_keeps_every_byte(spark1: Host, desk: Desk) -> None
     assert said.rc == 4
     assert f"{desk.fleet}:12: spark1 is in the fleet with user admin, not carol" in said.output
     assert desk.written() == written
+
+
+def test_through_a_jump_host_with_a_sudo_password(lab: Lab, spark1: Host, spark2: Host, desk: Desk) -> None:
+    """All of it is in ssh_config, where the deploy finds it as well: the fleet file has nothing but the name."""
+    add_user(spark2, "carol", sudo=ASKS)
+    give_key(spark2, "carol", desk.public)
+    desk.configure_jump(lab, spark1, spark2, "carol")
+    said = desk.enrol("spark2", "--fingerprint", fingerprint(spark2), answers=[("sudo password on spark2: ", PASSWORD)])
+    assert said.rc == 0, said.output
+    lines = said.output.splitlines()
+    assert lines[0] == f"spark2: host key of [10.0.2.2]:{spark2.port}: ssh-ed25519 {fingerprint(spark2)}"
+    assert "spark2: sudo: with a password, which is right" in lines
+    assert "spark2: a deploy would change:" in lines
+    assert PASSWORD not in said.output
+    assert yaml.safe_load(desk.fleet.read_text())["hosts"] == {"spark2": None}
