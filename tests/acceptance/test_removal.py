@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tests.compliance.standins import PREPARE
+from tests.integration.auditing import SETTINGS
 from tests.integration.deploying import deploy, fleet
 from tests.integration.host_state import state_of
 from tests.integration.sessions import KILLABLE, fresh_session
@@ -29,3 +31,21 @@ def test_two_measures_removed_and_put_back(lab: Lab, spark1: Host, spark2: Host,
     assert deploy(lab, all_of_them).rc == 0
     for host, before in zip(hosts, with_all, strict=True):
         assert sorted(state_of(host) ^ before) == []
+
+
+def test_all_measures_removed_leave_the_host_as_it_was(lab: Lab, spark1: Host, spark2: Host, tmp_path: Path) -> None:
+    hosts = (spark1, spark2)
+    for host in hosts:
+        host.sudo(PREPARE)
+    before = [state_of(host) for host in hosts]
+    assert deploy(lab, fleet(lab, hosts, tmp_path / "all.yaml", {"ssh": SSH}, SETTINGS)).rc == 0
+    absent = {name: {"state": "absent"} for name in ("swap", "cuda_env", "uv")}
+    defaults = {**absent, "ssh": {"state": "absent", "confirm_within": "300s"}}
+    path = fleet(lab, hosts, tmp_path / "absent.yaml", defaults)
+    result = deploy(lab, path)
+    assert result.rc == 0, result.output
+    for host, was in zip(hosts, before, strict=True):
+        assert sorted(state_of(host) ^ was) == []
+        assert fresh_session(host, "alice") == KILLABLE
+    again = deploy(lab, path)
+    assert [again.changes(host.name) for host in hosts] == [{}, {}]

@@ -1,4 +1,4 @@
-"""All measures together: deployed, audited, broken, found, repaired, rebooted, removed; and what goes wrong meanwhile.
+"""All measures together: deployed, audited, broken, found, repaired, rebooted; and what goes wrong meanwhile.
 
 The order of the tests is the order of the story.
 """
@@ -13,7 +13,6 @@ import yaml
 from tests.compliance.standins import PREPARE, SYNCHRONISE
 from tests.integration.auditing import DIFFERENT, SETTINGS, audit, break_hosts, verdicts
 from tests.integration.deploying import deploy, fleet, reboot
-from tests.integration.host_state import state_of
 from tests.integration.sessions import KILLABLE, fresh_session, listener_score, memory_min
 from tests.lab import Host, Lab
 
@@ -30,11 +29,10 @@ def fleet_file(lab: Lab, hosts: tuple[Host, Host], tmp_path_factory: pytest.Temp
 
 
 @pytest.fixture(scope="module", autouse=True)
-def before(hosts: tuple[Host, Host]) -> list[set[str]]:
-    """What the hosts were before the first deploy."""
+def prepared(hosts: tuple[Host, Host]) -> None:
+    """What lab hosts lack of a Spark."""
     for host in hosts:
         host.sudo(PREPARE)
-    return [state_of(host) for host in hosts]
 
 
 def test_a_full_disk_is_one_line_and_nothing_is_half_written(
@@ -136,18 +134,3 @@ def test_everything_holds_after_a_reboot(lab: Lab, hosts: tuple[Host, Host], fle
     assert result.rc == 0, result.output
     for host in hosts:
         assert result.changes(host.name) == {}
-
-
-def test_all_measures_removed_leave_the_host_as_it_was(
-    lab: Lab, hosts: tuple[Host, Host], before: list[set[str]], tmp_path: Path
-) -> None:
-    absent = {name: {"state": "absent"} for name in ("swap", "cuda_env", "uv")}
-    defaults = {**absent, "ssh": {"state": "absent", "confirm_within": "300s"}}
-    path = fleet(lab, hosts, tmp_path / "absent.yaml", defaults)
-    result = deploy(lab, path)
-    assert result.rc == 0, result.output
-    for host, was in zip(hosts, before, strict=True):
-        assert sorted(state_of(host) ^ was) == []
-        assert fresh_session(host, "alice") == KILLABLE
-    again = deploy(lab, path)
-    assert [again.changes(host.name) for host in hosts] == [{}, {}]
