@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from tests.integration.deploying import Deployed, deploy, fleet, wait_for
+from tests.integration.deploying import Deployed, all_but, deploy, fleet, wait_for
 from tests.lab import Host, Lab
 
 PROFILE = "/etc/profile.d/zz-sparkfleet-cuda.sh"
@@ -149,7 +149,7 @@ class Fleet:
     def deploy(
         self, *arguments: str, by_host: Mapping[str, Mapping[str, Any]] | None = None, **all_hosts: Any
     ) -> Deployed:
-        defaults = {name: {"state": "unmanaged"} for name in ("swap", "uv")}
+        defaults = all_but("cuda_env")
         ours = {"variables": {"SITE_NOTE": SAME["SITE_NOTE"]}, **all_hosts}
         by_name = {name: {"cuda_env": settings} for name, settings in (by_host or {}).items()}
         path = fleet(self.lab, self.hosts, self.path, defaults={**defaults, "cuda_env": ours}, settings=by_name)

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.deploying import Deployed, deploy, fleet, wait_for
+from tests.integration.deploying import Deployed, all_but, deploy, fleet, wait_for
 from tests.integration.sessions import KILLABLE, MIB, fresh_session, listener_score, memory_current, memory_min, shown
 from tests.lab import Host, Lab
 
-OTHERS = {name: {"state": "unmanaged"} for name in ("swap", "cuda_env", "uv")}
+OTHERS = all_but("ssh")
 DROP_IN = "/etc/systemd/system/ssh.service.d/oom.conf"
 HOOK = "/opt/sparkfleet/lib/killable-session"
 AGENT = 200

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.deploying import deploy, fleet, wait_for
+from tests.integration.deploying import all_but, deploy, fleet, wait_for
 from tests.integration.lockout import (
     ARMED,
     STEPS,
@@ -23,7 +23,7 @@ from tests.integration.lockout import (
 from tests.integration.sessions import KILLABLE, fresh_session
 from tests.lab import Host, Lab
 
-OTHERS = {name: {"state": "unmanaged"} for name in ("swap", "cuda_env", "uv")}
+OTHERS = all_but("ssh")
 
 
 @pytest.fixture(scope="module", params=["spark1", "spark2"])

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.integration.deploying import deploy, fleet
+from tests.integration.deploying import all_but, deploy, fleet
 from tests.integration.lockout import is_as_before, logs_in
 from tests.integration.sessions import KILLABLE, fresh_session, listener_score, memory_min
 from tests.lab import Host, Lab
 
-OTHERS: dict[str, dict[str, object]] = {name: {"state": "unmanaged"} for name in ("swap", "cuda_env", "uv")}
+OTHERS = all_but("ssh")
 SETTINGS = {**OTHERS, "ssh": {"confirm_within": "300s"}}
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.deploying import ESCAPE, PYINFRA, ROOT, deploy, fleet
+from tests.integration.deploying import ESCAPE, PYINFRA, ROOT, all_but, deploy, fleet
 from tests.lab import Host, Lab
 
 # Reads the word from its input, not from its own command line, where it would find itself.
@@ -38,7 +38,7 @@ while not os.path.exists(stop):
             seen.add(text.replace(b"\\0", b" ")[:60].decode(errors="replace"))
 print(looks, len(seen), sorted(seen))
 """
-OTHERS = {name: {"state": "unmanaged"} for name in ("cuda_env", "uv")}
+OTHERS = all_but("swap")
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.deploying import Deployed, deploy, fleet, wait_for
+from tests.integration.deploying import Deployed, all_but, deploy, fleet, wait_for
 from tests.lab import Host, Lab
 
 DROP_IN = "/etc/systemd/system/swap.d/zz-sparkfleet.conf"
@@ -29,7 +29,7 @@ def hosts(spark1: Host, spark2: Host) -> tuple[Host, Host]:
 
 @pytest.fixture(scope="module")
 def fleet_file(lab: Lab, hosts: tuple[Host, Host], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    others = {name: {"state": "unmanaged"} for name in ("cuda_env", "uv")}
+    others = all_but("swap")
     return fleet(lab, hosts, tmp_path_factory.mktemp("fleet") / "fleet.yaml", defaults=others)
 
 
@@ -153,7 +153,7 @@ def test_swapoff_that_memory_cannot_hold_is_refused_with_figures(
 def test_keep_leaves_swap_alone_and_absent_brings_it_back(
     lab: Lab, first: Deployed, hosts: tuple[Host, Host], fstab_before: dict[str, str], tmp_path: Path
 ) -> None:
-    unmanaged = {name: {"state": "unmanaged"} for name in ("cuda_env", "uv")}
+    unmanaged = all_but("swap")
     keep = fleet(lab, hosts, tmp_path / "keep.yaml", defaults={**unmanaged, "swap": {"mode": "keep"}})
     hosts[0].sudo("sed -i 's/^# swapped off by sparkfleet: //' /etc/fstab")
     assert deploy(lab, keep, "--limit", hosts[0].name).changes(hosts[0].name) == {}

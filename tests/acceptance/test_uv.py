@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.deploying import Deployed, deploy, fleet
+from tests.integration.deploying import Deployed, all_but, deploy, fleet
 from tests.lab import Host, Lab
 
 UV = "/usr/local/bin/uv"
 # An older release, for the upgrade; the hash is that of its wheel for x86_64 Linux.
 OLDER = {"version": "0.13.8", "sha256": {"x86_64": "e18a57b8b352eb7c8feb317b9f6f533c8f0ad9673fd6cf34bbe3cf1a9f6a8984"}}
-OTHERS = {name: {"state": "unmanaged"} for name in ("swap", "cuda_env")}
+OTHERS = all_but("uv")
 
 
 @pytest.fixture(scope="module")

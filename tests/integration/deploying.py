@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from sparkfleet.settings import HostSettings
 from tests.lab import Host, Lab
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,6 +69,11 @@ def fleet(
     }
     path.write_text(yaml.safe_dump(data))
     return path
+
+
+def all_but(*measures: str) -> dict[str, dict[str, Any]]:
+    """Settings that leave every measure alone but these: what a test of one measure deploys."""
+    return {name: {"state": "unmanaged"} for name in HostSettings.model_fields if name not in measures}
 
 
 def environment(lab: Lab, fleet_file: Path | str) -> dict[str, str]:

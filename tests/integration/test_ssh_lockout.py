@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.deploying import deploy, fleet
+from tests.integration.deploying import all_but, deploy, fleet
 from tests.integration.lockout import (
     ARMED,
     DROP_IN,
@@ -20,7 +20,7 @@ from tests.integration.lockout import (
 from tests.integration.sessions import KILLABLE, fresh_session
 from tests.lab import Host, Lab
 
-OTHERS = {name: {"state": "unmanaged"} for name in ("swap", "cuda_env", "uv")}
+OTHERS = all_but("ssh")
 
 
 @pytest.fixture(scope="module")
