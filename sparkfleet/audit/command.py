@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import socket
 import sys
 from collections.abc import Iterable, Sequence
@@ -20,7 +19,7 @@ from sparkfleet.audit.judge import judge_run
 from sparkfleet.audit.model import Control, Run, Severity, Status, Verdict
 from sparkfleet.audit.store import new_id
 from sparkfleet.exit_codes import CommandFailed, ExitCode
-from sparkfleet.settings import Fleet, FleetHost, HostSettings, load_fleet
+from sparkfleet.settings import Fleet, FleetHost, HostSettings, chosen_fleet_file, load_fleet
 from sparkfleet.settings.problems import show
 
 DESCRIPTION = """\
@@ -144,7 +143,7 @@ def targets_of(arguments: argparse.Namespace) -> tuple[str, list[Target]]:
         CommandFailed: there is no fleet file, or a limit that fits no host.
         FleetError: the fleet file has mistakes.
     """
-    path = arguments.fleet or (Path(os.environ["FLEET"]) if os.environ.get("FLEET") else None)
+    path = chosen_fleet_file(arguments.fleet)
     if arguments.where == LOCAL:
         return LOCAL, [Target(LOCAL, local_settings(path, arguments.limit), None)]
     if path is None:

@@ -15,6 +15,7 @@ from sparkfleet.audit import notify, timer
 from sparkfleet.audit.store import default_folder
 from sparkfleet.audit.text import visible
 from sparkfleet.exit_codes import CommandFailed, ExitCode
+from sparkfleet.settings import chosen_fleet_file
 
 DESCRIPTION = """\
 Audits on a schedule, by a systemd timer of your own (or, with --system, of the machine's): each run is kept in the
@@ -99,7 +100,7 @@ def audit_command(arguments: argparse.Namespace) -> list[str]:
     if arguments.local:
         command.append("@local")
     else:
-        fleet = arguments.fleet or (Path(os.environ["FLEET"]) if os.environ.get("FLEET") else None)
+        fleet = chosen_fleet_file(arguments.fleet)
         if fleet is None:
             text = "which fleet file? name it with --fleet, set $FLEET, or audit this machine with --local"
             raise CommandFailed(text, ExitCode.BAD_CONFIGURATION)

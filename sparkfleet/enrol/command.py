@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from sparkfleet.enrol.preview import preview
 from sparkfleet.enrol.ssh import Route, settings_of
 from sparkfleet.enrol.talk import say
 from sparkfleet.exit_codes import CommandFailed, ExitCode
-from sparkfleet.settings import Fleet, FleetHost, load_fleet
+from sparkfleet.settings import Fleet, FleetHost, chosen_fleet_file, load_fleet
 
 DESCRIPTION = """\
 Takes a host into the fleet: shows its host key for confirmation and pins it, installs your public key, checks sudo and
@@ -94,7 +93,7 @@ def planned(arguments: argparse.Namespace) -> Plan:
     Raises:
         CommandFailed, FleetError: something in them is wrong, or the host is there with another address.
     """
-    chosen = arguments.fleet or (Path(os.environ["FLEET"]) if os.environ.get("FLEET") else None)
+    chosen = chosen_fleet_file(arguments.fleet)
     if chosen is None:
         raise CommandFailed("which fleet file? name it with --fleet, or set $FLEET", ExitCode.BAD_CONFIGURATION)
     path: Path = chosen.expanduser()

@@ -1,6 +1,6 @@
 """The fleet file, typed: what is set for which host. Knows neither pyinfra nor the tasks."""
 
-from sparkfleet.settings.fleet import Fleet, FleetFile, FleetHost, HostEntry, load_fleet
+from sparkfleet.settings.fleet import Fleet, FleetFile, FleetHost, HostEntry, chosen_fleet_file, load_fleet
 from sparkfleet.settings.measures import CudaEnvSettings, HostSettings, Measure, SshSettings, SwapSettings, UvSettings
 from sparkfleet.settings.problems import FleetError
 from sparkfleet.settings.units import Seconds, Size
@@ -19,5 +19,6 @@ __all__ = [
     "SshSettings",
     "SwapSettings",
     "UvSettings",
+    "chosen_fleet_file",
     "load_fleet",
 ]

@@ -80,6 +80,11 @@ class Level:
     raw: Mapping[str, Any]
 
 
+def chosen_fleet_file(named: FilePath | None) -> FilePath | None:
+    """The fleet file that was named on the command line, else `$FLEET`'s; None without either."""
+    return named or (FilePath(os.environ["FLEET"]) if os.environ.get("FLEET") else None)
+
+
 def load_fleet(path: FilePath) -> Fleet:
     """Reads and checks a fleet file.
 
