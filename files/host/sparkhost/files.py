@@ -78,14 +78,16 @@ def remove_empty_directories(path: Path) -> None:
     Other directories that end in `.d`, such as /etc/profile.d, belong to the distribution and stay. /etc/uv belongs to
     nobody: no package has it.
     """
-    ours = path.name.startswith("sparkfleet") or path == Path("/etc/uv")
-    while ours or (path.name.endswith(".d") and path.parent.name == "system"):
+    while (
+        path == Path("/etc/uv")
+        or path.name.startswith("sparkfleet")
+        or (path.name.endswith(".d") and path.parent.name == "system")
+    ):
         try:
             path.rmdir()
         except OSError:
             return
         path = path.parent
-        ours = path.name.startswith("sparkfleet")
 
 
 def text_diff(path: str, old: bytes, new: bytes) -> str:
