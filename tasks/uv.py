@@ -25,14 +25,17 @@ HEADER = "# managed by sparkfleet (measure: uv). Change it in the fleet file, un
 
 
 def apply(settings: UvSettings) -> Sequence[Resource]:
-    """The programs, their links in /usr/local/bin, and the configuration where there is one."""
+    """The programs, the configuration where there is one, and links in /usr/local/bin.
+
+    In this order: a configuration that the new release does not take ends the measure, with the old release in use.
+    """
     version = settings.version
     return (
         UvBinary(version, {str(machine): digest for machine, digest in settings.sha256.items()}),
-        *(Link(f"{BIN}/{program}", str(store_of(version) / program)) for program in PROGRAMS),
         UvConfig(CONFIG, HEADER + tomli_w.dumps(settings.config), version=version)
         if settings.config
         else NoFile(CONFIG),
+        *(Link(f"{BIN}/{program}", str(store_of(version) / program)) for program in PROGRAMS),
     )
 
 

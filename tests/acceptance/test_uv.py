@@ -66,7 +66,7 @@ def test_drift_is_found_named_and_repaired(
         f"cp -p {store}/uv /root/uv && printf x >> {store}/uv && truncate -s -2 {store}/uv && printf y >> {store}/uv"
         f" && touch -r /root/uv {store}/uv && ln -sfn /nowhere /usr/local/bin/uvx"
     )
-    hosts[1].sudo(f"rm {store}/uvx && chmod 777 {store}/uv && rm {UV} && cp /bin/true {UV} && mkdir -p /etc/uv")
+    hosts[1].sudo(f"rm {store}/uvx && echo '{{' > {store}/manifest.json && rm {UV} && cp /bin/true {UV} && mkdir -p /etc/uv")
     hosts[1].sudo("printf '# managed by sparkfleet\\nnonsense = 1\\n' > /etc/uv/uv.toml")
     planned = deploy(lab, fleet_file, "--dry")
     real = deploy(lab, fleet_file)
@@ -85,14 +85,15 @@ def test_a_configuration_that_uv_cannot_read_never_gets_there(
 ) -> None:
     good = fleet(lab, hosts[:1], tmp_path / "good.yaml", defaults={**OTHERS, "uv": {"config": {"offline": True}}})
     assert deploy(lab, good).rc == 0
-    bad = fleet(lab, hosts[:1], tmp_path / "bad.yaml", defaults={**OTHERS, "uv": {"config": {"ofline": True}}})
+    bad = fleet(lab, hosts[:1], tmp_path / "bad.yaml", {**OTHERS, "uv": {**OLDER, "config": {"ofline": True}}})
     result = deploy(lab, bad)
     assert result.rc == 1
     (line, *_) = result.lines(hosts[0].name, "uv")
-    assert "uv.config in the fleet file is not what uv 0.13.9 takes" in line
+    assert "uv.config in the fleet file is not what uv 0.13.8 takes" in line
     assert "ofline" in line
     assert "offline = true" in hosts[0].run("cat /etc/uv/uv.toml").stdout
     assert hosts[0].run("uv cache dir", user="alice").rc == 0
+    assert "uv 0.13.9 " in hosts[0].run("uv --version").stdout, "the release that reads its configuration stays in use"
 
 
 def test_a_wheel_that_cannot_be_had_is_one_line_and_the_old_uv_stays(

@@ -84,8 +84,12 @@ def why_not(directory: Path, wheel: str) -> str | None:
     manifest = read_regular(directory / "manifest.json")
     if manifest is None:
         return "not installed"
-    known: dict[str, Any] = json.loads(manifest)
-    if known["wheel"] != wheel:
+    try:
+        known: dict[str, Any] = json.loads(manifest)
+        was = [known["wheel"], *(known[key][program] for key in ("stat", "sha256") for program in PROGRAMS)]
+    except (ValueError, KeyError, TypeError):
+        return "its manifest.json is damaged"
+    if was[0] != wheel:
         return "another wheel"
     for program in PROGRAMS:
         path = directory / program
