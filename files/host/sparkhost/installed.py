@@ -1,0 +1,120 @@
+"""Programs of sparkhost that stay on a host: one directory a release, switched by one link, byte-compiled."""
+
+from __future__ import annotations
+
+import os
+import py_compile
+import shutil
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from sparkhost.files import Link, make_directories, sync_directory, write_atomic
+from sparkhost.resource import Change, Context, Failed, Resource
+
+LIBRARY = Path("/opt/sparkfleet/lib")
+CURRENT = "current"
+
+
+@dataclass(frozen=True)
+class Installed(Resource):
+    """The modules of one program under LIBRARY/NAME/DIGEST, and the link `current` to them.
+
+    A program that runs keeps the directory that it was started from: the newest other one stays as well.
+    """
+
+    kind: ClassVar[str] = "installed"
+    name: str
+    digest: str
+    """Of all modules: a change of any of them is a release of its own."""
+    modules: dict[str, str]
+    """Path below the directory, such as `sparkhost/files.py` → source."""
+
+    def home(self) -> Path:
+        return LIBRARY / self.name
+
+    def link(self) -> Link:
+        return Link(str(self.home() / CURRENT), self.digest)
+
+    def plan(self, context: Context) -> Sequence[Change]:
+        reason = why_not(self.home() / self.digest, self.modules)
+        change = [Change(str(self.home() / self.digest), f"install the program {self.name} ({reason})")]
+        return [*(change if reason else []), *self.link().plan(context)]
+
+    def apply(self) -> None:
+        target = self.home() / self.digest
+        if why_not(target, self.modules):
+            make_directories(self.home())
+            new, old = (self.home() / f".{self.digest}.{suffix}" for suffix in ("new", "old"))
+            shutil.rmtree(new, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
+            try:
+                self.write(new)
+                if target.exists():
+                    target.rename(old)  # damaged: the program is gone for the moment between these two lines
+                new.rename(target)
+                sync_directory(self.home())
+            finally:
+                shutil.rmtree(new, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
+        self.link().apply()
+        keep_two(self.home(), self.digest)
+
+    def write(self, directory: Path) -> None:
+        for name, source in self.modules.items():
+            path = directory / name
+            make_directories(path.parent)
+            write_atomic(path, source.encode(), 0o644)
+            try:
+                # By the source's hash, not its time: a copy or a restored backup must not run older code.
+                py_compile.compile(
+                    str(path), doraise=True, invalidation_mode=py_compile.PycInvalidationMode.CHECKED_HASH
+                )
+            except py_compile.PyCompileError as error:
+                raise Failed(f"{self.name}: {name} does not compile on this host's Python: {error.msg}") from error
+
+
+def why_not(directory: Path, modules: dict[str, str]) -> str | None:
+    """Why a directory is not exactly these modules, owned by us (root on a host) and writable by us alone; or None."""
+    if not directory.is_dir():
+        return "not installed"
+    found = {str(path.relative_to(directory)): path for path in directory.rglob("*.py")}
+    for name in sorted({*found, *modules}):
+        if name not in modules:
+            return f"{name} is not part of it"
+        if name not in found:
+            return f"{name} is missing"
+        if found[name].is_symlink() or found[name].read_bytes() != modules[name].encode():
+            return f"{name} was changed"
+    for path in [directory, *directory.rglob("*")]:
+        status = path.lstat()
+        if status.st_uid != os.geteuid() or (stat.S_IMODE(status.st_mode) & 0o022 and not path.is_symlink()):
+            return f"{path.relative_to(directory.parent)} can be written by others"
+    return None
+
+
+def keep_two(home: Path, current: str) -> None:
+    """Removes all releases but the current one and the newest other."""
+    others = [path for path in home.iterdir() if path.name not in (current, CURRENT) and not path.name.startswith(".")]
+    for path in sorted(others, key=lambda path: path.stat().st_mtime)[:-1]:
+        shutil.rmtree(path)
+
+
+@dataclass(frozen=True)
+class NotInstalled(Resource):
+    """No release of a program on the host."""
+
+    kind: ClassVar[str] = "not_installed"
+    name: str
+
+    def plan(self, context: Context) -> Sequence[Change]:
+        home = LIBRARY / self.name
+        return [Change(str(home), "remove")] if home.exists() else []
+
+    def apply(self) -> None:
+        shutil.rmtree(LIBRARY / self.name)
+        for directory in (LIBRARY, LIBRARY.parent):
+            if not any(directory.iterdir()):
+                directory.rmdir()

@@ -1,0 +1,60 @@
+"""Which modules of sparkhost a program needs that stays on a host: found by reading what they import."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+from functools import cache
+from pathlib import Path
+
+from sparkhost.installed import Installed
+from tasks.lib import ROOT
+
+HOST = ROOT / "files" / "host"
+
+
+@cache
+def program(name: str, *packages: str) -> Installed:
+    """The program `name`: these packages or modules of sparkhost, and what they import of it.
+
+    Raises:
+        FileNotFoundError: a package that does not exist.
+    """
+    wanted = [path for package in packages for path in modules_of(HOST / "sparkhost" / package)]
+    found: dict[str, str] = {}
+    while wanted:
+        path = wanted.pop()
+        key = str(path.relative_to(HOST))
+        if key not in found:
+            found[key] = path.read_text()
+            wanted += imported(found[key])
+    for key in list(found):
+        for parent in (HOST / key).parents:
+            if HOST in parent.parents:
+                found.setdefault(str((parent / "__init__.py").relative_to(HOST)), (parent / "__init__.py").read_text())
+    modules = dict(sorted(found.items()))
+    return Installed(name, hashlib.sha256(json.dumps(modules).encode()).hexdigest()[:16], modules)
+
+
+def modules_of(package: Path) -> list[Path]:
+    found = [package] if package.is_file() else sorted(package.rglob("*.py"))
+    if not found:
+        raise FileNotFoundError(f"{package} has no modules")
+    return found
+
+
+def imported(source: str) -> list[Path]:
+    """The files of sparkhost that a module imports, also in the middle of a function."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.update([node.module, *(f"{node.module}.{alias.name}" for alias in node.names)])
+    paths = [HOST / f"{name.replace('.', '/')}{end}" for name in names for end in (".py", "/__init__.py")]
+    return sorted(path for path in paths if name_is_ours(path) and path.is_file())
+
+
+def name_is_ours(path: Path) -> bool:
+    return path.is_relative_to(HOST / "sparkhost")
