@@ -64,10 +64,10 @@ def test_drift_is_found_named_and_repaired(
     store = "/opt/sparkfleet/uv/0.13.9"
     hosts[0].sudo(
         f"cp -p {store}/uv /root/uv && printf x >> {store}/uv && truncate -s -2 {store}/uv && printf y >> {store}/uv"
-        f" && touch -r /root/uv {store}/uv && ln -sfn /nowhere /usr/local/bin/uvx"
+        f" && touch -r /root/uv {store}/uv && chmod 777 {store}/uvx && ln -sfn /nowhere /usr/local/bin/uvx"
     )
-    hosts[1].sudo(f"rm {store}/uvx && echo '{{' > {store}/manifest.json && rm {UV} && cp /bin/true {UV} && mkdir -p /etc/uv")
-    hosts[1].sudo("printf '# managed by sparkfleet\\nnonsense = 1\\n' > /etc/uv/uv.toml")
+    hosts[1].sudo(f"rm {store}/uvx && echo '{{' > {store}/manifest.json && rm {UV} && cp /bin/true {UV}")
+    hosts[1].sudo("mkdir -p /etc/uv && printf '# managed by sparkfleet\\nnonsense = 1\\n' > /etc/uv/uv.toml")
     planned = deploy(lab, fleet_file, "--dry")
     real = deploy(lab, fleet_file)
     assert real.rc == 0, real.output
