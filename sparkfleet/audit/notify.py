@@ -13,13 +13,13 @@ from sparkfleet.audit.diff import Diff, summary
 from sparkfleet.audit.report import diff_text
 from sparkfleet.audit.text import cut, visible
 from sparkfleet.exit_codes import CommandFailed, ExitCode
+from sparkfleet.sudo_password import PASSWORD_COMMAND
 
 SECONDS = 60.0
 SUMMARY = "SPARKFLEET_AUDIT_SUMMARY"
 """The hook's variable with one line of printable text, fit for a mail's subject."""
 RUN = "SPARKFLEET_AUDIT_RUN"
 """The hook's variable with the new run's id."""
-PASSWORD_COMMAND = "SPARKFLEET_SUDO_PASSWORD_COMMAND"
 _TAIL = 4096
 
 

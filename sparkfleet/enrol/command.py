@@ -14,6 +14,7 @@ from sparkfleet.enrol.ssh import Route, settings_of
 from sparkfleet.enrol.talk import say
 from sparkfleet.exit_codes import CommandFailed, ExitCode
 from sparkfleet.settings import Fleet, FleetHost, chosen_fleet_file, load_fleet
+from sparkfleet.sudo_password import NoSudoPassword, sudo_password
 
 DESCRIPTION = """\
 Takes a host into the fleet: shows its host key for confirmation and pins it, installs your public key, checks sudo and
@@ -242,7 +243,10 @@ def check_sudo(plan: Plan, seen: probe.Seen) -> str | None:
     if seen.sudo == "free":
         say(name, "sudo: not needed, the login is root" if seen.root else "sudo: without a password")
         return None
-    password = talk.sudo_password(name)
+    try:
+        password = sudo_password(f"on {name}")
+    except NoSudoPassword as problem:
+        raise CommandFailed(f"{name}: {problem}", ExitCode.BAD_CONFIGURATION) from problem
     probe.try_sudo(plan.route, user, password)
     say(name, "sudo: with a password, which is right")
     return password

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sparkfleet.enrol.talk import PASSWORD_COMMAND
+from sparkfleet.sudo_password import PASSWORD_COMMAND
 
 PROJECT = Path(__file__).resolve().parents[2]
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")

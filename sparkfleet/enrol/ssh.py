@@ -6,19 +6,15 @@ known_hosts files does not count for the host (it does for jump hosts). Every co
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
-import sys
-import termios
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 
 from sparkfleet.exit_codes import CommandFailed, ExitCode
 from sparkfleet.settings.problems import escaped
+from sparkfleet.terminal import terminal_kept
 
 LOST = 255
 """ssh's own exit status; a command on the host has the others."""
@@ -175,27 +171,3 @@ def call(words: list[str], data: bytes, seconds: float | None, name: str) -> Ans
     if done.returncode == -signal.SIGINT:
         raise KeyboardInterrupt
     return Answer(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
-
-
-@contextmanager
-def terminal_kept() -> Iterator[None]:
-    """Puts the terminal back as it was: a password prompt that is killed leaves it without echo."""
-    try:
-        terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY)
-    except OSError:  # there is none to keep
-        yield
-        return
-    try:
-        before = termios.tcgetattr(terminal)
-        try:
-            yield
-        finally:
-            if os.tcgetpgrp(terminal) == os.getpgrp():  # a background job that did this would be stopped
-                termios.tcsetattr(terminal, termios.TCSADRAIN, before)
-    finally:
-        os.close(terminal)
-
-
-def has_terminal() -> bool:
-    """Whether somebody can be asked."""
-    return sys.stdin.isatty()

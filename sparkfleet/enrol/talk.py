@@ -1,17 +1,10 @@
-"""Questions to the person at the terminal, and the sudo password, which is kept in this process's memory only."""
+"""Questions to the person at the terminal."""
 
 from __future__ import annotations
 
-import os
-import shlex
-import subprocess
-from getpass import getpass
-
 from sparkfleet.enrol.hostkey import HostKey, normal_fingerprint
-from sparkfleet.enrol.ssh import has_terminal, terminal_kept
 from sparkfleet.exit_codes import CommandFailed, ExitCode
-
-PASSWORD_COMMAND = "SPARKFLEET_SUDO_PASSWORD_COMMAND"
+from sparkfleet.terminal import has_terminal
 
 
 def say(name: str, text: str) -> None:
@@ -73,29 +66,3 @@ def ask(question: str) -> str:
     except EOFError:
         print()
         return ""
-
-
-def sudo_password(name: str) -> str:
-    """The sudo password, from `$SPARKFLEET_SUDO_PASSWORD_COMMAND` (its first line of output) or a prompt.
-
-    Raises:
-        CommandFailed: the command failed, or there is no terminal to ask on.
-    """
-    command = os.environ.get(PASSWORD_COMMAND)
-    if command:
-        try:
-            output = subprocess.run(shlex.split(command), stdout=subprocess.PIPE, check=True, text=True).stdout
-        except (OSError, ValueError, subprocess.CalledProcessError) as error:
-            raise CommandFailed(f"${PASSWORD_COMMAND} failed: {error}", ExitCode.BAD_CONFIGURATION) from error
-        return output.partition("\n")[0]
-    if not has_terminal():
-        raise CommandFailed(
-            f"{name}: sudo wants a password and there is no terminal to ask on: set ${PASSWORD_COMMAND} to a command "
-            "that prints it",
-            ExitCode.BAD_CONFIGURATION,
-        )
-    try:
-        with terminal_kept():
-            return getpass(f"sudo password on {name}: ")
-    except EOFError as error:
-        raise CommandFailed(f"{name}: no sudo password was given") from error

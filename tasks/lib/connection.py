@@ -9,11 +9,8 @@ from __future__ import annotations
 
 import functools
 import os
-import shlex
 import socket
-import subprocess
 from collections.abc import Callable
-from getpass import getpass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,11 +27,12 @@ from pyinfra.connectors.sshuserclient.client import SSHClient
 from pyinfra.connectors.sshuserclient.config import SSHConfig
 from pyinfra.connectors.util import SUDO_PASSWORD_REQUIRED_LINES, CommandOutput, OutputLine, make_unix_command
 
+from sparkfleet.sudo_password import NoSudoPassword, sudo_password
+
 # -k: a cached login would leave the password unread, and the command would then read it as its input.
 # -p '': no prompt among the output. env LC_ALL=C: sudo's own messages are compared below.
 SUDO_PASSWORD = ("env", "LC_ALL=C", "sudo", "-H", "-k", "-S", "-p", "''")
 SUDO_PLAIN = ("env", "LC_ALL=C", "sudo", "-H", "-n")
-PASSWORD_COMMAND = "SPARKFLEET_SUDO_PASSWORD_COMMAND"
 
 Result = tuple[bool, CommandOutput]
 RunShellCommand = Callable[..., Result]
@@ -48,34 +46,14 @@ class SudoPassword:
         self._password: str | None = None
 
     def get(self) -> str:
-        """The password, from `$SPARKFLEET_SUDO_PASSWORD_COMMAND` (its first line of output) or a prompt.
-
-        Raises:
-            PyinfraError: the command failed, or there is no terminal to ask on.
-        """
+        """The password. Raises PyinfraError where it cannot be had."""
         with self._lock:
             if self._password is None:
-                self._password = self._from_command() if os.environ.get(PASSWORD_COMMAND) else self._from_terminal()
+                try:
+                    self._password = sudo_password("(for every host that wants one)")
+                except NoSudoPassword as problem:
+                    raise PyinfraError(str(problem)) from problem
             return self._password
-
-    @staticmethod
-    def _from_command() -> str:
-        command = shlex.split(os.environ[PASSWORD_COMMAND])
-        try:
-            output = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout
-        except (OSError, subprocess.CalledProcessError) as error:
-            raise PyinfraError(f"${PASSWORD_COMMAND} failed: {error}") from error
-        return output.partition("\n")[0]
-
-    @staticmethod
-    def _from_terminal() -> str:
-        try:
-            return getpass("sudo password (for every host that wants one): ")
-        except (EOFError, OSError) as error:
-            raise PyinfraError(
-                f"sudo wants a password and there is no terminal to ask on: set ${PASSWORD_COMMAND} to a command "
-                "that prints it"
-            ) from error
 
 
 PASSWORD = SudoPassword()

@@ -10,9 +10,7 @@ import pytest
 
 from sparkfleet.audit.backend import Broken, Conversation, OverSsh
 from sparkfleet.audit.collect import collect, one_line, read_document, target_of
-from sparkfleet.audit.password import SudoPassword
 from sparkfleet.audit.probe.frame import PASSWORD, BadFrame
-from sparkfleet.enrol.talk import PASSWORD_COMMAND
 from sparkfleet.settings import FleetHost, HostSettings
 
 
@@ -62,22 +60,6 @@ def test_the_password_is_written_once_to_who_asks_with_the_token() -> None:
 def test_limits_hold_and_nothing_is_left_running(command: str, said: str) -> None:
     with pytest.raises(Broken, match=said):
         talk(b"x" * 300_000, 0.5).run(command)
-
-
-@pytest.mark.parametrize(
-    ("command", "problem"),
-    [
-        ("printf 'a b\\nsecond'", ""),
-        ("false", f"${PASSWORD_COMMAND} failed: Command '['false']' returned non-zero exit status 1."),
-        ("/nonexistent", f"${PASSWORD_COMMAND} failed: [Errno 2] No such file or directory: '/nonexistent'"),
-        ("'", f"${PASSWORD_COMMAND} failed: No closing quotation"),
-    ],
-)
-def test_where_the_password_comes_from(command: str, problem: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(PASSWORD_COMMAND, command)
-    password = SudoPassword()
-    assert password.get() == ("" if problem else "a b")
-    assert password.problem == problem
 
 
 @pytest.mark.parametrize(

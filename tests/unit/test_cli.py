@@ -148,23 +148,10 @@ def test_a_host_key_is_not_confirmed(given: list[str], code: int, monkeypatch: p
 
 def test_without_a_terminal_nothing_is_taken_for_a_yes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(talk, "has_terminal", lambda: False)
-    monkeypatch.delenv(talk.PASSWORD_COMMAND, raising=False)
     with pytest.raises(CommandFailed, match=r"ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key\.pub"):
         talk.confirm_host_key("h", KEY)
     with pytest.raises(CommandFailed, match="name the one to install with --key"):
         talk.confirm_install("h", "id")
-    with pytest.raises(CommandFailed, match=r"set \$SPARKFLEET_SUDO_PASSWORD_COMMAND"):
-        talk.sudo_password("h")
-
-
-def test_the_password_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(talk.PASSWORD_COMMAND, r"printf 'a b\nc\n'")
-    assert talk.sudo_password("h") == "a b"
-    for command in ("false", "/nonexistent", "'"):
-        monkeypatch.setenv(talk.PASSWORD_COMMAND, command)
-        with pytest.raises(CommandFailed, match=r"\$SPARKFLEET_SUDO_PASSWORD_COMMAND failed") as caught:
-            talk.sudo_password("h")
-        assert caught.value.code == ExitCode.BAD_CONFIGURATION
 
 
 FAKE_SSH = """\
