@@ -4,45 +4,78 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.integration.deploying import all_but, deploy, fleet
+import pytest
+
+from tests.integration.deploying import all_but, deploy, fleet, reboot
 from tests.integration.lockout import is_as_before, logs_in
 from tests.integration.sessions import KILLABLE, fresh_session, listener_score, memory_min
 from tests.lab import Host, Lab
 
 OTHERS = all_but("ssh")
 SETTINGS = {**OTHERS, "ssh": {"confirm_within": "300s"}}
+# As Debian 11 and Ubuntu 22.04 have it, and as a site may have kept it.
+ACCEPT = """\
+set -e
+mkdir -p /etc/systemd/system/ssh.socket.d
+printf '[Socket]\\nAccept=yes\\n' >/etc/systemd/system/ssh.socket.d/site.conf
+cat >/etc/systemd/system/ssh@.service <<'UNIT'
+[Service]
+ExecStart=-/usr/sbin/sshd -i
+StandardInput=socket
+RuntimeDirectory=sshd
+RuntimeDirectoryPreserve=yes
+UNIT
+systemctl daemon-reload
+systemctl disable ssh.service
+systemctl enable ssh.socket
+"""
 
 
-def test_a_socket_on_debian_12_and_a_service_on_debian_13(lab: Lab, spark1: Host, spark2: Host, tmp_path: Path) -> None:
-    """Debian 12's ssh.socket starts an sshd for each connection (Accept=yes): no listener of its own to protect."""
-    spark1.sudo("systemctl disable ssh.service; systemctl enable ssh.socket")
-    spark2.sudo("systemctl disable ssh.socket; systemctl enable ssh.service")
-    for host in (spark1, spark2):
-        host.reboot()
-    assert spark1.run("systemctl is-active ssh.socket ssh.service", check=False).stdout.split() == [
-        "active",
-        "inactive",
-    ]
-    assert spark2.run("systemctl is-active ssh.socket ssh.service", check=False).stdout.split() == [
-        "inactive",
-        "active",
-    ]
-    path = fleet(lab, (spark1, spark2), tmp_path / "fleet.yaml", SETTINGS)
+@pytest.fixture
+def hosts(lab: Lab) -> tuple[Host, Host]:
+    """Both as the lab made them, for each test."""
+    made = lab.host("spark1"), lab.host("spark2")
+    for host in made:
+        host.clean()
+    return made
+
+
+def converges(lab: Lab, hosts: tuple[Host, Host], path: Path) -> None:
     result = deploy(lab, path)
     assert result.rc == 0, result.output
-    for host in (spark1, spark2):
-        for user in ("admin", "alice"):
-            assert fresh_session(host, user) == KILLABLE
-    assert listener_score(spark2) == -1000
-    assert memory_min(spark2, "system.slice/ssh.service") == 512
-    assert memory_min(spark1, "system.slice/system-ssh.slice") == 512
+    for host in hosts:
+        assert [fresh_session(host, user) for user in ("admin", "alice")] == [KILLABLE, KILLABLE]
     again = deploy(lab, path)
-    assert [again.changes(host.name) for host in (spark1, spark2)] == [{}, {}]
+    assert [again.changes(host.name) for host in hosts] == [{}, {}]
 
 
-def test_an_sshd_that_does_not_start_again_is_replaced(lab: Lab, spark1: Host, spark2: Host, tmp_path: Path) -> None:
+def test_a_socket_on_debian_12_and_a_service_on_debian_13(lab: Lab, hosts: tuple[Host, Host], tmp_path: Path) -> None:
+    hosts[0].sudo("systemctl disable ssh.service; systemctl enable ssh.socket")
+    hosts[1].sudo("systemctl disable ssh.socket; systemctl enable ssh.service")
+    reboot(*hosts)
+    for host, started in zip(hosts, ("active", "inactive"), strict=True):
+        assert host.run("systemctl is-active ssh.socket", check=False).stdout.split() == [started]
+    converges(lab, hosts, fleet(lab, hosts, tmp_path / "fleet.yaml", SETTINGS))
+    for host in hosts:
+        assert listener_score(host) == -1000
+        assert memory_min(host, "system.slice/ssh.service") == 512
+
+
+def test_a_socket_that_starts_an_sshd_for_each_connection(lab: Lab, hosts: tuple[Host, Host], tmp_path: Path) -> None:
+    """Accept=yes: there is no listener to protect, and each sshd is a unit of its own, in a slice of its own."""
+    for host in hosts:
+        host.sudo(ACCEPT)
+    reboot(*hosts)
+    for host in hosts:
+        states = host.run("systemctl is-active ssh.socket ssh.service", check=False).stdout.split()
+        assert states == ["active", "inactive"]
+    converges(lab, hosts, fleet(lab, hosts, tmp_path / "fleet.yaml", SETTINGS))
+    for host in hosts:
+        assert memory_min(host, "system.slice/system-ssh.slice") == 512
+
+
+def test_an_sshd_that_does_not_start_again_is_replaced(lab: Lab, hosts: tuple[Host, Host], tmp_path: Path) -> None:
     """A drop-in of the site's keeps ssh.service from starting; the running one does not show it."""
-    hosts = (spark1, spark2)
     for host in hosts:
         directory = "/etc/systemd/system/ssh.service.d"
         host.sudo(f"mkdir {directory}; printf '[Service]\\nExecStartPre=/bin/false\\n' >{directory}/site.conf")
@@ -57,10 +90,9 @@ def test_an_sshd_that_does_not_start_again_is_replaced(lab: Lab, spark1: Host, s
 
 
 def test_without_a_trial_login_a_refused_login_is_still_taken_back(
-    lab: Lab, spark1: Host, spark2: Host, tmp_path: Path
+    lab: Lab, hosts: tuple[Host, Host], tmp_path: Path
 ) -> None:
     """sshd's own rules by address: the admin's is let in, and the trial, which has none, is not even tried."""
-    hosts = (spark1, spark2)
     for host in hosts:
         host.sudo(
             "printf 'Match Address *,!10.0.2.2\\n  AllowUsers nobody\\n' >/etc/ssh/sshd_config.d/site.conf"
