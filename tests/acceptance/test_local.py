@@ -1,8 +1,10 @@
-"""One Spark and no controller: `pyinfra @local deploy.py` on the machine itself."""
+"""One Spark and no controller: `pyinfra @local deploy.py` on the machine itself, and its audit by a timer there."""
 
 from __future__ import annotations
 
+import json
 import platform
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -16,8 +18,19 @@ from tests.integration.deploying import ESCAPE, ROOT
 from tests.lab import Host
 
 UV = Path(sys.executable).with_name("uv")
-# What a deploy needs of the repository.
+# What a deploy and an audit need of the repository.
 PARTS = ("sparkfleet", "tasks", "files", "config.py", "deploy.py")
+# What `make setup` makes, without the network: a venv is a directory with these.
+VENV = """\
+set -e
+cd sparkfleet
+mkdir -p .venv/bin .venv/lib/python3.11
+mv site .venv/lib/python3.11/site-packages
+ln -s /usr/bin/python3 .venv/bin/python3
+echo 'home = /usr/bin' >.venv/pyvenv.cfg
+printf '%s\\n' "$PWD" "$PWD/files/host" >.venv/lib/python3.11/site-packages/sparkfleet.pth
+"""
+PYTHON = "sparkfleet/.venv/bin/python3"
 
 
 @pytest.fixture(scope="module")
@@ -38,14 +51,15 @@ def host(spark1: Host, tmp_path_factory: pytest.TempPathFactory) -> Host:
     with archive.open("rb") as stream:
         unpack = "mkdir -p sparkfleet && tar -C sparkfleet -xz"
         subprocess.run([ssh, *words, unpack], stdin=stream, check=True)
+    spark1.run(VENV)
     return spark1
 
 
 def local(host: Host, *arguments: str, prefix: str = "") -> tuple[int, str]:
     """Runs pyinfra on the host as the admin, or with a prefix such as sudo."""
     # PIP_NO_INDEX: lab hosts may reach the controller's index, and this is about those that cannot.
-    command = f"cd sparkfleet && {prefix} env PYTHONPATH=site:files/host PIP_NO_INDEX=1 PYINFRA_PROGRESS=off"
-    command += f" python3 -m pyinfra @local deploy.py {' '.join(arguments)} 2>&1"
+    command = f"cd sparkfleet && {prefix} env PIP_NO_INDEX=1 PYINFRA_PROGRESS=off"
+    command += f" .venv/bin/python3 -m pyinfra @local deploy.py {' '.join(arguments)} 2>&1"
     result = host.run(command, check=False, timeout=300)
     return result.rc, ESCAPE.sub("", result.stdout)
 
@@ -78,3 +92,46 @@ def test_the_wheel_put_where_it_says_is_taken_and_root_needs_no_sudo(host: Host)
     assert f"uv {settings.version} " in host.run("uv --version", user="alice").stdout
     rc, output = local(host, "-y", prefix="sudo")
     assert (rc, output.count("No changes")) == (0, 5), output
+
+
+HOOK = """\
+#!/bin/sh
+cat >/root/worse.json
+"""
+
+
+def test_its_audit_runs_on_a_timer_of_the_machine_and_the_hook_is_told(host: Host) -> None:
+    """After the tests above, which have deployed. What a lab host lacks of a Spark may fail, the same in both runs."""
+    host.sudo(f"printf %s {shlex.quote(HOOK)} >/root/hook && chmod 755 /root/hook")
+    schedule = f"{PYTHON} -m sparkfleet.cli audit schedule --system"
+    installed = host.sudo(f"{schedule} --local --hourly --hook /root/hook --install -- --measure swap", timeout=120)
+    assert "installed /etc/systemd/system/sparkfleet-audit.timer" in installed.stdout
+    assert "sparkfleet-audit.service" in host.run("systemctl list-timers --no-pager sparkfleet-audit.timer").stdout
+    assert host.run("systemctl is-enabled sparkfleet-audit.timer").stdout == "enabled\n"
+    first = host.sudo(
+        "systemctl start sparkfleet-audit.service; systemctl show -P Result sparkfleet-audit", timeout=300
+    )
+    assert first.stdout == "success\n", host.sudo("journalctl -u sparkfleet-audit --no-pager").stdout
+    host.sudo("fallocate -l 64M /more && chmod 600 /more && mkswap /more && swapon /more")
+    again = host.sudo("systemctl start sparkfleet-audit.service", check=False, timeout=300)
+    assert again.rc != 0
+    assert "SPK-SWAP-01" in host.sudo("journalctl -u sparkfleet-audit --no-pager").stdout
+    worse = json.loads(host.sudo("cat /root/worse.json").stdout)
+    assert {change["control"] for change in worse["changes"]} >= {"SPK-SWAP-01"}
+    runs = host.sudo(f"{PYTHON} -m sparkfleet.cli audit runs --store /var/lib/sparkfleet/audit", timeout=120)
+    assert len([line for line in runs.stdout.splitlines() if line.strip()]) >= 2
+    host.sudo("swapoff /more && rm /more")
+    removed = host.sudo(f"{schedule} --remove", timeout=120)
+    assert "removed /etc/systemd/system/sparkfleet-audit" in removed.stdout
+    assert host.run("systemctl cat sparkfleet-audit.timer", check=False).rc != 0
+
+
+def test_its_audit_runs_on_a_timer_of_a_user(host: Host) -> None:
+    """The admin's own systemd, which has neither the shell's PATH nor a terminal."""
+    schedule = f"{PYTHON} -m sparkfleet.cli audit schedule"
+    assert host.run(f"{schedule} --local --install -- --measure swap", timeout=120).rc == 0
+    start = "systemctl --user start sparkfleet-audit.service; systemctl --user show -P Result sparkfleet-audit"
+    assert host.run(start, timeout=300).stdout == "success\n", host.run("journalctl --user --no-pager").stdout
+    assert "@local" in host.run("journalctl --user -u sparkfleet-audit --no-pager").stdout
+    assert host.run(f"{PYTHON} -m sparkfleet.cli audit runs", timeout=120).stdout.strip() != ""
+    assert "removed" in host.run(f"{schedule} --remove", timeout=120).stdout
