@@ -1,4 +1,4 @@
-"""The exit codes of every command of the project, and the error that ends a command with one of them."""
+"""The exit codes of every command (docs/exit-codes.md), and the error that ends a command with one of them."""
 
 from __future__ import annotations
 

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,8 @@ from sparkfleet.audit.judge import judge_run
 from sparkfleet.audit.model import Control, Run, Severity, Status, Verdict
 from sparkfleet.audit.store import new_id
 from sparkfleet.exit_codes import CommandFailed, ExitCode
-from sparkfleet.settings import Fleet, FleetHost, HostSettings, chosen_fleet_file, load_fleet
+from sparkfleet.selection import chosen_fleet, limited
+from sparkfleet.settings import HostSettings, chosen_fleet_file, load_fleet
 from sparkfleet.settings.problems import show
 
 DESCRIPTION = """\
@@ -143,15 +143,10 @@ def targets_of(arguments: argparse.Namespace) -> tuple[str, list[Target]]:
         CommandFailed: there is no fleet file, or a limit that fits no host.
         FleetError: the fleet file has mistakes.
     """
-    path = chosen_fleet_file(arguments.fleet)
     if arguments.where == LOCAL:
-        return LOCAL, [Target(LOCAL, local_settings(path, arguments.limit), None)]
-    if path is None:
-        raise CommandFailed("which fleet file? name it with --fleet, or set $FLEET", ExitCode.BAD_CONFIGURATION)
-    fleet = load_fleet(path)
-    return str(path.expanduser().absolute()), [
-        target_of(host, fleet.known_hosts) for host in limited(fleet, arguments.limit)
-    ]
+        return LOCAL, [Target(LOCAL, local_settings(chosen_fleet_file(arguments.fleet), arguments.limit), None)]
+    path, fleet = chosen_fleet(arguments.fleet)
+    return str(path), [target_of(host, fleet.known_hosts) for host in limited(fleet, arguments.limit)]
 
 
 def local_settings(path: Path | None, limits: Sequence[str]) -> HostSettings:
@@ -167,26 +162,6 @@ def local_settings(path: Path | None, limits: Sequence[str]) -> HostSettings:
             ExitCode.BAD_CONFIGURATION,
         )
     return found[0].settings
-
-
-def limited(fleet: Fleet, limits: Sequence[str]) -> list[FleetHost]:
-    """The hosts that the limits name, in the fleet's order; all without limits.
-
-    Raises:
-        CommandFailed: one of them fits no host.
-    """
-    if not limits:
-        return list(fleet.hosts)
-    meant: set[str] = set()
-    for limit in limits:
-        fits = {host.name for host in fleet.hosts if limit in host.groups or fnmatchcase(host.name, limit)}
-        if not fits:
-            known = ", ".join([*fleet.groups, *(host.name for host in fleet.hosts)][:20])
-            raise CommandFailed(
-                f"--limit {show(limit)} fits no host or group: there are {known}", ExitCode.BAD_CONFIGURATION
-            )
-        meant |= fits
-    return [host for host in fleet.hosts if host.name in meant]
 
 
 def exit_code(verdicts: Iterable[Verdict], controls: Sequence[Control], threshold: Severity) -> ExitCode:

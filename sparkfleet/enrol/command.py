@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from sparkfleet.deploy.outcome import State
+from sparkfleet.deploy.report import details
 from sparkfleet.enrol import fleet_file, hostkey, keys, probe, talk
 from sparkfleet.enrol.fleet_text import Entry
 from sparkfleet.enrol.preview import preview
@@ -260,18 +262,17 @@ def report(plan: Plan, seen: probe.Seen, password: str | None) -> ExitCode:
     for line in (*users, *seen.traits()):
         say(name, f"  {line}")
     say(name, "asking a dry run what a deploy would change; nothing is changed")
-    result = preview(plan.fleet_file, name, password)
-    if not result.ok:
-        reason = "; ".join(line.strip() for line in result.lines[-3:])
-        raise CommandFailed(
-            f"{name} is enrolled, but the dry run failed: {reason} (by hand: "
-            f"FLEET={plan.fleet_file} pyinfra inventory.py deploy.py --dry --diff --limit {name})"
-        )
-    if result.lines:
-        say(name, "a deploy would change:")
-        for line in result.lines:
-            print(f"  {line}")
-    else:
-        say(name, "a deploy would change nothing")
-    say(name, f"enrolled. Deploy: FLEET={plan.fleet_file} pyinfra inventory.py deploy.py --limit {name}")
+    by_hand = f"FLEET={plan.fleet_file} sparkfleet"
+    try:
+        found = preview(plan.fleet_file, name, password)
+        if found.state in (State.UNREACHABLE, State.LOST, State.UNFINISHED):
+            raise CommandFailed(found.reason)
+    except CommandFailed as error:
+        text = f"{name} is enrolled, but the dry run failed: {error} (by hand: {by_hand} drift --limit {name})"
+        raise CommandFailed(text, error.code) from error
+    lines = details(found, diff=True)
+    say(name, "a deploy would change:" if lines else "a deploy would change nothing")
+    for line in lines:
+        print(f"  {line}")
+    say(name, f"enrolled. Deploy: {by_hand} deploy --limit {name}")
     return ExitCode.CLEAN

@@ -18,7 +18,7 @@ from typing import Any
 from gevent.lock import BoundedSemaphore
 from pyinfra import logger
 from pyinfra.api.command import QuoteString, StringCommand
-from pyinfra.api.exceptions import PyinfraError
+from pyinfra.api.exceptions import ConnectError, PyinfraError
 from pyinfra.connectors import local, ssh
 from pyinfra.connectors.local import LocalConnector
 from pyinfra.connectors.ssh import SSHConnector
@@ -28,6 +28,7 @@ from pyinfra.connectors.sshuserclient.config import SSHConfig
 from pyinfra.connectors.util import SUDO_PASSWORD_REQUIRED_LINES, CommandOutput, OutputLine, make_unix_command
 
 from sparkfleet.sudo_password import NoSudoPassword, sudo_password
+from tasks.lib import journal
 
 # -k: a cached login would leave the password unread, and the command would then read it as its input.
 # -p '': no prompt among the output. env LC_ALL=C: sudo's own messages are compared below.
@@ -173,6 +174,20 @@ def without_jump_to_none(lookup: Callable[..., Any]) -> Callable[..., Any]:
     return wrapper
 
 
+def with_told_failure(connect: Callable[..., None]) -> Callable[..., None]:
+    """Wraps the SSH connector's `connect`: a host that is not reached is noted with its reason."""
+
+    @functools.wraps(connect)
+    def wrapper(self: Any) -> None:
+        try:
+            connect(self)
+        except ConnectError as error:
+            journal.note(self.host.name, "unreachable", problem=" ".join(str(error).split()))
+            raise
+
+    return wrapper
+
+
 def install() -> None:
     """Extends pyinfra's SSH and local connectors; once, from `config.py`, before the first connection.
 
@@ -190,6 +205,7 @@ def install() -> None:
     attach = ssh_client._attach_identity_with_certificate
     setattr(ssh_client, "_attach_identity_with_certificate", with_every_identity(attach))  # noqa: B010
     setattr(SSHConfig, "lookup", without_jump_to_none(SSHConfig.lookup))  # noqa: B010
+    setattr(SSHConnector, "connect", with_told_failure(SSHConnector.connect))  # noqa: B010
     for connector in (SSHConnector, LocalConnector):
         setattr(connector, "run_shell_command", with_sudo_on_stdin(connector.run_shell_command))  # noqa: B010
     # pyinfra's own retry would ask for the password once more, for each host.

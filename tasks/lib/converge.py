@@ -25,7 +25,7 @@ from pyinfra.context import ctx_host, state
 from sparkfleet.settings import HostSettings
 from sparkhost.resource import Need, Resource, from_json
 from sparkhost.systemd import UNIT_DIRECTORY, DaemonReload
-from tasks.lib import proof, remote, wheels
+from tasks.lib import journal, proof, remote, wheels
 
 # Seconds. A plan only looks; a change may have to read swapped pages back, or unpack a large archive.
 PLAN_TIMEOUT = 120
@@ -121,6 +121,7 @@ def converge(measure: str) -> Generator[PyinfraCommand, None, None]:
 
 def ask(host: Host, measure: str, request: str, timeout: int) -> dict[str, Any] | None:
     """Sends a request to sparkhost on a host; its answer, or None where there is none, which has been logged."""
+    lost = False
     try:
         ok, output = host.run_shell_command(
             StringCommand(remote.COMMAND), _sudo=host.state.config.SUDO, _stdin=request, _timeout=timeout
@@ -128,10 +129,19 @@ def ask(host: Host, measure: str, request: str, timeout: int) -> dict[str, Any] 
         if ok and output.stdout_lines:
             return cast(dict[str, Any], json.loads(output.stdout_lines[-1]))
         problem = (output.stderr_lines or ["no answer"])[-1]
-    except (OSError, EOFError, SSHException, json.JSONDecodeError) as error:
-        problem = f"lost the host: {error or type(error).__name__}"
-    logger.error(f"{host.print_prefix}{measure}: {problem}")
+    except json.JSONDecodeError as error:
+        problem = f"the answer is not JSON: {error}"
+    except (OSError, EOFError, SSHException) as error:
+        lost, problem = True, f"lost the host: {error or type(error).__name__}"
+    give_up(host, measure, problem, lost=lost)
     return None
+
+
+def give_up(host: Host, measure: str, problem: str, *, lost: bool) -> None:
+    """Says why no more is done on a host in this run."""
+    measure = shown(measure)
+    logger.error(f"{host.print_prefix}{measure}: {problem}")
+    journal.note(host.name, "lost" if lost else "trouble", measure=measure, problem=problem)
 
 
 def apply(state: State, host: Host, measure: str) -> bool:
@@ -148,10 +158,10 @@ def apply(state: State, host: Host, measure: str) -> bool:
         for path in uploads.values():
             wheels.take_away(host, path)
     except wheels.NoWheel as error:
-        report(host, run, measure, {"refused": [], "error": str(error)})
+        report(host, run, measure, {"changes": [], "refused": [], "error": str(error)})
         return True  # this measure only: `finish` fails the host, the others go on
     except (OSError, EOFError, SSHException) as error:
-        logger.error(f"{host.print_prefix}{measure}: lost the host: {error or type(error).__name__}")
+        give_up(host, measure, f"lost the host: {error or type(error).__name__}", lost=True)
         return False
     if answer is None:
         return False
@@ -187,11 +197,19 @@ def prove_guarded(state: State, host: Host, run: Run, measure: str) -> None:
             for line in proof.prove(state, host, resource):
                 run.trouble.append(f"{measure}: {line}")
                 logger.error(f"{host.print_prefix}{measure}: {line}")
+                journal.note(host.name, "trouble", measure=measure, problem=line)
+
+
+def shown(measure: str) -> str:
+    """The name that people know a measure by."""
+    return measure.removesuffix(AFTER_RELOAD)
 
 
 def show(host: Host, measure: str, plan: dict[str, Any], verb: str) -> None:
     """One line for each change, with its diff under --diff; warnings for what is refused."""
-    measure = measure.removesuffix(AFTER_RELOAD)
+    measure = shown(measure)
+    if verb:
+        told(host, "plan", measure, plan)
     for change in plan["changes"]:
         logger.info(f"{host.print_prefix}{measure}: {change['what']}: {verb}{change['summary']}")
         if change["diff"] and state.config.DIFF:
@@ -204,17 +222,25 @@ def show(host: Host, measure: str, plan: dict[str, Any], verb: str) -> None:
 
 
 def report(host: Host, run: Run, measure: str, result: dict[str, Any]) -> None:
-    """Notes what a measure could not do, for `finish`."""
-    measure = measure.removesuffix(AFTER_RELOAD)
+    """Notes what a measure did and could not do, for `finish` and the journal."""
+    measure = shown(measure)
+    told(host, "applied", measure, result)
     for line in [*result["refused"], *([result["error"]] if result["error"] else [])]:
         run.trouble.append(f"{measure}: {line}")
         logger.error(f"{host.print_prefix}{measure}: {line}")
 
 
+def told(host: Host, event: str, measure: str, result: dict[str, Any]) -> None:
+    changes = [{key: change[key] for key in ("what", "summary", "diff")} for change in result["changes"]]
+    journal.note(host.name, event, measure=measure, changes=changes, refused=result["refused"], error=result["error"])
+
+
 @operation()
 def finish() -> Generator[PyinfraCommand, None, None]:
     """Fails the host, and with it the deploy's exit code, where a measure was refused or failed."""
-    if state.is_executing and RUNS[current_host()].trouble:
+    this_host = current_host()
+    journal.note(this_host.name, "executed" if state.is_executing else "planned")
+    if state.is_executing and RUNS[this_host].trouble:
         yield FunctionCommand(fail, [], {})
 
 

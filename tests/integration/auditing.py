@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
-from tests.integration.deploying import ROOT, environment
+from tests.integration.deploying import ROOT, SPARKFLEET, environment
 from tests.lab import Host, Lab
 
-SPARKFLEET = Path(sys.executable).with_name("sparkfleet")
 # Each host has another way of finding the toolkit's libraries.
 SETTINGS = {"spark2": {"cuda_env": {"ld_library_path": "ldconfig"}, "uv": {"config": {"preview": False}}}}
 DIFFERENT = ("SPK-FLEET-03", "")

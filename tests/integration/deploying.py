@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -19,6 +20,7 @@ from tests.lab import Host, Lab
 
 ROOT = Path(__file__).resolve().parents[2]
 PYINFRA = Path(sys.executable).with_name("pyinfra")
+SPARKFLEET = Path(sys.executable).with_name("sparkfleet")
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -101,6 +103,39 @@ def deploy(lab: Lab, fleet_file: Path, *arguments: str, timeout: float = 900.0) 
         check=False,
     )
     return Deployed(result.returncode, ESCAPE.sub("", result.stdout))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What `sparkfleet deploy` or `sparkfleet drift` answered, as JSON."""
+
+    rc: int
+    hosts: dict[str, Any]
+    errors: str
+
+    def states(self) -> dict[str, str]:
+        return {name: host["state"] for name, host in self.hosts.items()}
+
+    def changes(self, host: str) -> dict[str, list[str]]:
+        """As `Deployed.changes`."""
+        measures = self.hosts[host]["measures"].items()
+        found = {name: [f"{c['what']}: {c['summary']}" for c in measure["changes"]] for name, measure in measures}
+        return {name: lines for name, lines in found.items() if lines}
+
+
+def sparkfleet(lab: Lab, fleet_file: Path, *words: str, timeout: float = 900.0) -> Outcome:
+    """`sparkfleet deploy --yes`, or `sparkfleet drift`; with a variable set that blinds pyinfra's own dry run."""
+    done = subprocess.run(
+        [SPARKFLEET, *words, "--json", "-"],
+        cwd=ROOT,
+        env={**environment(lab, fleet_file), "PYINFRA_YES": "1"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    return Outcome(done.returncode, json.loads(done.stdout)["hosts"], done.stderr)
 
 
 def wait_for(host: Host, condition: str, timeout: float = 60.0) -> None:

@@ -6,8 +6,8 @@ import os
 import subprocess
 from pathlib import Path
 
-from tests.integration.auditing import SPARKFLEET, audit, verdicts
-from tests.integration.deploying import ROOT, fleet
+from tests.integration.auditing import audit, verdicts
+from tests.integration.deploying import ROOT, SPARKFLEET, fleet
 from tests.lab import Host, Lab
 
 

@@ -12,7 +12,7 @@ import yaml
 
 from tests.compliance.standins import PREPARE, SYNCHRONISE
 from tests.integration.auditing import DIFFERENT, SETTINGS, audit, break_hosts, verdicts
-from tests.integration.deploying import deploy, fleet, reboot
+from tests.integration.deploying import deploy, fleet, reboot, sparkfleet
 from tests.integration.sessions import KILLABLE, fresh_session, listener_score, memory_min
 from tests.lab import Host, Lab
 
@@ -83,15 +83,17 @@ def test_every_break_is_named_by_a_dry_run_and_by_the_audit_and_repaired(
     lab: Lab, hosts: tuple[Host, Host], fleet_file: Path
 ) -> None:
     expected = break_hosts(*hosts)
-    planned = deploy(lab, fleet_file, "--dry")
+    planned = sparkfleet(lab, fleet_file, "drift")
+    assert (planned.rc, planned.states()) == (2, {"spark1": "drift", "spark2": "drift"}), planned.errors
     for host in hosts:
-        assert set(planned.changes(host.name)) >= {"swap", "cuda_env", "uv", "ssh"}, planned.output
+        assert set(planned.changes(host.name)) >= {"swap", "cuda_env", "uv", "ssh"}
     red = audit(lab, fleet_file)
     assert red.returncode == 1, red.stdout + red.stderr
     assert expected <= verdicts(red), red.stderr
-    real = deploy(lab, fleet_file)
-    assert real.rc == 0, real.output
+    real = sparkfleet(lab, fleet_file, "deploy", "--yes")
+    assert (real.rc, real.states()) == (0, {"spark1": "changed", "spark2": "changed"}), real.errors
     for host in hosts:
+        assert real.changes(host.name) == planned.changes(host.name), "a dry run tells the truth"
         host.sudo(f"rm -f /usr/local/bin/other-uvx; {SYNCHRONISE}")
     green = audit(lab, fleet_file)
     assert green.returncode == 0, green.stdout + green.stderr
@@ -108,10 +110,10 @@ def test_one_host_of_two_unreachable(lab: Lab, hosts: tuple[Host, Host], fleet_f
     path = tmp_path / "fleet.yaml"
     path.write_text(yaml.safe_dump(data))
     hosts[0].sudo("rm /etc/systemd/system/swap.d/zz-sparkfleet.conf")
-    result = deploy(lab, path)
-    assert result.rc == 1
-    assert "[gone] Could not connect" in " ".join(result.output.split())
-    assert "Traceback" not in result.output
+    result = sparkfleet(lab, path, "deploy", "--yes")
+    assert (result.rc, result.states()) == (3, {hosts[0].name: "changed", "gone": "unreachable"})
+    assert "Unable to connect" in result.hosts["gone"]["reason"]
+    assert "Traceback" not in result.errors
     assert "/etc/systemd/system/swap.d/zz-sparkfleet.conf: create" in result.changes(hosts[0].name)["swap"]
 
 
@@ -130,7 +132,5 @@ def test_everything_holds_after_a_reboot(lab: Lab, hosts: tuple[Host, Host], fle
         host.sudo(SYNCHRONISE)
     green = audit(lab, fleet_file)
     assert green.returncode == 0, green.stdout + green.stderr
-    result = deploy(lab, fleet_file)
-    assert result.rc == 0, result.output
-    for host in hosts:
-        assert result.changes(host.name) == {}
+    result = sparkfleet(lab, fleet_file, "deploy", "--yes")
+    assert (result.rc, result.states()) == (0, {"spark1": "clean", "spark2": "clean"}), result.errors

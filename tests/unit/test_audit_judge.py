@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sparkfleet.audit.command import exit_code, limited
+from sparkfleet.audit.command import exit_code
 from sparkfleet.audit.controls import CONTROLS
 from sparkfleet.audit.judge import judge_run
 from sparkfleet.audit.model import (
@@ -24,6 +24,7 @@ from sparkfleet.audit.model import (
     WaiverNote,
 )
 from sparkfleet.exit_codes import CommandFailed, ExitCode
+from sparkfleet.selection import limited
 from sparkfleet.settings import Fleet, FleetHost, HostSettings
 from tests.compliance.fixtures import BY_ID, load, path_of
 

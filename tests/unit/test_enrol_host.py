@@ -235,23 +235,6 @@ def test_a_missing_ssh_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
 
 # -- the dry run ----------------------------------------------------------------------------------------------------
 
-DRY = """\
---> Connecting to hosts...
-    \x1b[32m[spark1] Connected\x1b[0m
-    [spark1] swap: /swap.img: would swapoff (0 MiB in use)
-    [spark1]     -old
-    [spark10] uv: /usr/local/bin/uv: would link
-    [spark1] Ready: deploy.py
-"""
-
-
-def test_what_the_dry_run_said_about_this_host() -> None:
-    found = preview.read("spark1", 0, DRY)
-    assert found == preview.Preview(True, ("swap: /swap.img: would swapoff (0 MiB in use)", "    -old"))
-    assert not preview.read("spark2", 0, DRY).ok, "a host that is not in it was not asked"
-    assert not preview.read("spark1", 1, DRY).ok
-    assert preview.read("spark1", 1, "").lines == ("it ended with 1 and said nothing",)
-
 
 def test_the_password_is_handed_on_once_and_lies_in_no_file() -> None:
     with preview.handed_on("s3 cret") as command:

@@ -1,0 +1,109 @@
+"""Runs pyinfra as a person would, and reads its journal."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sparkfleet.deploy.outcome import Outcome, State, outcomes
+from sparkfleet.exit_codes import CommandFailed, ExitCode
+
+PROJECT = Path(__file__).resolve().parents[2]
+LOCAL = "@local"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be run."""
+
+    hosts: Sequence[str]
+    """Names as the fleet file has them, or `@local` alone."""
+    fleet_file: Path | None
+    dry: bool
+    confirmed: bool = False
+    diff: bool = False
+    environment: Mapping[str, str] = field(default_factory=dict)
+    seconds: float | None = None
+
+
+def run(wanted: Wanted, *, quiet: bool) -> list[Outcome]:
+    """The outcome of every host. pyinfra's own output goes to the terminal, unless `quiet`.
+
+    Raises:
+        CommandFailed: there is no checkout to deploy from, or pyinfra ended before it looked at any host.
+        KeyboardInterrupt: after pyinfra has ended, too.
+    """
+    if not (PROJECT / "deploy.py").exists():
+        raise CommandFailed(
+            f"there is no deploy.py in {PROJECT}: run this from a checkout of the project", ExitCode.BAD_CONFIGURATION
+        )
+    with tempfile.TemporaryDirectory(prefix="sparkfleet-") as folder:
+        journal = Path(folder) / "journal"
+        journal.touch(mode=0o600)
+        # pyinfra takes each of its options from a variable as well: PYINFRA_YES makes a dry run say nothing.
+        ours = {key: value for key, value in os.environ.items() if not key.startswith("PYINFRA_")}
+        environment = {**ours, **wanted.environment, "SPARKFLEET_JOURNAL": str(journal)}
+        if wanted.fleet_file:
+            environment["FLEET"] = str(wanted.fleet_file.expanduser().absolute())
+        rc, said = pyinfra(command(wanted), environment, quiet=quiet, seconds=wanted.seconds)
+        lines = journal.read_text(encoding="utf-8", errors="replace").splitlines()
+    found = outcomes(wanted.hosts, lines, dry=wanted.dry)
+    if not lines and rc:
+        raise CommandFailed(f"pyinfra ended with {rc}: {said or 'it says why above'}")
+    if rc and all(one.state in (State.CLEAN, State.CHANGED, State.DRIFT) for one in found):
+        raise CommandFailed(f"pyinfra ended with {rc} although no host failed: {said or 'it says why above'}")
+    return found
+
+
+def command(wanted: Wanted) -> list[str]:
+    """The call of pyinfra."""
+    hosts = [LOCAL] if list(wanted.hosts) == [LOCAL] else ["inventory.py"]
+    limits = [] if hosts == [LOCAL] else [word for host in wanted.hosts for word in ("--limit", host)]
+    flags = [
+        *(["--dry"] if wanted.dry else []),
+        *(["-y"] if wanted.confirmed else []),
+        *(["--diff"] if wanted.diff else []),
+    ]
+    return [sys.executable, "-m", "pyinfra", *hosts, "deploy.py", *flags, *limits]
+
+
+def pyinfra(
+    words: Sequence[str], environment: Mapping[str, str], *, quiet: bool, seconds: float | None
+) -> tuple[int, str]:
+    """Exit code and, where it was quiet, the last line of the output."""
+    output = subprocess.PIPE if quiet else None
+    with subprocess.Popen(
+        words,
+        cwd=PROJECT,
+        env={**environment, **({"PYINFRA_PROGRESS": "off"} if quiet else {})},
+        stdin=subprocess.DEVNULL if quiet else None,
+        stdout=output,
+        stderr=subprocess.STDOUT if quiet else None,
+    ) as process:
+        with ended(process):
+            try:
+                text = (process.communicate(timeout=seconds)[0] or b"").decode(errors="replace")
+            except subprocess.TimeoutExpired as error:
+                raise CommandFailed(f"pyinfra did not end within {seconds:g} s", ExitCode.UNREACHABLE) from error
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        return process.returncode, lines[-1] if lines else ""
+
+
+@contextmanager
+def ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Leaves no pyinfra behind. Ctrl-C has reached it as well: it gets the time to tell hosts, and is ended after."""
+    try:
+        yield
+    except BaseException:
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGTERM)
+        raise
