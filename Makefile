@@ -3,6 +3,7 @@
 .PHONY: help setup lab demo audit test acceptance unit lint format docs bench clean
 
 PYTHON := .venv/bin/python
+LINT := .venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
 # A lab of its own for tests: the hosts of `make demo` stay as a person left them.
 TEST_LAB := SPARKFLEET_LAB=.lab/test SPARKFLEET_LAB_PORT=2301
 
@@ -22,16 +23,16 @@ audit: setup ## ask every host of the fleet file (FLEET=...) how its protection 
 	@.venv/bin/sparkfleet audit --fleet $${FLEET:-inventories/lab.yaml}
 
 lint: setup ## ruff and mypy --strict
-	@.venv/bin/ruff check .
-	@.venv/bin/ruff format --check .
-	@.venv/bin/mypy
+	@$(LINT)
 
 unit: setup ## tests that need no host
 	@.venv/bin/pytest tests/unit
 
-test: lint ## everything that CI runs: lint, unit tests, integration tests on lab hosts
+test: setup ## everything that CI runs: lint, unit tests, integration tests on lab hosts
 	@$(PYTHON) -m tests.lab setup --pages
-	@$(TEST_LAB) .venv/bin/pytest tests/unit tests/integration
+	@# Images are built and hosts booted while lint and unit tests run; what fails there is told by the first test with a host.
+	@$(TEST_LAB) $(PYTHON) -m tests.lab up >/dev/null 2>&1 & \
+	$(LINT) && $(TEST_LAB) .venv/bin/pytest --durations=20 tests/unit tests/integration
 
 acceptance: lab ## the long tail: every fault at every moment, hours without KVM
 	@$(TEST_LAB) .venv/bin/pytest tests/acceptance
