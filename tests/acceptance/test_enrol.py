@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.integration.deploying import ROOT, wait_for
+from tests.integration.auditing import verdicts
+from tests.integration.deploying import ROOT, SPARKFLEET, wait_for
 from tests.integration.enrolling import (
     ASKS,
     FREE,
     PASSWORD,
     SAME,
-    SPARKFLEET,
     Desk,
     Forwarder,
     add_user,
@@ -282,3 +283,16 @@ def test_through_a_jump_host_with_a_sudo_password(lab: Lab, spark1: Host, spark2
     assert "spark2: a deploy would change:" in lines
     assert PASSWORD not in said.output
     assert yaml.safe_load(desk.fleet.read_text())["hosts"] == {"spark2": None}
+    password = f"echo {shlex.quote(PASSWORD)}"
+    audited = subprocess.run(
+        [SPARKFLEET, "audit", "--no-store", "--json", "-", "--measure", "swap"],
+        env={**desk.environment, "SPARKFLEET_SUDO_PASSWORD_COMMAND": password},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert audited.returncode == 1, "an audit goes the same way, and says that swap is on: " + audited.stderr
+    assert ("SPK-SWAP-01", "spark2") in verdicts(audited)
+    assert verdicts(audited, "unreachable") == verdicts(audited, "error") == set()

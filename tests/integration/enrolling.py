@@ -9,7 +9,6 @@ import shlex
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -18,11 +17,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.integration.deploying import ESCAPE, ROOT
+from tests.integration.deploying import ESCAPE, ROOT, SPARKFLEET
 from tests.lab import Host, Lab
 from tests.lab.cache import directory as cache_directory
 
-SPARKFLEET = Path(sys.executable).with_name("sparkfleet")
 SAME = "Is it the same?"
 PASSWORD = "correct horse"
 """Of the users that are made here."""
