@@ -33,7 +33,7 @@ def host(spark2: Host) -> Host:
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_killed_at(lab: Lab, host: Host, tmp_path: Path, moment: str) -> None:
     host.restore("killed")
-    path = fleet(lab, [host], tmp_path / "fleet.yaml", {"ssh": {"confirm_within": "20s"}})
+    path = fleet(lab, [host], tmp_path / "fleet.yaml", {"ssh": {"confirm_within": "45s"}})
     deploy_until(lab, path, moment).kill()
     # What the killed run had started on the host may still be at work.
     wait_for(host, "! pgrep -f '[p]ython3 -I -S -B' >/dev/null", timeout=120)

@@ -52,7 +52,7 @@ def check(lab: Lab, host: Host, tmp_path: Path, step: str) -> None:
 
 @pytest.mark.parametrize("step", ["Starting operation: ssh", *STEPS])
 def test_the_controller_is_killed(lab: Lab, host: Host, tmp_path: Path, step: str) -> None:
-    deploy_until(lab, fleet_for(lab, host, tmp_path, 20), step).kill()
+    deploy_until(lab, fleet_for(lab, host, tmp_path, 45), step).kill()
     # What the killed run had started on the host may still be at work.
     wait_for(host, "! pgrep -f '[p]ython3 -I -S -B' >/dev/null", timeout=120)
     check(lab, host, tmp_path, step)
@@ -60,7 +60,7 @@ def test_the_controller_is_killed(lab: Lab, host: Host, tmp_path: Path, step: st
 
 @pytest.mark.parametrize("step", STEPS)
 def test_the_network_is_cut(lab: Lab, host: Host, tmp_path: Path, step: str) -> None:
-    process = deploy_until(lab, fleet_for(lab, host, tmp_path, 20), step)
+    process = deploy_until(lab, fleet_for(lab, host, tmp_path, 45), step)
     host.cut_network(True)
     host.console_run(f"timeout 120 sh -c 'while test -e {ARMED}; do sleep 0.2; done'", timeout=150)
     process.kill()
