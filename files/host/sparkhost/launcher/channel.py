@@ -1,0 +1,81 @@
+"""What launcher and stub say to each other over their socket pair, both being the same user's processes.
+
+One JSON value a message. The first goes to the stub and brings file descriptors; among them a memfd with what does not
+fit into a message: the command, its environment and the rest that a child inherits from its parent.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import struct
+from typing import Any
+
+LONGEST = 8192
+FDS = 5
+PASSCRED = 12
+
+
+class Broken(Exception):
+    """The other side does not speak this protocol, or is not who it should be."""
+
+
+def text(raw: bytes) -> str:
+    """Any bytes as text that JSON can hold; back by `raw`. Not os.fsdecode: both sides may have different locales."""
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def raw(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def memfd(value: dict[str, Any]) -> int:
+    """A file in memory that holds a value."""
+    descriptor = os.memfd_create("spark-run", os.MFD_CLOEXEC)
+    with os.fdopen(os.dup(descriptor), "wb") as stream:
+        stream.write(json.dumps(value).encode("ascii"))
+    return descriptor
+
+
+def read_memfd(descriptor: int) -> dict[str, Any]:
+    with os.fdopen(os.dup(descriptor), "rb") as stream:
+        stream.seek(0)
+        return expect_mapping(stream.read())
+
+
+def expect_mapping(data: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise Broken("not a message") from error
+    if not isinstance(value, dict):
+        raise Broken("not a message")
+    return value
+
+
+def send(channel: socket.socket, value: dict[str, Any], fds: list[int] | None = None) -> None:
+    socket.send_fds(channel, [json.dumps(value).encode("ascii")], fds or [])
+
+
+def receive(channel: socket.socket, uid: int) -> tuple[bytes, list[int]]:
+    """The next message and its file descriptors; empty at the end. SO_PASSCRED must be set on the socket.
+
+    Raises:
+        Broken: the sender is another user (the kernel says who, by SCM_CREDENTIALS, unix(7)).
+    """
+    size = socket.CMSG_SPACE(FDS * 4) + socket.CMSG_SPACE(12)
+    data, ancillary, _, _ = channel.recvmsg(LONGEST, size, socket.MSG_CMSG_CLOEXEC)
+    fds: list[int] = []
+    sender = None
+    for level, kind, content in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            count = len(content) // 4
+            fds += struct.unpack(f"{count}i", content[: count * 4])
+        elif (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
+            sender = struct.unpack("3i", content[:12])[1]
+    if data and sender != uid:
+        for descriptor in fds:
+            os.close(descriptor)
+        raise Broken(f"a message from user {sender}")
+    return data, fds

@@ -1,0 +1,77 @@
+"""/etc/sparkfleet/launcher.json: what the deploy decided for this host."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from sparkhost.launcher.units import GIB
+
+PATH = Path("/etc/sparkfleet/launcher.json")
+
+
+class BadConfig(Exception):
+    """The file cannot be used. One line, with the file and the key."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Sizes in bytes, times in seconds."""
+
+    group: str = "training"
+    """The Unix group whose members may start jobs."""
+    memory_max: int = 100 * GIB
+    """MemoryMax of training.slice: no job gets more."""
+    tasks_max: int = 16384
+    """TasksMax of one job."""
+    jobs_max: int = 32
+    """Jobs that one user may have at a time."""
+    memlock: int | None = None
+    """LimitMEMLOCK of a job; None: infinity."""
+    need: int = 80 * GIB
+    """Memory that should be available before a job starts, where the user names none."""
+    preflight: str = "warn"
+    """`warn`, `refuse` or `off`: what happens where it is not."""
+    drop_cache_every: int = 60
+    """Least time between two droppings of the page cache."""
+
+
+def parse(text: str) -> Config:
+    """The settings in a text of JSON.
+
+    Raises:
+        BadConfig: not a mapping of known keys to values of the right type.
+    """
+    try:
+        raw = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BadConfig(f"{PATH}: is not JSON: deploy again") from error
+    if not isinstance(raw, dict):
+        raise BadConfig(f"{PATH}: expected a mapping: deploy again")
+    raw.pop("_", None)  # who manages the file
+    known: dict[str, Any] = {field.name: field.default for field in fields(Config)}
+    for key, value in raw.items():
+        if key not in known:
+            raise BadConfig(f"{PATH}: {key}: unknown key: deploy again")
+        of_text = isinstance(known[key], str)
+        fits = isinstance(value, str) if of_text else type(value) is int and value > 0
+        if not fits and not (key == "memlock" and value is None):
+            raise BadConfig(f"{PATH}: {key}: got {value!r}, expected {'text' if of_text else 'a number'}: deploy again")
+    config = Config(**raw)
+    if config.preflight not in ("warn", "refuse", "off"):
+        raise BadConfig(f"{PATH}: preflight: got {config.preflight!r}, expected warn, refuse or off: deploy again")
+    return config
+
+
+def read() -> Config:
+    """The host's settings.
+
+    Raises:
+        BadConfig: the file is wrong, or not there: then the measure is not on this host.
+    """
+    try:
+        return parse(PATH.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadConfig(f"{PATH}: cannot be read: is the measure training_slice deployed on this host?") from error

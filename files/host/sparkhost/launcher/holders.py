@@ -1,0 +1,103 @@
+"""Who holds the memory now: jobs, sessions, containers and services; CPU side (cgroups) and GPU side (samples)."""
+
+from __future__ import annotations
+
+import pwd
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from sparkhost.launcher import gpu
+from sparkhost.launcher.units import show_size
+
+CGROUPS = Path("/sys/fs/cgroup")
+JOB = re.compile(r"spark-job-([0-9]+)-([0-9a-f]{8})\.service")
+CONTAINER = re.compile(r"(?:docker|libpod|nerdctl|cri-containerd|crio)-([0-9a-f]{12})[0-9a-f]*\.scope")
+USER = re.compile(r"user-([0-9]+)\.slice")
+
+
+@dataclass(frozen=True)
+class Holder:
+    """One who holds memory; bytes. `gpu` is None where nobody knows."""
+
+    user: str
+    what: str
+    cpu: int
+    gpu: int | None
+
+    @property
+    def total(self) -> int:
+        return self.cpu + (self.gpu or 0)
+
+
+def user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def held(cgroup: Path) -> int:
+    """Memory of a cgroup that cannot be had back by dropping clean cache: anonymous, shared and the kernel's, bytes."""
+    try:
+        stat = dict(line.split() for line in (cgroup / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):
+        return 0
+    names = ("anon", "shmem", "kernel_stack", "pagetables", "percpu", "sock", "slab_unreclaimable")
+    return sum(int(stat.get(name, 0)) for name in names)
+
+
+def owners(root: Path) -> Iterator[tuple[Path, str, str]]:
+    """Cgroups that are somebody, with the user's name and what it is; none is inside another."""
+    for directory in sorted(root.glob("*.slice/*")) + sorted(root.glob("*.slice")):
+        name = directory.name
+        if not directory.is_dir():
+            continue
+        if match := JOB.fullmatch(name):
+            yield directory, user_name(int(match[1])), f"job {match[2]}"
+        elif match := CONTAINER.fullmatch(name):
+            yield directory, "-", f"container {match[1]}"
+        elif match := USER.fullmatch(name):
+            yield directory, user_name(int(match[1])), "sessions"
+        elif name.endswith((".service", ".scope")):
+            yield directory, "root", name
+
+
+def holders(root: Path = CGROUPS, samples: dict[int, int] | None = None, proc: Path = Path("/proc")) -> list[Holder]:
+    """All who hold something, the largest first. `samples`: PID → GPU bytes, None where there are none."""
+    places = {pid: gpu.cgroup_of(pid, proc) for pid in samples or {}}
+    rest = dict(samples or {})
+    found = []
+    for directory, user, what in owners(root):
+        prefix = f"/{directory.relative_to(root)}/"
+        inside = [pid for pid in rest if f"{places[pid]}/".startswith(prefix)]
+        bytes_ = None if samples is None else sum(rest.pop(pid) for pid in inside)
+        found.append(Holder(user, what, held(directory), bytes_))
+    if sum(rest.values()):
+        found.append(Holder("?", "processes outside all of these", 0, sum(rest.values())))
+    return sorted((holder for holder in found if holder.total), key=lambda holder: -holder.total)
+
+
+def meminfo(path: Path = Path("/proc/meminfo")) -> dict[str, int]:
+    """/proc/meminfo in bytes (proc_meminfo(5))."""
+    result = {}
+    for line in path.read_text().splitlines():
+        name, _, rest = line.partition(":")
+        words = rest.split()
+        result[name] = int(words[0]) * (1024 if words[1:] == ["kB"] else 1)
+    return result
+
+
+def table(found: Iterable[Holder], least: int = 0) -> list[str]:
+    """Lines for a person. `least`: who holds less in all is left out."""
+    rows = [("USER", "WHAT", "CPU", "GPU")]
+    for holder in found:
+        if holder.total >= least:
+            gpu_bytes = "unknown" if holder.gpu is None else show_size(holder.gpu)
+            rows.append((holder.user, holder.what, show_size(holder.cpu), gpu_bytes))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    return [
+        f"{user:<{widths[0]}}  {what:<{widths[1]}}  {cpu:>{widths[2]}}  {gpu_:>{widths[3]}}"
+        for user, what, cpu, gpu_ in rows
+    ]

@@ -1,0 +1,99 @@
+"""The command line of spark-run. Not argparse: importing it takes longer than all else that a start needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sparkhost.launcher.request import LEAST_MEMORY, NAME
+from sparkhost.launcher.units import Mistake, parse_duration, parse_size
+
+USAGE = """\
+spark-run [OPTIONS] -- COMMAND [ARGUMENT...]   run a training job, capped, killable, in a cgroup of its own
+spark-run ps [--all]                           your jobs
+spark-run logs ID|NAME                         what a detached job has written
+spark-run stop ID|NAME                         SIGTERM, and SIGKILL half a minute later
+spark-run wait ID|NAME                         wait for a job; its exit code
+spark-run clean [--yes]                        what your runs left behind: ray, vLLM workers, /dev/shm
+spark-top                                      who holds the memory
+
+  --memory SIZE    cap of this job, such as 60G (G is 2^30 bytes); default: all that training.slice has
+  --need SIZE      memory that should be available before it starts; default: --memory, else the host's setting
+  --time TIME      ended after this time: 30min, 8h, 2d
+  --name NAME      a name beside its id
+  --detach         go on without this terminal, also after logging out; output: spark-run logs
+  --env-only A,B   give the job these variables only (and HOME, PATH, USER, SHELL, LANG, LC_*, TERM)
+  --host-ipc       share /dev/shm and System V IPC with the host; else the job has its own
+  --drop-cache     drop the page cache first where that gives CUDA more room
+  --no-preflight   do not look at the memory first
+  --quiet          no summary at the end"""
+
+
+@dataclass
+class Options:
+    """What was asked for; sizes in bytes, times in seconds."""
+
+    argv: tuple[str, ...] = ()
+    memory: int | None = None
+    need: int | None = None
+    time: int | None = None
+    name: str | None = None
+    env_only: tuple[str, ...] | None = None
+    detach: bool = False
+    host_ipc: bool = False
+    drop_cache: bool = False
+    preflight: bool = True
+    quiet: bool = False
+
+
+def parse(arguments: Sequence[str]) -> Options:
+    """The options in front of `--`, or of the first word that is none, and the command behind.
+
+    Raises:
+        Mistake: with the option, the value, and what is expected.
+    """
+    options = Options()
+    rest = list(arguments)
+    while rest and rest[0].startswith("-"):
+        word = rest.pop(0)
+        if word == "--":
+            break
+        name, equals, value = word.partition("=")
+        flags = {"--detach", "--host-ipc", "--drop-cache", "--no-preflight", "--quiet"}
+        if name in flags:
+            if equals:
+                raise Mistake(f"{name}: takes no value")
+            setattr(options, name[2:].replace("-", "_").replace("no_", ""), name != "--no-preflight")
+            continue
+        if name not in ("--memory", "--need", "--time", "--name", "--env-only"):
+            raise Mistake(f"{word}: unknown option, see spark-run --help; a command goes behind --")
+        if not equals:
+            if not rest:
+                raise Mistake(f"{name}: a value is missing")
+            value = rest.pop(0)
+        _set(options, name, value)
+    options.argv = tuple(rest)
+    if not options.argv:
+        raise Mistake("a command is missing: spark-run -- COMMAND, see spark-run --help")
+    return options
+
+
+def _set(options: Options, name: str, value: str) -> None:
+    try:
+        match name:
+            case "--memory":
+                options.memory = parse_size(value)
+                if options.memory < LEAST_MEMORY:
+                    raise Mistake(f"got {value!r}, expected 32M at least")
+            case "--need":
+                options.need = parse_size(value)
+            case "--time":
+                options.time = parse_duration(value)
+            case "--name":
+                if not NAME.fullmatch(value):
+                    raise Mistake(f"got {value!r}, expected at most 48 letters, digits, dots, dashes and underscores")
+                options.name = value
+            case _:
+                options.env_only = tuple(filter(None, value.split(",")))
+    except Mistake as mistake:
+        raise Mistake(f"{name}: {mistake}") from None
