@@ -14,7 +14,7 @@ from typing import Any
 
 LONGEST = 8192
 FDS = 5
-PASSCRED = 12
+PASSCRED = socket.SO_PASSCRED
 
 
 class Broken(Exception):
@@ -65,7 +65,10 @@ def receive(channel: socket.socket, uid: int) -> tuple[bytes, list[int]]:
         Broken: the sender is another user (the kernel says who, by SCM_CREDENTIALS, unix(7)).
     """
     size = socket.CMSG_SPACE(FDS * 4) + socket.CMSG_SPACE(12)
-    data, ancillary, _, _ = channel.recvmsg(LONGEST, size, socket.MSG_CMSG_CLOEXEC)
+    try:
+        data, ancillary, _, _ = channel.recvmsg(LONGEST, size, socket.MSG_CMSG_CLOEXEC)
+    except ConnectionResetError:
+        return b"", []  # closed over there with a message unread
     fds: list[int] = []
     sender = None
     for level, kind, content in ancillary:
