@@ -29,6 +29,8 @@ def ask(request: Request, fds: list[int] | None = None, path: str = "") -> dict[
             connection.connect(path or SOCKET)
             socket.send_fds(connection, [encode(request)], fds or [])
             data = connection.recv(8192)
+    except ConnectionResetError as error:  # closed there before our request was read
+        raise Trouble("the launcher's helper has too many requests at a time: try again") from error
     except OSError as error:
         raise Trouble(
             f"the launcher's helper does not answer ({error.strerror or error}): is the measure training_slice "
