@@ -1,7 +1,15 @@
 """The fleet file, typed: what is set for which host. Knows neither pyinfra nor the tasks."""
 
 from sparkfleet.settings.fleet import Fleet, FleetFile, FleetHost, HostEntry, chosen_fleet_file, load_fleet
-from sparkfleet.settings.measures import CudaEnvSettings, HostSettings, Measure, SshSettings, SwapSettings, UvSettings
+from sparkfleet.settings.measures import (
+    CudaEnvSettings,
+    HostSettings,
+    Measure,
+    SshSettings,
+    SwapSettings,
+    TrainingSliceSettings,
+    UvSettings,
+)
 from sparkfleet.settings.problems import FleetError
 from sparkfleet.settings.units import Seconds, Size
 
@@ -18,6 +26,7 @@ __all__ = [
     "Size",
     "SshSettings",
     "SwapSettings",
+    "TrainingSliceSettings",
     "UvSettings",
     "chosen_fleet_file",
     "load_fleet",

@@ -144,6 +144,56 @@ def _user_name(value: str) -> str:
 UserName = Annotated[str, AfterValidator(_user_name), Means("user name")]
 
 
+def _new_user_name(value: str) -> str:
+    # Stricter than what exists: it is given to useradd(8), becomes a directory, and must not look like a number.
+    if not re.fullmatch(r"[a-z_][a-z0-9_-]{0,31}", value) or value == "root":
+        raise wrong("a user name of lower-case letters, digits, dashes and underscores that starts with a letter")
+    return value
+
+
+NewUserName = Annotated[str, AfterValidator(_new_user_name), Means("user name")]
+"""A user that is created where it is missing."""
+
+
+def _unix_group(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}", value) or value == "root":
+        raise wrong("the name of a Unix group such as training, not root")
+    return value
+
+
+UnixGroup = Annotated[str, AfterValidator(_unix_group), Means("Unix group")]
+
+
+def _public_key(value: str) -> str:
+    # One line of authorized_keys(5), without options in front: they could run commands.
+    kinds = r"(ssh-(ed25519|rsa)|ecdsa-sha2-nistp(256|384|521)|sk-ssh-ed25519@openssh\.com|sk-ecdsa-sha2-nistp256@openssh\.com)"
+    if not re.fullmatch(rf"{kinds} [A-Za-z0-9+/]{{20,8000}}={{0,2}}( [ -~]{{1,200}})?", value):
+        raise wrong("a public key as ssh-keygen writes it: ssh-ed25519 AAAA… comment")
+    return value
+
+
+PublicKey = Annotated[str, AfterValidator(_public_key), Means("public key")]
+
+
+def _weight(value: Any) -> int:
+    # Not `ge`/`le`: a bool is an int to Python, and one message serves every mistake.
+    if type(value) is not int or not 1 <= value <= 10000:
+        raise wrong("a weight from 1 to 10000")
+    return value
+
+
+Weight = Annotated[int, BeforeValidator(_weight), Means("weight")]
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or not 1 <= value <= 4_000_000:
+        raise wrong("a number from 1 to 4000000")
+    return value
+
+
+Count = Annotated[int, BeforeValidator(_count), Means("whole number")]
+
+
 def _toml_table(value: dict[str, Any]) -> dict[str, Any]:
     _check_toml(value, ())
     return value

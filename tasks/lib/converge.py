@@ -46,6 +46,8 @@ class Run:
     """The stage in which the plan was made: each of pyinfra's two phases looks for itself."""
     trouble: list[str] = field(default_factory=list)
     """One line for each refusal or failure of a measure."""
+    warned: set[str] = field(default_factory=set)
+    """Warnings that have been shown: a plan is made more than once."""
 
 
 RUNS: WeakKeyDictionary[Host, Run] = WeakKeyDictionary()
@@ -110,7 +112,8 @@ def converge(measure: str) -> Generator[PyinfraCommand, None, None]:
                 state.fail_hosts({this_host})  # type: ignore[no-untyped-call]
             return
         run.plan = answer["plan"]
-    plan = run.plan.get(measure, {"changes": [], "refused": [], "error": None})
+    plan = run.plan.get(measure, {"changes": [], "warnings": [], "refused": [], "error": None})
+    warn(this_host, run, measure, plan)
     if not state.is_executing:
         show(this_host, measure, plan, "would ")
     elif not plan["changes"]:
@@ -168,6 +171,7 @@ def apply(state: State, host: Host, measure: str) -> bool:
     run.plan = answer["plan"]
     for note in answer["notes"]:
         logger.warning(f"{host.print_prefix}{measure}: {note}")
+    warn(host, run, measure, answer["applied"])
     show(host, measure, answer["applied"], "")
     report(host, run, measure, answer["applied"])
     if answer["unproved"]:
@@ -218,6 +222,15 @@ def show(host: Host, measure: str, plan: dict[str, Any], verb: str) -> None:
                 logger.info(f"{host.print_prefix}    {click.style(line, colour)}")
     if verb:
         for line in [*plan["refused"], *([plan["error"]] if plan["error"] else [])]:
+            logger.warning(f"{host.print_prefix}{measure}: {line}")
+
+
+def warn(host: Host, run: Run, measure: str, result: dict[str, Any]) -> None:
+    """Shows what a person should know about a host, once; it fails nothing."""
+    measure = measure.removesuffix(AFTER_RELOAD)
+    for line in result["warnings"]:
+        if line not in run.warned:
+            run.warned.add(line)
             logger.warning(f"{host.print_prefix}{measure}: {line}")
 
 

@@ -21,7 +21,12 @@ def stub(theirs: socket.socket, user: int | None = None) -> subprocess.Popen[byt
     """The stub as systemd would start it: the socket as standard input and output, an environment of systemd's."""
     with theirs:
         return subprocess.Popen(
-            ["/usr/bin/python3", "-IS", "-c", STUB], stdin=theirs, stdout=theirs, env=CLEAN, cwd="/", user=user
+            ["/usr/bin/python3", "-IS", "-c", STUB],
+            stdin=theirs.fileno(),
+            stdout=theirs.fileno(),
+            env=CLEAN,
+            cwd="/",
+            user=user,
         )
 
 

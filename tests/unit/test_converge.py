@@ -30,8 +30,11 @@ class Stubborn(Resource):
     refuses: str = ""
     fails: str = ""
     never_settles: bool = False
+    warns: str = ""
 
     def plan(self, context: Context) -> Sequence[Change]:
+        if self.warns:
+            context.warnings.append(self.warns)
         if self.refuses:
             raise Refused(self.refuses)
         return [Change("x", "change x")] if self.fails or self.never_settles else []
@@ -60,7 +63,7 @@ def test_a_plan_changes_nothing_and_shows_the_diff(tmp_path: Path) -> None:
     (change,) = answer["plan"]["one"]["changes"]
     assert (change["what"], change["summary"]) == (str(tmp_path / "a"), "create")
     assert "+managed by sparkfleet" in change["diff"]
-    assert answer["plan"]["two"] == {"changes": [], "refused": [], "error": None}
+    assert answer["plan"]["two"] == {"changes": [], "warnings": [], "refused": [], "error": None}
 
 
 def test_apply_does_the_first_measure_and_plans_the_rest(tmp_path: Path) -> None:
@@ -82,6 +85,14 @@ def test_a_refusal_does_not_stop_the_measure_and_a_failure_does(tmp_path: Path) 
     answer = converge.run(request("apply", one=[failed, file(tmp_path / "b")]))
     assert answer["applied"]["error"] == "broken in two lines"
     assert not (tmp_path / "b").exists()
+
+
+def test_warnings_are_told_with_the_measure_and_stop_nothing(tmp_path: Path) -> None:
+    careful = Stubborn(warns="little memory").to_json()
+    answer = converge.run(request("apply", one=[careful, file(tmp_path / "a")], two=[careful], three=[]))
+    assert answer["applied"]["warnings"] == ["little memory"]
+    assert (tmp_path / "a").exists()
+    assert {name: plan["warnings"] for name, plan in answer["plan"].items()} == {"two": ["little memory"], "three": []}
 
 
 def test_a_change_that_does_not_settle_is_a_failure() -> None:

@@ -2,7 +2,7 @@
 
 Request (JSON): `{"action": "plan" | "apply", "measures": [{"name": …, "resources": […]}, …]}`. "apply" makes the
 first measure so and then plans the rest: the answer carries the plan that the next step needs, which saves
-a connection round trip. Answer: `{"done": […], "plan": {measure: {"changes", "refused", "error"}}}`.
+a connection round trip. Answer: `{"applied": …, "plan": {measure: {"changes", "warnings", "refused", "error"}}}`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,41 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from sparkhost import environment, files, guard, ldconfig, pam, protection, sshd, swap, systemd, uv
+from sparkhost import (
+    docker,
+    environment,
+    files,
+    guard,
+    ldconfig,
+    pam,
+    people,
+    protection,
+    slices,
+    sshd,
+    swap,
+    systemd,
+    units,
+    uv,
+)
 from sparkhost.resource import UPLOADS, Change, Context, Failed, Refused, Resource, from_json
 
 # The modules that define resources; importing them registers their kinds.
-RESOURCE_MODULES = (environment, files, guard, ldconfig, pam, protection, sshd, swap, systemd, uv)
+RESOURCE_MODULES = (
+    docker,
+    environment,
+    files,
+    guard,
+    ldconfig,
+    pam,
+    people,
+    protection,
+    slices,
+    sshd,
+    swap,
+    systemd,
+    units,
+    uv,
+)
 
 
 def one_line(error: BaseException) -> str:
@@ -39,6 +69,7 @@ def plan_measure(resources: Sequence[Resource], context: Context) -> dict[str, A
     changes: list[Change] = []
     refused: list[str] = []
     error: str | None = None
+    context.warnings = []
     for resource in resources:
         try:
             found = resource.plan(context)
@@ -54,6 +85,7 @@ def plan_measure(resources: Sequence[Resource], context: Context) -> dict[str, A
             context.pending += found
     return {
         "changes": [asdict(change) for change in changes],
+        "warnings": context.warnings,
         "refused": refused,
         "error": error,
     }
@@ -64,15 +96,17 @@ def apply_measure(resources: Sequence[Resource]) -> dict[str, Any]:
     done: list[Change] = []
     refused: list[str] = []
     error: str | None = None
+    warnings: list[str] = []
     for resource in resources:
         try:
-            changes = resource.plan(Context())
+            changes = resource.plan(context := Context())
             if changes:
                 resource.apply()
                 done += changes
-                left = resource.plan(Context())
+                left = resource.plan(context := Context())
                 if left:
                     raise Failed(f"{left[0].what}: still differs after the change: {left[0].summary}")
+            warnings += context.warnings
         except Refused as refusal:
             refused.append(one_line(refusal))
             if resource.is_basis:
@@ -82,6 +116,7 @@ def apply_measure(resources: Sequence[Resource]) -> dict[str, Any]:
             break
     return {
         "changes": [asdict(change) for change in done],
+        "warnings": warnings,
         "refused": refused,
         "error": error,
     }

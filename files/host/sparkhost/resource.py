@@ -50,6 +50,8 @@ class Context:
 
     pending: list[Change] = field(default_factory=list)
     """Changes planned before this resource in the same run: a dry run has not made them."""
+    warnings: list[str] = field(default_factory=list)
+    """What a person should know although nothing is wrong enough to be refused: one line each, with the figures."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,203 @@
+"""Docker's containers under a slice, by daemon.json: without it they are in system.slice, and no user's cap holds them.
+
+`live-restore` comes first, by a reload, and only then a restart for `cgroup-parent`: running containers live on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import stat
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from sparkhost.files import make_directories, read_regular, text_diff, write_atomic
+from sparkhost.resource import Change, Context, Failed, Refused, Resource
+from sparkhost.systemd import changed_at, run, show, unit_property
+
+DAEMON_JSON = Path("/etc/docker/daemon.json")
+# What the two keys were before us: {"cgroup-parent": null, "live-restore": true}; null stands for none.
+RECORD = Path("/var/lib/sparkfleet/docker-before.json")
+SERVICE = "docker.service"
+PATIENCE = 30.0
+"""Seconds that a reload may take."""
+
+
+def installed() -> bool:
+    return shutil.which("dockerd") is not None
+
+
+def merged(text: str, **keys: Any) -> str:
+    """daemon.json with these keys set, or taken out where the value is None; all others stay as they are.
+
+    Raises:
+        Refused: it is not a JSON mapping.
+    """
+    try:
+        value = json.loads(text) if text.strip() else {}
+    except ValueError as error:
+        raise Refused(f"{DAEMON_JSON} is not JSON ({error}): mend it, or set training_slice.docker to keep") from error
+    if not isinstance(value, dict):
+        raise Refused(f"{DAEMON_JSON} is no mapping: mend it, or set training_slice.docker to keep")
+    wanted = {name.replace("_", "-"): item for name, item in keys.items()}
+    result = {name: item for name, item in value.items() if wanted.get(name, item) is not None or name not in wanted}
+    result |= {name: item for name, item in wanted.items() if item is not None}
+    if result == value:
+        return text
+    return json.dumps(result, indent=2, ensure_ascii=False) + "\n" if result else ""
+
+
+def objection(config: dict[str, Any], command: str, slice_: str, swarm: str) -> str | None:
+    """Why containers cannot be put under the slice, or None. `command`: docker.service's ExecStart."""
+    if swarm not in ("inactive", ""):
+        return "docker is in swarm mode, which refuses live-restore: a restart would stop all containers"
+    parent = config.get("cgroup-parent", slice_)
+    if parent != slice_:
+        return f"{DAEMON_JSON} has cgroup-parent {parent!r}, which is somebody's wish"
+    if "native.cgroupdriver=cgroupfs" in config.get("exec-opts", ()) or "cgroupdriver=cgroupfs" in command:
+        return "docker uses the cgroup driver cgroupfs, which knows no slices"
+    for flag in ("--cgroup-parent", "--live-restore"):
+        if flag in command:
+            return f"{SERVICE} gives dockerd {flag}, which must not be in {DAEMON_JSON} as well"
+    return None
+
+
+def current() -> str:
+    content = read_regular(DAEMON_JSON)
+    return "" if content is None else content.decode(errors="surrogateescape")
+
+
+def write(text: str) -> None:
+    """Puts a new daemon.json in its place once dockerd itself has found it valid."""
+    make_directories(DAEMON_JSON.parent)
+    if not text:
+        DAEMON_JSON.unlink(missing_ok=True)
+        return
+    trial = DAEMON_JSON.with_name("daemon.json.sparkfleet-trial")
+    trial.write_text(text, errors="surrogateescape")
+    try:
+        run("dockerd", "--validate", "--config-file", str(trial))
+    finally:
+        trial.unlink()
+    mode = stat.S_IMODE(DAEMON_JSON.stat().st_mode) if DAEMON_JSON.exists() else 0o644
+    write_atomic(DAEMON_JSON, text.encode(errors="surrogateescape"), mode)
+
+
+def is_active() -> bool:
+    return show(SERVICE, "ActiveState").get("ActiveState") == "active"
+
+
+def info(field: str) -> str:
+    """A field of `docker info`, such as .LiveRestoreEnabled."""
+    return run("docker", "info", "--format", f"{{{{{field}}}}}").strip()
+
+
+def started_before_the_file() -> bool:
+    """Whether dockerd runs since before daemon.json last changed: it reads cgroup-parent only when it starts."""
+    since = int(unit_property(SERVICE, "Unit", "ActiveEnterTimestamp").split()[1])
+    return since < changed_at(DAEMON_JSON)
+
+
+def set_live_restore(wanted: bool) -> None:
+    """Has the running daemon take it over; without it a restart would stop every container."""
+    run("systemctl", "reload", SERVICE)
+    until = time.monotonic() + PATIENCE
+    while info(".LiveRestoreEnabled") != str(wanted).lower():
+        if time.monotonic() > until:
+            raise Failed(
+                "docker did not take live-restore over from daemon.json: not restarted, see journalctl -u docker"
+            )
+        time.sleep(0.2)
+
+
+def outside(slice_: str, root: Path = Path("/sys/fs/cgroup")) -> list[str]:
+    """Containers of Docker in system.slice: they are where they were started until they are started anew."""
+    return sorted(path.name for path in (root / "system.slice").glob("docker-*.scope"))
+
+
+@dataclass(frozen=True)
+class DockerParent(Resource):
+    """New containers are started under the slice, unless they name another (`docker run --cgroup-parent`)."""
+
+    kind: ClassVar[str] = "docker_parent"
+    after_reload: ClassVar[bool] = True
+    slice: str
+
+    def plan(self, context: Context) -> Sequence[Change]:
+        if not installed():
+            return []
+        if shutil.which("podman"):
+            context.warnings.append(
+                f"podman is installed: containers that root starts with it need --cgroup-parent={self.slice}, "
+                "containers.conf(5) has no setting for that; those of users are held by the cap of their sessions"
+            )
+        old = current()
+        new = merged(old, cgroup_parent=self.slice, live_restore=True)
+        active = is_active()
+        swarm = info(".Swarm.LocalNodeState") if active else ""
+        command = show(SERVICE, "ExecStart").get("ExecStart", "")
+        if reason := objection(json.loads(old or "{}"), command, self.slice, swarm):
+            raise Refused(f"{reason}: containers stay where they are; see training_slice.docker")
+        if stray := outside(self.slice):
+            context.warnings.append(
+                f"{len(stray)} containers run outside of {self.slice} until they are started anew: {', '.join(stray)}"
+            )
+        if new != old:
+            diff = text_diff(str(DAEMON_JSON), old.encode(errors="replace"), new.encode(errors="replace"))
+            how = ", reload docker for live-restore, then restart it" if active else ""
+            return [Change(str(DAEMON_JSON), f"set cgroup-parent and live-restore{how}", diff)]
+        if active and started_before_the_file():
+            return [Change(SERVICE, "restart: it has not read cgroup-parent yet")]
+        return []
+
+    def apply(self) -> None:
+        old = current()
+        before = json.loads(old or "{}")
+        if not RECORD.exists():
+            make_directories(RECORD.parent)
+            kept = {key: before.get(key) for key in ("cgroup-parent", "live-restore")}
+            write_atomic(RECORD, json.dumps(kept).encode(), 0o644)
+        if is_active():
+            try:
+                write(merged(old, live_restore=True))
+                set_live_restore(True)
+            except Failed:
+                with contextlib.suppress(Failed):
+                    write(old)
+                raise
+        write(merged(current(), cgroup_parent=self.slice, live_restore=True))
+        if is_active():
+            run("systemctl", "restart", SERVICE)
+
+
+@dataclass(frozen=True)
+class NoDockerParent(Resource):
+    """daemon.json without what we put there: what was there before us comes back, what others set since stays."""
+
+    kind: ClassVar[str] = "no_docker_parent"
+    after_reload: ClassVar[bool] = True
+    slice: str
+
+    def _without(self, old: str) -> str:
+        before = json.loads(RECORD.read_text())
+        ours = json.loads(old or "{}").get("cgroup-parent") == self.slice
+        return merged(old, **({"cgroup_parent": before["cgroup-parent"]} if ours else {}))
+
+    def plan(self, context: Context) -> Sequence[Change]:
+        if not installed() or not RECORD.exists():
+            return []
+        return [Change(str(DAEMON_JSON), "take out cgroup-parent and live-restore, as far as they are ours")]
+
+    def apply(self) -> None:
+        before = json.loads(RECORD.read_text())
+        write(self._without(current()))
+        if is_active():
+            run("systemctl", "restart", SERVICE)  # while live-restore is still on
+        write(merged(current(), live_restore=before["live-restore"]))
+        if is_active() and not before["live-restore"]:
+            run("systemctl", "reload", SERVICE)
+        RECORD.unlink()

@@ -1,0 +1,239 @@
+"""Caps of slices: whether they fit into the host's memory, into what is in use now, and whether the kernel has them."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from sparkhost.files import File, NoFile
+from sparkhost.resource import Change, Context, Refused, Resource
+from sparkhost.systemd import RELOAD, daemon_reload, run, show
+
+CGROUPS = Path("/sys/fs/cgroup")
+MEMINFO = Path("/proc/meminfo")
+UNITS = Path("/etc/systemd/system")
+GIB = 2**30
+PAGE = 4096
+USER_SLICE = re.compile(r"user-([0-9]+)\.slice")
+
+
+def gib(count: int) -> str:
+    return f"{count / GIB:.1f} GiB"
+
+
+def meminfo() -> dict[str, int]:
+    """/proc/meminfo in bytes (proc_meminfo(5))."""
+    pairs = (line.split()[:2] for line in MEMINFO.read_text().splitlines())
+    return {name.rstrip(":"): int(count) * 1024 for name, count in pairs}
+
+
+def held(cgroup: Path) -> int:
+    """Bytes of a cgroup that lowering memory.max cannot reclaim without swap: the OOM killer would have to."""
+    try:
+        stat = dict(line.split() for line in (cgroup / "memory.stat").read_text().splitlines())
+    except OSError:
+        return 0
+    return sum(int(stat.get(name, 0)) for name in ("anon", "shmem", "kernel_stack", "pagetables", "slab_unreclaimable"))
+
+
+@dataclass(frozen=True)
+class SliceFits(Resource):
+    """Changes nothing: refuses a cap that this host's memory can never hold, and warns of one that it hardly can.
+
+    `reserve`: what the watchdog keeps available; bytes, as `memory_max` is.
+    """
+
+    kind: ClassVar[str] = "slice_fits"
+    is_basis: ClassVar[bool] = True
+    memory_max: int
+    reserve: int
+    slice: str
+
+    def plan(self, context: Context) -> Sequence[Change]:
+        memory = meminfo()
+        total = memory["MemTotal"]
+        if self.memory_max > total - self.reserve:
+            raise Refused(
+                f"memory_max is {gib(self.memory_max)}, but this host has {gib(total)} in all, of which "
+                f"{gib(self.reserve)} are kept free: set training_slice.memory_max to {fitting(total - self.reserve)} "
+                "at most"
+            )
+        system = max(0, total - memory["MemAvailable"] - held(CGROUPS / self.slice))
+        if self.memory_max + self.reserve + system > total:
+            context.warnings.append(
+                f"memory_max {gib(self.memory_max)} + {gib(self.reserve)} that are kept free + {gib(system)} that the "
+                f"system uses now are more than the host's {gib(total)}: jobs are killed by the watchdog before they "
+                f"reach their cap; {fitting(total - self.reserve - system)} would fit"
+            )
+        return []
+
+    def apply(self) -> None:
+        """Nothing to do: `plan` finds no changes."""
+
+
+def fitting(count: int) -> str:
+    """As it would be written in the fleet file, rounded down."""
+    return f"{count // GIB}GiB" if count >= GIB else f"{max(0, count) // 2**20}MiB"
+
+
+@dataclass(frozen=True)
+class Exceptions(Resource):
+    """Users whose sessions are not capped: root, the members of admin groups, named ones, and who deploys.
+
+    A drop-in in `user-UID.slice.d/` replaces the one of the *same file name* in `user-.slice.d/` (systemd.unit(5)).
+    """
+
+    kind: ClassVar[str] = "cap_exceptions"
+    name: str
+    """The drop-in's file name."""
+    content: str
+    groups: list[str]
+    users: list[str]
+    training: str
+    """The group of training users: who is an admin as well is named."""
+    wanted: bool = True
+    """Whether there are to be any at all."""
+
+    def plan(self, context: Context) -> Sequence[Change]:
+        changes = [change for part in self._parts(context) for change in part.plan(context)]
+        context.warnings += self._doubtful()
+        return changes
+
+    def apply(self) -> None:
+        for part in self._parts(Context()):
+            if part.plan(Context()):
+                part.apply()
+
+    def _parts(self, context: Context) -> Iterator[File | NoFile]:
+        excepted = {uid for uid, _ in self._excepted()} if self.wanted else set()
+        for uid in sorted(excepted):
+            yield File(str(UNITS / f"user-{uid}.slice.d" / self.name), self.content)
+        for path in sorted(UNITS.glob(f"user-*.slice.d/{self.name}")):
+            match = USER_SLICE.fullmatch(path.parent.name.removesuffix(".d"))
+            if match and int(match[1]) not in excepted:
+                yield NoFile(str(path))
+
+    def _excepted(self) -> Iterator[tuple[int, str]]:
+        yield 0, "root"
+        for name in sorted({*self.users, *(n for group in self.groups for n in members(group))}):
+            try:
+                yield pwd.getpwnam(name).pw_uid, name
+            except KeyError:
+                if name in self.users:
+                    raise Refused(f"training_slice.admins: no user {name} on this host: correct the name") from None
+        deployer = os.environ.get("SUDO_UID", "")  # sudo(8): who called it
+        if deployer.isdecimal():
+            yield int(deployer), "who deploys"
+
+    def _doubtful(self) -> list[str]:
+        if not self.wanted:
+            return []
+        admins = {name for _, name in self._excepted()}
+        both = sorted(admins & set(members(self.training)))
+        return [f"{', '.join(both)}: in the group {self.training} and an admin: not capped"] if both else []
+
+
+def members(group: str) -> set[str]:
+    """Names of a group's members, as NSS knows them; by a user's first group only where NSS lists users."""
+    try:
+        entry = grp.getgrnam(group)
+    except KeyError:
+        return set()
+    return {*entry.gr_mem, *(user.pw_name for user in pwd.getpwall() if user.pw_gid == entry.gr_gid)}
+
+
+@dataclass(frozen=True)
+class CapFile(File):
+    """A drop-in with a MemoryMax, not put in force while somebody holds more: the OOM killer would take their jobs.
+
+    `slices`: cgroups that it reaches, as a glob below /sys/fs/cgroup; `exception`: file name of drop-ins that exempt
+    one; `memory_max`: bytes; `setting`: its key in the fleet file.
+    """
+
+    kind: ClassVar[str] = "cap_file"
+    slices: str = ""
+    memory_max: int = 0
+    setting: str = ""
+    exception: str = ""
+
+    def plan(self, context: Context) -> Sequence[Change]:
+        changes = super().plan(context)
+        if changes:
+            for cgroup in sorted(CGROUPS.glob(self.slices)):
+                exempt = UNITS / f"{cgroup.name}.d" / self.exception
+                if self.exception and (exempt.exists() or str(exempt) in {c.what for c in context.pending}):
+                    continue
+                if (count := held(cgroup)) > self.memory_max:
+                    raise Refused(
+                        f"{cgroup.name}{who(cgroup.name)} holds {gib(count)}, more than {self.setting} "
+                        f"{gib(self.memory_max)}: putting the cap in force would kill what runs there: wait for its "
+                        "end, or raise the cap, then deploy again"
+                    )
+        return changes
+
+
+def who(name: str) -> str:
+    """` (ann)` for the slice of ann's sessions, else ""."""
+    match = USER_SLICE.fullmatch(name)
+    try:
+        return f" ({pwd.getpwuid(int(match[1])).pw_name})" if match else ""
+    except KeyError:
+        return ""
+
+
+@dataclass(frozen=True)
+class CapInForce(Resource):
+    """memory.max of every slice that a drop-in reaches, as the kernel has it: files and PID 1 alone prove nothing."""
+
+    kind: ClassVar[str] = "cap_in_force"
+    after_reload: ClassVar[bool] = True
+    slices: str
+    memory_max: int | None
+    """Bytes; None: no cap of ours."""
+    drop_in: str
+    exception: str = ""
+
+    def plan(self, context: Context) -> Sequence[Change]:
+        if any(change.what in (RELOAD, self.drop_in) for change in context.pending):
+            return []  # a dry run has neither written nor reloaded
+        return [Change(name, f"have systemd put its MemoryMax in force: {text}") for name, text in self._wrong()]
+
+    def _wrong(self) -> Iterator[tuple[str, str]]:
+        if not Path(self.drop_in).exists() and self.memory_max is not None:
+            return  # its file was refused: nothing is to be in force
+        for cgroup in sorted(CGROUPS.glob(self.slices)):
+            try:
+                text = (cgroup / "memory.max").read_text().strip()
+            except OSError:
+                continue  # it has ended meanwhile, or there is no memory controller of cgroup v2
+            wanted = self._wanted(cgroup.name)
+            found = None if text == "max" else int(text)
+            if wanted != found:
+                yield cgroup.name, f"memory.max is {text if found is None else gib(found)}"
+
+    def _wanted(self, name: str) -> int | None:
+        """What PID 1 will have once it has read its files: ours, an exception, or somebody's later drop-in."""
+        if self.exception and (UNITS / f"{name}.d" / self.exception).exists():
+            return self._of_systemd(name, None)
+        return self._of_systemd(name, self.memory_max)
+
+    def _of_systemd(self, name: str, ours: int | None) -> int | None:
+        found = show(name, "MemoryMax", "DropInPaths", "NeedDaemonReload")
+        if found.get("NeedDaemonReload") == "yes":
+            return ours
+        value = found.get("MemoryMax", "infinity")
+        return None if value == "infinity" else int(value) // PAGE * PAGE
+
+    def apply(self) -> None:
+        names = [name for name, _ in self._wrong()]
+        if any(show(name, "NeedDaemonReload").get("NeedDaemonReload") == "yes" for name in names):
+            daemon_reload()
+        for name in names:
+            # A reload alone does not reach the cgroups of slices that run: that comes with the next unit started below.
+            run("systemd-run", "--quiet", "--wait", "--collect", f"--slice={name}", "true")

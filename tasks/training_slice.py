@@ -1,0 +1,143 @@
+"""Training jobs in a slice of their own, capped and killed first; training users' other processes capped as well.
+
+Why: whatever a training user runs can take all of the memory, and on a Spark that takes the host. `spark-run` starts a
+job as a transient service in training.slice (a scope, as is often advised, takes no OOMScoreAdjust=): with a cap, a
+limit of processes, killed before everything else and as a whole. What runs outside of it, in SSH sessions, tmux and
+cron, is capped by a drop-in for every user's slice, from which admins are excepted; containers of Docker, which are in
+nobody's slice, are started under training.slice.
+
+None of that holds CUDA memory: the driver takes it without charging a cgroup. The watchdog protects against that.
+How the launcher works, and what it does not trust: ADR 7.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from sparkfleet.settings import TrainingSliceSettings
+from sparkhost.docker import DockerParent, NoDockerParent
+from sparkhost.files import File, Link, NoFile, NoLink
+from sparkhost.people import TrainingPeople
+from sparkhost.resource import Resource
+from sparkhost.slices import CapFile, CapInForce, Exceptions, SliceFits
+from sparkhost.systemd import UNIT_DIRECTORY
+from sparkhost.units import NotRunning, Running
+from tasks.lib.templates import render
+
+SLICE = "training.slice"
+SLICE_FILE = f"{UNIT_DIRECTORY}/{SLICE}"
+SERVING_FILE = f"{UNIT_DIRECTORY}/serving.slice"
+# One name for the cap and for the exceptions: that is what makes them exceptions.
+CAP_NAME = "50-sparkfleet-training.conf"
+CAP = f"{UNIT_DIRECTORY}/user-.slice.d/{CAP_NAME}"
+SUM = f"{UNIT_DIRECTORY}/user.slice.d/{CAP_NAME}"
+SESSIONS = "user.slice/user-*.slice"
+CONFIG = "/etc/sparkfleet/launcher.json"
+SOCKET = "sparkfleet-launcher.socket"
+UNITS = (SOCKET, "sparkfleet-launcher.service")
+ENABLED = f"{UNIT_DIRECTORY}/sockets.target.wants/{SOCKET}"
+LIBRARY = "/opt/sparkfleet/lib"
+CODE = f"{LIBRARY}/current"
+PROGRAMS = ("spark-run", "spark-top", "spark-job", "spark-helper", "spark-job-end")
+COMMANDS = ("spark-run", "spark-top")
+MANAGED = "managed by sparkfleet (measure: training_slice)"
+
+
+def launcher_config(settings: TrainingSliceSettings) -> str:
+    """/etc/sparkfleet/launcher.json: sizes in bytes."""
+    values = {
+        "_": MANAGED,
+        "group": settings.group,
+        "memory_max": int(settings.memory_max),
+        "tasks_max": settings.job_tasks_max,
+        "jobs_max": settings.jobs_max,
+        "memlock": None if settings.memlock is None else int(settings.memlock),
+        "need": int(settings.need),
+        "preflight": settings.preflight,
+    }
+    return json.dumps(values, indent=2) + "\n"
+
+
+def caps(settings: TrainingSliceSettings) -> Sequence[Resource]:
+    """The slices' files, and what shows that the kernel has them."""
+    slice_unit = render(
+        "training_slice/training.slice",
+        memory_max=int(settings.memory_max),
+        tasks_max=settings.tasks_max,
+        cpu_weight=settings.cpu_weight,
+        io_weight=settings.io_weight,
+    )
+    serving = render("training_slice/serving.slice", memory_max=int(settings.serving_memory_max or 0))
+    session, total = int(settings.session_memory_max), settings.sessions_memory_max
+    cap = render("training_slice/user-cap.conf", memory_max=session)
+    key = "training_slice"
+    return (
+        CapFile(SLICE_FILE, slice_unit, slices=SLICE, memory_max=int(settings.memory_max), setting=f"{key}.memory_max"),
+        File(SERVING_FILE, serving),
+        # Before the cap, so that it is never in force for those who are excepted.
+        Exceptions(
+            CAP_NAME,
+            render("training_slice/user-exception.conf"),
+            list(settings.admin_groups),
+            list(settings.admins),
+            settings.group,
+        ),
+        CapFile(
+            CAP,
+            cap,
+            slices=SESSIONS,
+            memory_max=session,
+            setting=f"{key}.session_memory_max",
+            exception=CAP_NAME,
+        ),
+        NoFile(SUM)
+        if total is None
+        else CapFile(
+            SUM,
+            render("training_slice/user-sum.conf", memory_max=int(total)),
+            slices="user.slice",
+            memory_max=int(total),
+            setting=f"{key}.sessions_memory_max",
+        ),
+        CapInForce(SLICE, int(settings.memory_max), SLICE_FILE),
+        CapInForce(SESSIONS, session, CAP, CAP_NAME),
+        CapInForce("user.slice", None if total is None else int(total), SUM),
+    )
+
+
+def apply(settings: TrainingSliceSettings) -> Sequence[Resource]:
+    """The caps, the people, the launcher, and the containers. The launcher's code is installed beside (`Installed`)."""
+    return (
+        SliceFits(int(settings.memory_max), int(settings.reserve), SLICE),
+        TrainingPeople(settings.group, {name: list(keys) for name, keys in settings.users.items()}, settings.members),
+        *caps(settings),
+        File(CONFIG, launcher_config(settings)),
+        *(File(f"{LIBRARY}/{name}", render(f"training_slice/{name}", library=CODE), mode=0o755) for name in PROGRAMS),
+        *(Link(f"/usr/local/bin/{name}", f"{LIBRARY}/{name}") for name in COMMANDS),
+        *(File(f"{UNIT_DIRECTORY}/{name}", render(f"training_slice/{name}")) for name in UNITS),
+        Link(ENABLED, f"{UNIT_DIRECTORY}/{SOCKET}"),
+        Running(SOCKET),
+        DockerParent(SLICE) if settings.docker == "slice" else NoDockerParent(SLICE),
+    )
+
+
+def remove(settings: TrainingSliceSettings) -> Sequence[Resource]:
+    """All of it gone. Jobs that run go on to their end; accounts and homes that were created stay."""
+    return (
+        NotRunning(SOCKET),
+        NoLink(ENABLED, f"{UNIT_DIRECTORY}/"),
+        *(NoFile(f"{UNIT_DIRECTORY}/{name}") for name in UNITS),
+        *(NoLink(f"/usr/local/bin/{name}", f"{LIBRARY}/") for name in COMMANDS),
+        *(NoFile(f"{LIBRARY}/{name}") for name in PROGRAMS),
+        NoFile(CONFIG),
+        NoFile(CAP),
+        NoFile(SUM),
+        Exceptions(CAP_NAME, "", [], [], settings.group, wanted=False),
+        NoFile(SLICE_FILE),
+        NoFile(SERVING_FILE),
+        TrainingPeople(settings.group, {}, [], wanted=False),
+        CapInForce(SESSIONS, None, CAP, CAP_NAME),
+        CapInForce("user.slice", None, SUM),
+        NoDockerParent(SLICE),
+    )
