@@ -206,7 +206,7 @@ class TrainingSliceSettings(Measure):
     )
     memlock: Size | None = Field(
         default=None,
-        description="LimitMEMLOCK of jobs; without a value infinity (NCCL locks memory, and it counts in `memory_max`). "
+        description="LimitMEMLOCK of jobs; without a value infinity (NCCL locks memory; it counts in `memory_max`). "
         "A job gets its caller's limit where that is lower.",
     )
     session_memory_max: Size = Field(

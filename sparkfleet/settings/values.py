@@ -166,7 +166,8 @@ UnixGroup = Annotated[str, AfterValidator(_unix_group), Means("Unix group")]
 
 def _public_key(value: str) -> str:
     # One line of authorized_keys(5), without options in front: they could run commands.
-    kinds = r"(ssh-(ed25519|rsa)|ecdsa-sha2-nistp(256|384|521)|sk-ssh-ed25519@openssh\.com|sk-ecdsa-sha2-nistp256@openssh\.com)"
+    security_keys = r"sk-(ssh-ed25519|ecdsa-sha2-nistp256)@openssh\.com"
+    kinds = rf"(ssh-(ed25519|rsa)|ecdsa-sha2-nistp(256|384|521)|{security_keys})"
     if not re.fullmatch(rf"{kinds} [A-Za-z0-9+/]{{20,8000}}={{0,2}}( [ -~]{{1,200}})?", value):
         raise wrong("a public key as ssh-keygen writes it: ssh-ed25519 AAAA… comment")
     return value
