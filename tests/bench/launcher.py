@@ -30,7 +30,9 @@ done
 
 def main() -> int:
     host = Lab().host("spark1")
-    pairs = [tuple(int(word) / 1e6 for word in line.split()) for line in host.run(LOOP).splitlines()]
+    pairs = [
+        tuple(int(word) / 1e6 for word in line.split()) for line in host.run(LOOP, timeout=600).stdout.splitlines()
+    ]
     table = Table("what", "median, ms", "least, ms")
     for index, name in enumerate(("spark-run -- true", "systemd-run --wait true")):
         values = [pair[index] for pair in pairs]

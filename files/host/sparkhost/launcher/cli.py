@@ -119,7 +119,7 @@ def wait(words: list[str]) -> int:
     end = jobs.await_end(job)
     if not end:
         raise Trouble(f"how job {job.id} ended is not known: the host was started anew since, or it never ran")
-    ending = Ending(started=True, unit=end, invocation=job.invocation)
+    ending = Ending(started=True, unit=end)
     code = report.code_of(ending)
     record = report.await_postmortem(job.unit, "", job.started) if code == 137 else None
     why = report.cause(ending, code, job.memory, job.limit, record)

@@ -32,7 +32,6 @@ class Job:
     memory: int
     limit: int | None
     detached: bool
-    invocation: str = ""
 
     @property
     def unit(self) -> str:

@@ -1,0 +1,267 @@
+"""What the measure asks for, what it refuses and warns of, and how it merges what others have written."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import re
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from sparkfleet.settings import Size, TrainingSliceSettings
+from sparkhost import docker, people, slices
+from sparkhost.files import File, Link
+from sparkhost.launcher import config
+from sparkhost.launcher.unit import END, STUB
+from sparkhost.people import TrainingPeople, as_user, with_keys
+from sparkhost.resource import Change, Context, Refused, from_json
+from sparkhost.slices import CapFile, Exceptions, SliceFits, members
+from sparkhost.systemd import UNIT_DIRECTORY
+from tasks import training_slice as measure
+
+GIB = 2**30
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl ann@example.com"
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def files(settings: TrainingSliceSettings) -> dict[str, str]:
+    return {r.path: r.content for r in measure.apply(settings) if isinstance(r, File)}
+
+
+def test_sizes_reach_units_and_the_launcher_in_bytes() -> None:
+    found = files(TrainingSliceSettings(memory_max=Size(90 * GIB), cpu_weight=50, memlock=Size(GIB)))
+    assert f"MemoryMax={90 * GIB}\n" in found[measure.SLICE_FILE]
+    assert "CPUWeight=50\n" in found[measure.SLICE_FILE]
+    assert "IOWeight" not in found[measure.SLICE_FILE]
+    assert f"MemoryMax={8 * GIB}\n" in found[measure.CAP]
+    assert "MemoryMax" not in found[measure.SERVING_FILE]
+    assert measure.SUM not in found
+    read = config.parse(found[measure.CONFIG])
+    assert (read.memory_max, read.memlock, read.group, read.tasks_max) == (90 * GIB, GIB, "training", 16384)
+
+
+def test_the_sum_of_sessions_is_capped_where_it_is_asked_for() -> None:
+    found = files(TrainingSliceSettings(sessions_memory_max=Size(64 * GIB)))
+    assert f"MemoryMax={64 * GIB}\n" in found[measure.SUM]
+
+
+def test_the_programs_are_where_the_units_and_the_stub_look_for_them() -> None:
+    found = files(TrainingSliceSettings())
+    assert {STUB, END} <= set(found)
+    assert "ExecStart=/opt/sparkfleet/lib/spark-helper\n" in found[f"{UNIT_DIRECTORY}/sparkfleet-launcher.service"]
+    for name in measure.PROGRAMS:
+        lines = found[f"/opt/sparkfleet/lib/{name}"].splitlines()
+        assert lines[0] in ("#!/usr/bin/python3 -IS", "#!/bin/sh")
+        assert "managed by sparkfleet" in lines[1]
+    links = {r.path: r.target for r in measure.apply(TrainingSliceSettings()) if isinstance(r, Link)}
+    assert links["/usr/local/bin/spark-run"] == "/opt/sparkfleet/lib/spark-run"
+
+
+def test_an_exception_has_the_name_of_what_it_replaces() -> None:
+    resources = measure.apply(TrainingSliceSettings())
+    (exceptions,) = (r for r in resources if isinstance(r, Exceptions))
+    assert Path(measure.CAP).name == exceptions.name
+    order = [getattr(r, "path", r.kind) for r in resources]
+    assert order.index("cap_exceptions") < order.index(measure.CAP)
+
+
+@pytest.mark.parametrize("make", [measure.apply, measure.remove])
+def test_resources_survive_the_journey(make: type) -> None:
+    for resource in make(TrainingSliceSettings(users={"ann": [KEY]}, members=["bob"])):
+        assert from_json(json.loads(json.dumps(resource.to_json()))) == resource
+
+
+def test_every_hardening_line_has_its_reason_above() -> None:
+    for path in (ROOT / "files" / "training_slice").iterdir():
+        if path.suffix in (".service", ".slice", ".socket", ".conf"):
+            section, before = "", ""
+            for line in path.read_text().splitlines():
+                if line.startswith("["):
+                    section = line
+                if re.match(r"[A-Z][A-Za-z]+=", line) and section not in ("[Unit]", "[Install]"):
+                    key = line.partition("=")[0]
+                    plain = {"ExecStart", "ListenSequentialPacket", "RuntimeDirectoryPreserve"}
+                    assert key in plain or before.startswith("#"), f"{path.name}: {line}"
+                before = line
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"memory_max": "1MiB"}, "expected 64MiB at least"),
+        ({"sessions_memory_max": "1GiB"}, "is less than session_memory_max 8GiB"),
+        ({"job_tasks_max": 50000}, "is more than tasks_max 32768"),
+        ({"admins": ["ann"], "members": ["ann"]}, "ann is a training user as well"),
+        ({"users": {"root": []}}, "expected a user name"),
+        ({"users": {"-x": []}}, "expected a user name"),
+        ({"users": {"ann": [f'command="x" {KEY}']}}, "expected a public key"),
+        ({"users": {"ann": [f"{KEY}\n{KEY}"]}}, "expected a public key"),
+        ({"group": "root"}, "expected the name of a Unix group"),
+        ({"cpu_weight": True}, "expected a weight"),
+        ({"preflight": "no"}, "'warn', 'refuse' or 'off'"),
+    ],
+)
+def test_mistakes_in_the_settings(values: dict[str, object], reason: str) -> None:
+    with pytest.raises(ValidationError, match=re.escape(reason)):
+        TrainingSliceSettings.model_validate(values)
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A host of 120 GiB, of which 10 are in use."""
+    monkeypatch.setattr(slices, "CGROUPS", tmp_path / "cg")
+    monkeypatch.setattr(slices, "MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(slices, "UNITS", tmp_path / "units")
+    (tmp_path / "meminfo").write_text(f"MemTotal: {120 * 2**20} kB\nMemAvailable: {110 * 2**20} kB\n")
+    return tmp_path
+
+
+def cgroup(host: Path, name: str, anon: int) -> None:
+    (host / "cg" / name).mkdir(parents=True)
+    (host / "cg" / name / "memory.stat").write_text(f"anon {anon}\nfile {50 * GIB}\nshmem 0\n")
+
+
+def test_a_cap_that_never_fits_is_refused_and_one_that_hardly_does_warned_of(host: Path) -> None:
+    with pytest.raises(Refused, match=r"memory_max is 105\.0 GiB, but this host has 120\.0 GiB .* to 104GiB at most"):
+        SliceFits(105 * GIB, 16 * GIB, "training.slice").plan(Context())
+    context = Context()
+    assert SliceFits(100 * GIB, 16 * GIB, "training.slice").plan(context) == []
+    assert len(context.warnings) == 1
+    assert "100.0 GiB + 16.0 GiB that are kept free + 10.0 GiB" in context.warnings[0]
+    assert "94GiB would fit" in context.warnings[0]
+    cgroup(host, "training.slice", 9 * GIB)  # what jobs hold now is not the system's
+    context = Context()
+    SliceFits(100 * GIB, 16 * GIB, "training.slice").plan(context)
+    assert context.warnings == []
+    context = Context()
+    SliceFits(80 * GIB, 16 * GIB, "training.slice").plan(context)
+    assert context.warnings == []
+
+
+def test_a_cap_is_not_put_in_force_over_somebodys_head(host: Path) -> None:
+    drop_in = "50-sparkfleet-training.conf"
+    cap = CapFile(
+        str(host / "cap"), "x", slices="user.slice/user-*.slice", memory_max=8 * GIB, setting="s", exception=drop_in
+    )
+    cgroup(host, "user.slice/user-1.slice", 8 * GIB)
+    assert [change.summary for change in cap.plan(Context())] == ["create"]
+    cgroup(host, "user.slice/user-424242.slice", 9 * GIB)
+    with pytest.raises(Refused, match=r"user-424242\.slice holds 9\.0 GiB, more than s 8\.0 GiB"):
+        cap.plan(Context())
+    exception = host / "units" / "user-424242.slice.d" / drop_in
+    assert cap.plan(Context(pending=[Change(str(exception), "create")]))  # a dry run has not written it
+    exception.parent.mkdir(parents=True)
+    exception.touch()
+    assert cap.plan(Context())
+
+
+def test_admins_are_excepted_and_stale_exceptions_go(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SUDO_UID", "4711")
+    stale = host / "units" / "user-999999.slice.d" / "n.conf"
+    stale.parent.mkdir(parents=True)
+    stale.write_text("# managed by sparkfleet\n")
+    found = {c.what: c.summary for c in Exceptions("n.conf", "x", ["no-such-group"], ["daemon"], "g").plan(Context())}
+    names = {str(host / "units" / f"user-{uid}.slice.d" / "n.conf"): "create" for uid in (0, 1, 4711)}
+    assert found == names | {str(stale): "remove"}
+    none = Exceptions("n.conf", "", [], [], "g", wanted=False)
+    assert [change.what for change in none.plan(Context())] == [str(stale)]
+    with pytest.raises(Refused, match="no user nobody-of-this-name"):
+        Exceptions("n.conf", "x", [], ["nobody-of-this-name"], "g").plan(Context())
+
+
+def test_an_admin_among_training_users_is_named(host: Path) -> None:
+    context = Context()
+    Exceptions("n.conf", "x", [], ["daemon"], "daemon").plan(context)
+    assert context.warnings == ["daemon: in the group daemon and an admin: not capped"]
+    assert "daemon" in members("daemon")  # by the first group of its user
+
+
+@given(
+    st.text(st.characters(codec="utf-8", exclude_characters="\r\0"), max_size=60), st.lists(st.just(KEY), max_size=2)
+)
+def test_keys_come_and_go_and_the_users_own_stay(text: str, keys: list[str]) -> None:
+    once = with_keys(text, keys)
+    assert with_keys(once, keys) == once
+    assert once.count(KEY) == len(keys)
+    assert with_keys(once, []) == text
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="becomes another user")
+def test_keys_are_written_as_the_user_and_no_link_is_followed_by_root() -> None:
+    secret = Path("/tmp") / f"sparkfleet-test-{os.getpid()}"
+    home = Path("/tmp") / f"sparkfleet-home-{os.getpid()}"
+    home.mkdir(mode=0o755)
+    try:
+        secret.write_text("root's own")
+        secret.chmod(0o600)
+        os.chown(home, 1, 1)
+        entry = pwd.struct_passwd(("daemon", "x", 1, 1, "", str(home), "/bin/sh"))
+        assert as_user(entry, people.READ_KEYS) == ""
+        as_user(entry, people.WRITE_KEYS, f"{KEY}\n")
+        path = home / ".ssh" / "authorized_keys"
+        assert (path.read_text(), path.stat().st_uid, stat.S_IMODE(path.stat().st_mode)) == (f"{KEY}\n", 1, 0o600)
+        path.unlink()
+        path.symlink_to(secret)
+        as_user(entry, people.WRITE_KEYS, "new\n")
+        assert secret.read_text() == "root's own"
+        assert not path.is_symlink()
+    finally:
+        subprocess.run(["rm", "-rf", str(home), str(secret)], check=True)
+
+
+def test_unknown_members_and_foreign_groups_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(people, "RECORD", tmp_path / "record")
+    with pytest.raises(Refused, match="no user no-such-user on this host"):
+        TrainingPeople("daemon", {}, ["no-such-user"]).plan(Context())
+    changes = TrainingPeople("no-such-group", {"no-such-user": [KEY]}, ["daemon"]).plan
+    monkeypatch.setattr(people, "GROUP_FILE", tmp_path / "group")
+    (tmp_path / "group").write_text("no-such-group:x:1:\n")
+    assert [(c.what, c.summary) for c in changes(Context())] == [
+        ("group no-such-group", "create"),
+        ("user no-such-user", "create, in the group no-such-group, with 1 keys"),
+        ("user daemon", "add to the group no-such-group"),
+    ]
+    (tmp_path / "group").write_text("")
+    with pytest.raises(Refused, match="comes from a directory service: add bin there"):
+        TrainingPeople("daemon", {}, ["bin"]).plan(Context())
+    with pytest.raises(Refused, match="root is root"):
+        TrainingPeople("root", {}, ["root"]).plan(Context())
+
+
+def test_foreign_keys_of_docker_stay() -> None:
+    old = '{"runtimes": {"nvidia": {"path": "x"}}, "live-restore": false}'
+    new = json.loads(docker.merged(old, cgroup_parent="training.slice", live_restore=True))
+    assert new == {"runtimes": {"nvidia": {"path": "x"}}, "live-restore": True, "cgroup-parent": "training.slice"}
+    assert json.loads(docker.merged(json.dumps(new), cgroup_parent=None, live_restore=False)) == json.loads(old)
+    assert docker.merged("", cgroup_parent=None) == ""
+    assert docker.merged('{"cgroup-parent":"training.slice"}', cgroup_parent=None) == ""
+    assert docker.merged(' {"a": 1}\n', cgroup_parent=None) == ' {"a": 1}\n'
+    for bad in ("{", "[]", "3"):
+        with pytest.raises(Refused, match=r"daemon\.json is no"):
+            docker.merged(bad, live_restore=True)
+
+
+@pytest.mark.parametrize(
+    ("given_", "reason"),
+    [
+        (({}, "", "training.slice", "inactive"), None),
+        (({"cgroup-parent": "training.slice"}, "", "training.slice", ""), None),
+        (({}, "", "training.slice", "active"), "swarm mode"),
+        (({"cgroup-parent": "x.slice"}, "", "training.slice", ""), "somebody's wish"),
+        (({"exec-opts": ["native.cgroupdriver=cgroupfs"]}, "", "training.slice", ""), "cgroupfs"),
+        (({}, "dockerd --live-restore", "training.slice", ""), "gives dockerd --live-restore"),
+    ],
+)
+def test_docker_is_left_alone_where_it_would_break(
+    given_: tuple[dict[str, object], str, str, str], reason: str | None
+) -> None:
+    found = docker.objection(*given_)
+    assert (found is None) is (reason is None)
+    assert reason is None or reason in (found or "")
