@@ -7,7 +7,7 @@ import string
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparkhost.launcher.config import Config
@@ -56,17 +56,20 @@ starts = st.builds(
 )
 
 
+@settings(deadline=None)  # other tests keep the machine busy
 @given(starts | st.builds(Stop, id=st.from_regex(r"[0-9a-f]{8}", fullmatch=True)) | st.just(DropCache()))
 def test_what_is_written_is_read(request: Start | Stop | DropCache) -> None:
     assert parse(encode(request)) == request
 
 
+@settings(deadline=None)  # other tests keep the machine busy
 @given(st.binary(max_size=LONGEST + 10))
 def test_any_bytes_are_a_request_or_refused(data: bytes) -> None:
     with pytest.raises(BadRequest):
         parse(data)  # to be a request by chance takes more luck than there is
 
 
+@settings(deadline=None)  # other tests keep the machine busy
 @given(st.dictionaries(st.sampled_from(["memory", "time", "name", "host_ipc", "id", "uid", "User", "argv"]), JSON))
 def test_only_known_properties_come_out_whatever_the_fields_are(fields: dict[str, Any]) -> None:
     try:
@@ -82,6 +85,7 @@ def test_only_known_properties_come_out_whatever_the_fields_are(fields: dict[str
     check_unit(unit, 1000, "00000000")
 
 
+@settings(deadline=None)  # other tests keep the machine busy
 @given(starts, st.integers(1, 2**32 - 2), st.from_regex(r"[0-9a-f]{8}", fullmatch=True))
 def test_a_unit_is_the_callers_own_in_the_slice_and_killable(request: Start, uid: int, id_: str) -> None:
     check_unit(properties(request, Config(), uid, id_), uid, id_)

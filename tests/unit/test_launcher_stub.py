@@ -11,7 +11,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparkhost.launcher import channel as messages
@@ -78,6 +78,7 @@ def test_umask_directory_and_limits_are_the_callers(tmp_path: Path, monkeypatch:
     assert out.decode().split() == ["0027", str(tmp_path / "link"), "333", hard]
 
 
+@settings(deadline=None)  # other tests keep the machine busy
 @given(limits, limits, limits, limits)
 def test_limits_are_only_ever_lowered(soft: int, hard: int, our_soft: int, our_hard: int) -> None:
     def order(value: int) -> float:

@@ -11,7 +11,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -183,6 +183,7 @@ def test_an_admin_among_training_users_is_named(host: Path) -> None:
     assert "daemon" in members("daemon")  # by the first group of its user
 
 
+@settings(deadline=None)  # other tests keep the machine busy
 @given(
     st.text(st.characters(codec="utf-8", exclude_characters="\r\0"), max_size=60), st.lists(st.just(KEY), max_size=2)
 )
