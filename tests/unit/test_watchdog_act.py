@@ -107,7 +107,7 @@ while True: time.sleep(600)
 
 
 def test_orphans_are_still_known() -> None:
-    """The parent ends at once on TERM, its children do not: they are remembered, though they hang on another by then."""
+    """The parent ends, its children do not: they are remembered, though they hang on another by then."""
     with started(TREE.format(before="signal.signal(signal.SIGTERM, signal.SIG_IGN)")) as child:
         hunt, act = Hunt(victim_of(child.pid)), executioner()
         until(lambda: act.alive(hunt) == 5)

@@ -180,7 +180,7 @@ def test_what_root_has_marked() -> None:
 
 def test_the_watchdog_and_pid_1_are_nobodys_victims() -> None:
     found = listed(
-        process(1, 0, 5, cgroup="/"), process(90, 1, 5, cgroup="/"), process(91, 90, 5, cgroup="/"), process(92, 90, 7, cgroup="/"),
+        *(process(pid, parent, 5, cgroup="/") for pid, parent in ((1, 0), (90, 1), (91, 90), (92, 90))),
         never={91, 90, 1},
     )  # fmt: skip
     assert {roots for roots, candidate in found.items() if not candidate.protected} == {(92,)}

@@ -107,7 +107,7 @@ class Executioner:
         return True
 
     def _signal(self, hunt: Hunt, member: Member) -> bool:
-        """Signals one process. The number may belong to another one by now: what the descriptor holds is asked again."""
+        """Signals one process, after asking anew who it is: the number may belong to another one by now."""
         try:
             descriptor = os.pidfd_open(member.pid)
         except OSError:

@@ -70,11 +70,11 @@ class Cgroups:
     def marked(self, cgroup: str, mark: str) -> bool:
         """Whether root has set `ManagedOOMPreference=` of a unit to `omit` or `avoid` (systemd.resource-control(5)).
 
-        systemd keeps it as an extended attribute of the cgroup, which its owner can set: on a cgroup that a user owns (a
-        delegated one) it counts for nothing.
+        systemd keeps it as an extended attribute of the cgroup, which the cgroup's owner can set: on one that a user
+        owns (a delegated one) it counts for nothing.
         """
         path = self.path(cgroup)
         try:
-            return os.stat(path).st_uid == 0 and os.getxattr(path, f"user.oomd_{mark}") == b"1"
+            return Path(path).stat().st_uid == 0 and os.getxattr(path, f"user.oomd_{mark}") == b"1"
         except OSError:
             return False

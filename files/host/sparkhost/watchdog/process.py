@@ -1,8 +1,8 @@
 """The table of processes, from /proc/PID/{stat,status,cgroup} only.
 
 Never cmdline, environ, maps, smaps or exe: the kernel takes the process's mmap lock for them, and a process that is
-filling memory holds it (fs/proc/base.c, task_mmu.c). A process's name is what its owner chose, so `stat` is read from its
-last `)` on (proc_pid_stat(5)).
+filling memory holds it (fs/proc/base.c, task_mmu.c). A process's name is what its owner chose, so `stat` is read from
+its last `)` on (proc_pid_stat(5)).
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ class Processes:
             os.close(descriptor)
 
     def numbers(self) -> Iterator[int]:
-        for entry in os.listdir(self.proc):
+        for entry in os.listdir(self.proc):  # noqa: PTH208 - a Path for each process would cost as much as the rest
             if entry.isdigit():
                 yield int(entry)
 
@@ -142,7 +142,7 @@ class Processes:
         if stat.flags & PF_KTHREAD or stat.state in "ZX":
             return None
         if stat.rss < SMALL:
-            owner, anonymous, shared = os.stat(f"{self.proc}/{pid}").st_uid, stat.rss, 0
+            owner, anonymous, shared = Path(f"{self.proc}/{pid}").stat().st_uid, stat.rss, 0
         else:
             owner, anonymous, shared = parse_status(self.read(pid, "status"))
         cgroup = parse_cgroup(self.read(pid, "cgroup"))

@@ -96,7 +96,7 @@ def place_of(cgroup: str) -> Place:
 
 
 def is_protected(place: Place, preferences: Preferences) -> bool:
-    """Whether a unit is on the closed list or the site's. Users choose the names of their own units: those never count."""
+    """Whether a unit is on the closed list or the site's; by names that users choose for theirs, none is."""
     if place.cgroup.startswith("/user.slice/"):
         return bool(USER_MANAGER.fullmatch(place.cgroup))
     return (place.kind == "system" and matches(place.name, PROTECTED_UNITS)) or matches(place.name, preferences.protect)
@@ -129,7 +129,8 @@ def candidates(
         gpu: bytes by process number, of GPUs that take them from the host's memory.
         charges: by cgroup, for those of `whole_units` where it is known.
         never: processes that are nobody's victim: the watchdog's own and those that it came from.
-        omitted: cgroups that root has taken out (`ManagedOOMPreference=omit`); `avoided`: only when nothing else is left.
+        omitted: cgroups that root has taken out (`ManagedOOMPreference=omit`).
+        avoided: those that are ended only when nothing else is left.
     """
     places: dict[str, Place] = {}
     members: dict[Place, list[Process]] = {}
