@@ -224,6 +224,7 @@ def test_a_bad_file_is_refused_in_one_line_and_does_not_replace_a_good_one(host:
 def test_a_recorded_trace_is_replayed_under_another_policy(host: Host) -> None:
     victim = host.victim(SLEEP, 60)
     trace = host.folder / "trace"
+    host.set(fastest_fill="64MiB")
     host.daemon("--record", str(trace))
     host.available(900)
     assert victim.wait(20) == -signal.SIGTERM
@@ -231,7 +232,7 @@ def test_a_recorded_trace_is_replayed_under_another_policy(host: Host) -> None:
     replay = host.command("replay", str(trace))
     same = subprocess.run(replay, capture_output=True, text=True, check=True, cwd=ROOT / "files/host")
     assert "Signal python" in same.stdout
-    host.set(term_below="600MiB")
+    host.set(term_below="600MiB", fastest_fill="64MiB")
     lower = subprocess.run(replay, capture_output=True, text=True, check=True, cwd=ROOT / "files/host")
     assert "Signal" not in lower.stdout
 

@@ -244,6 +244,8 @@ def test_a_fast_fall_is_answered_before_the_threshold() -> None:
     assert isinstance(action, Signal)
     assert action.stage == "TERM"
     assert isinstance(decide(Samples(replace(falling, slope=-1.0 * GIB)), Policy()), Wait)
+    # One large allocation that fitted is no rate: nobody is ended for it.
+    assert isinstance(decide(Samples(replace(falling, available=17 * GIB, slope=-100.0 * GIB)), Policy()), Wait)
 
 
 def flying(stage: str, age: float, available: int, gone: float | None = None, slope: float = 0.0) -> Samples:

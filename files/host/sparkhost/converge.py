@@ -15,11 +15,24 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from sparkhost import environment, files, guard, ldconfig, pam, protection, sshd, swap, systemd, uv
+from sparkhost import (
+    environment,
+    files,
+    guard,
+    installed,
+    ldconfig,
+    pam,
+    protection,
+    service,
+    sshd,
+    swap,
+    systemd,
+    uv,
+)
 from sparkhost.resource import UPLOADS, Change, Context, Failed, Refused, Resource, from_json
 
 # The modules that define resources; importing them registers their kinds.
-RESOURCE_MODULES = (environment, files, guard, ldconfig, pam, protection, sshd, swap, systemd, uv)
+RESOURCE_MODULES = (environment, files, guard, installed, ldconfig, pam, protection, service, sshd, swap, systemd, uv)
 
 
 def one_line(error: BaseException) -> str:

@@ -45,8 +45,8 @@ def decide(samples: Samples, policy: Policy) -> Action:
         return in_flight(samples, samples.flight, policy)
     pause = interval(look, policy)
     short = look.available < policy.term_below
-    if not short and look.available + min(look.slope, 0.0) * pause >= policy.term_below:
-        return calm(samples, policy, pause)
+    if not short and look.available - min(-look.slope, policy.fastest_fill) * pause >= policy.term_below:
+        return calm(samples, policy, pause)  # a jump (one large allocation) is no rate at which it goes on
     if samples.futile >= MOST_FUTILE:
         resume = samples.futile_since + backoff(samples.futile, policy)
         if look.time < resume:
