@@ -43,7 +43,7 @@ def tell_systemd(*lines: str) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Goes on until NVML fails: a driver that was reloaded needs a new process, as its library stays loaded in this one.
+    """Goes on until NVML fails: a driver that was reloaded needs a new process, as this one keeps the old library.
 
     Exit code 1 then, and systemd starts the next one.
     """
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--file", type=Path, default=Path("/run/sparkfleet/gpu/sample.json"), help="default: %(default)s"
     )
-    parser.add_argument("--every", type=float, default=1.0, metavar="SECONDS", help="default: %(default)s")
+    parser.add_argument("--every", type=float, default=1.0, help="default: %(default)s")
     parser.add_argument("--library", default=LIBRARY, help="default: %(default)s")
     parser.add_argument("--once", action="store_true", help="one sample, to standard output as well")
     options = parser.parse_args(arguments)
