@@ -13,6 +13,8 @@ MCL_CURRENT, MCL_FUTURE = 1, 2
 def lock_memory() -> str:
     """Keeps every page of this process in memory, those to come too (mlockall(2)). Returns why not, or ""."""
     library = ctypes.CDLL(None, use_errno=True)
+    if hasattr(library, "malloc_trim"):
+        library.malloc_trim(0)  # what compiling and importing left behind would be locked as well (glibc)
     if library.mlockall(MCL_CURRENT | MCL_FUTURE):
         return f"mlockall: {os.strerror(ctypes.get_errno())}"
     return ""
