@@ -19,6 +19,7 @@ from sparkhost import (
     environment,
     files,
     guard,
+    hardware,
     installed,
     ldconfig,
     pam,
@@ -32,7 +33,21 @@ from sparkhost import (
 from sparkhost.resource import UPLOADS, Change, Context, Failed, Refused, Resource, from_json
 
 # The modules that define resources; importing them registers their kinds.
-RESOURCE_MODULES = (environment, files, guard, installed, ldconfig, pam, protection, service, sshd, swap, systemd, uv)
+RESOURCE_MODULES = (
+    environment,
+    files,
+    guard,
+    hardware,
+    installed,
+    ldconfig,
+    pam,
+    protection,
+    service,
+    sshd,
+    swap,
+    systemd,
+    uv,
+)
 
 
 def one_line(error: BaseException) -> str:
