@@ -94,7 +94,7 @@ def apply(settings: WatchdogSettings) -> Sequence[Resource]:
         installed,
         *commands,
         sampler_command,
-        CheckedFile(CONFIG, config(settings), check=check),
+        CheckedFile(CONFIG, config(settings), check=check, program=str(installed.home())),
         File(unit(SLICE), render(f"watchdog/{SLICE}", memory_min=MEMORY_MIN)),
         watchdog,
         sampler,

@@ -48,7 +48,8 @@ class Host:
         self.folder = folder
         self.config, self.state, self.run = folder / "watchdog.toml", folder / "state", folder / "run"
         (folder / "proc").mkdir()
-        (folder / "cgroup").mkdir()
+        self.cgroups = folder / "cgroup"
+        self.cgroups.mkdir()
         self.children: list[subprocess.Popen[str]] = []
         self.available(8000)
         self.set()
@@ -88,7 +89,7 @@ class Host:
         return child
 
     def command(self, *arguments: str) -> list[str]:
-        where = ["--config", self.config, "--proc-root", self.folder / "proc", "--cgroup-root", self.folder / "cgroup"]
+        where = ["--config", self.config, "--proc-root", self.folder / "proc", "--cgroup-root", self.cgroups]
         places = ["--state-dir", self.state, "--run-dir", self.run, "--gpu-file", self.folder / "gpu.json"]
         return [sys.executable, "-m", "sparkhost.watchdog", *map(str, [*where, *places]), *arguments]
 
@@ -250,6 +251,49 @@ def test_spark_why_says_it_in_plain_words(host: Host) -> None:
     after = subprocess.run([*why, *where], capture_output=True, text=True, check=True, cwd=ROOT / "files/host")
     assert "asked to end (SIGTERM)" in after.stdout
     assert "MemAvailable is below term_below" in after.stdout
+
+
+@pytest.fixture
+def slices(host: Host) -> Iterator[Path]:
+    """A training.slice in the real cgroup tree, with jobs `a` and `b`; on a machine that lets us make one."""
+    mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+    root = next((Path(mount[1]) for mount in mounts if mount[2] == "cgroup2"), None)
+    if root is None or (root / "training.slice").exists():
+        pytest.skip("needs a cgroup v2 tree without a training.slice")
+    folders = [root / "training.slice", *(root / "training.slice" / f"{name}.service" for name in "ab")]
+    try:
+        for folder in folders:
+            folder.mkdir()
+    except OSError as error:
+        pytest.skip(f"cannot make cgroups: {error}")
+    host.cgroups = root
+    yield folders[0]
+    for child in host.children:
+        child.kill()
+        child.wait(20)
+    for folder in reversed(folders):
+        until(lambda folder=folder: not (folder / "cgroup.procs").read_text())
+        folder.rmdir()
+
+
+def test_a_job_is_a_whole_cgroup_and_root_can_take_it_out(host: Host, slices: Path) -> None:
+    """The larger job is marked as `ManagedOOMPreference=omit` marks it: the other one goes, with all its processes."""
+    jobs = {}
+    for name, sizes in {"a": (60, 20), "b": (20, 16)}.items():
+        jobs[name] = [host.victim(IGNORES, size) for size in sizes]
+        for process in jobs[name]:
+            (slices / f"{name}.service" / "cgroup.procs").write_text(str(process.pid))
+    os.setxattr(slices / "a.service", "user.oomd_omit", b"1")
+    host.daemon()
+    host.available(400)
+    assert [process.wait(20) for process in jobs["b"]] == [-signal.SIGKILL] * 2
+    event = host.event("kill")
+    assert (event["victim"]["kind"], event["victim"]["name"], event["victim"]["processes"]) == ("job", "b.service", 2)
+    assert [process.poll() for process in jobs["a"]] == [None, None]
+    assert next(c for c in event["candidates"] if c["name"] == "a.service")["protected"] is True
+    # A user can set the mark on a cgroup that they own: there it counts for nothing.
+    os.chown(slices / "a.service", 64001, -1)
+    assert [process.wait(20) for process in jobs["a"]] == [-signal.SIGKILL] * 2
 
 
 def test_a_terminal_whose_flow_is_stopped_is_passed_over(tmp_path: Path) -> None:

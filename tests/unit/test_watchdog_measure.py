@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from sparkfleet.settings import Seconds, Size, WatchdogSettings
 from sparkhost.files import File
 from sparkhost.installed import Installed
-from sparkhost.resource import Context, Refused, from_json
+from sparkhost.resource import Change, Context, Refused, from_json
 from sparkhost.service import CheckedFile, Service
 from sparkhost.watchdog.config import BadConfig, load, parse, warnings
 from sparkhost.watchdog.decide import decide
@@ -170,6 +170,9 @@ def test_a_good_file_is_not_replaced_by_one_that_the_program_refuses(tmp_path: P
     assert path.read_text() == "good # managed by sparkfleet\n"
     good = CheckedFile(str(path), "good\n", check=(str(checker),))
     assert [change.summary for change in good.plan(Context())] == ["rewrite"]
+    # The program itself is to be replaced in the same run: the old one is not asked.
+    newer = Context(pending=[Change(str(checker), "rewrite")])
+    assert bad.plan(newer)
     # The first deploy of all: the program comes with it.
     assert CheckedFile(str(path), "bad\n", check=(str(tmp_path / "none"),)).plan(Context())
 

@@ -21,15 +21,21 @@ class CheckedFile(File):
     """A file that a program of ours must accept before it replaces the one that is there.
 
     `check`: the command, which reads the new content on standard input, and says in one line what is wrong with it.
-    Where the program is not installed yet, a plan passes; a change needs it.
+    Where the program is not installed yet, or is about to be replaced, a plan passes; a change needs it.
     """
 
     kind: ClassVar[str] = "checked_file"
     check: tuple[str, ...] | list[str] = ()
+    program: str = ""
+    """The directory of the installed program behind `check`."""
 
     def plan(self, context: Context) -> Sequence[Change]:
         changes = super().plan(context)
-        if changes and Path(self.check[0]).exists():
+        replaced = any(
+            change.what.startswith((self.program or self.check[0], self.check[0])) for change in context.pending
+        )
+        # The old program may not know what the new one's file says.
+        if changes and not replaced and Path(self.check[0]).exists():
             self._ask()
         return changes
 
