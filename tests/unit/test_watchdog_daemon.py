@@ -271,8 +271,8 @@ def slices(host: Host) -> Iterator[Path]:
     for child in host.children:
         child.kill()
         child.wait(20)
+    until(lambda: not any((folder / "cgroup.procs").read_text() for folder in folders))
     for folder in reversed(folders):
-        until(lambda folder=folder: not (folder / "cgroup.procs").read_text())
         folder.rmdir()
 
 
