@@ -14,8 +14,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
 from sparkfleet.audit.model import Status, Verdict, WaiverNote
 from sparkfleet.audit.text import listed
+from sparkfleet.settings.base import Strict
 from sparkfleet.settings.explain import problems_of, suggestion
-from sparkfleet.settings.measures import Strict
 from sparkfleet.settings.problems import FleetError, Path, Problem, show, wrong
 from sparkfleet.settings.values import FormatVersion, Means
 from sparkfleet.settings.yaml_file import Document, read_yaml

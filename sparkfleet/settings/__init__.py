@@ -1,17 +1,18 @@
 """The fleet file, typed: what is set for which host. Knows neither pyinfra nor the tasks."""
 
+from sparkfleet.settings.base import Measure
 from sparkfleet.settings.fleet import Fleet, FleetFile, FleetHost, HostEntry, chosen_fleet_file, load_fleet
 from sparkfleet.settings.measures import (
     CudaEnvSettings,
     HostSettings,
-    Measure,
     SshSettings,
     SwapSettings,
-    TrainingSliceSettings,
     UvSettings,
 )
 from sparkfleet.settings.problems import FleetError
+from sparkfleet.settings.training_slice import TrainingSliceSettings
 from sparkfleet.settings.units import Seconds, Size
+from sparkfleet.settings.watchdog import HardwareWatchdogSettings, WatchdogSettings
 
 __all__ = [
     "CudaEnvSettings",
@@ -19,6 +20,7 @@ __all__ = [
     "FleetError",
     "FleetFile",
     "FleetHost",
+    "HardwareWatchdogSettings",
     "HostEntry",
     "HostSettings",
     "Measure",
@@ -28,6 +30,7 @@ __all__ = [
     "SwapSettings",
     "TrainingSliceSettings",
     "UvSettings",
+    "WatchdogSettings",
     "chosen_fleet_file",
     "load_fleet",
 ]

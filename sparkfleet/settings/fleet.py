@@ -11,8 +11,9 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
+from sparkfleet.settings.base import Measure, Strict
 from sparkfleet.settings.explain import contradictions_of, problems_of, suggestion
-from sparkfleet.settings.measures import HostSettings, Measure, Strict
+from sparkfleet.settings.measures import HostSettings
 from sparkfleet.settings.problems import FleetError, Path, Problem, show
 from sparkfleet.settings.values import Address, FormatVersion, GroupName, HostName, LocalPath, Port, UserName
 from sparkfleet.settings.yaml_file import Document, read_yaml

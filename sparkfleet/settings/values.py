@@ -135,6 +135,17 @@ def _service_name(value: str) -> str:
 ServiceName = Annotated[str, AfterValidator(_service_name), Means("service")]
 
 
+def _unit_pattern(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9:_.@\\*?\[\]-]{1,200}", value) or value.startswith("-"):
+        raise wrong("a unit name or a shell pattern of unit names such as docker-*.scope")
+    if value.strip("*?") in ("", ".service", ".scope"):
+        raise wrong("a pattern that does not match every unit")
+    return value
+
+
+UnitPattern = Annotated[str, AfterValidator(_unit_pattern), Means("unit name or pattern")]
+
+
 def _user_name(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_.][A-Za-z0-9_.@\\$-]{0,63}", value):
         raise wrong("a user name")

@@ -1,0 +1,73 @@
+"""The sampler's loop: a sample, an atomic file, a sign of life to systemd."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from sparkhost.sampler.nvml import LIBRARY, Nvml, NvmlError
+
+VERSION = 1
+
+
+def write(path: Path, devices: list[dict[str, object]], error: str | None) -> None:
+    """Replaces the file in one step. `boottime`: CLOCK_BOOTTIME goes on while the host sleeps, as staleness does."""
+    sample = {
+        "version": VERSION,
+        "boottime": time.clock_gettime(time.CLOCK_BOOTTIME),
+        "error": error,
+        "devices": devices,
+    }
+    new = path.with_name(f".{path.name}.new")
+    new.write_text(json.dumps(sample))
+    new.chmod(0o644)
+    new.rename(path)
+
+
+def tell_systemd(*lines: str) -> None:
+    """sd_notify(3), without waiting."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if address:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sender:
+            try:
+                sender.sendto("\n".join(lines).encode(), "\0" + address[1:] if address[0] == "@" else address)
+            except OSError:
+                return  # the next one may get through
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Goes on until NVML fails: a driver that was reloaded needs a new process, as this one keeps the old library.
+
+    Exit code 1 then, and systemd starts the next one.
+    """
+    parser = argparse.ArgumentParser(prog="sparkfleet-gpu-sampler", description="Writes GPU memory by process.")
+    parser.add_argument(
+        "--file", type=Path, default=Path("/run/sparkfleet/gpu/sample.json"), help="default: %(default)s"
+    )
+    parser.add_argument("--every", type=float, default=1.0, help="default: %(default)s")
+    parser.add_argument("--library", default=LIBRARY, help="default: %(default)s")
+    parser.add_argument("--once", action="store_true", help="one sample, to standard output as well")
+    options = parser.parse_args(arguments)
+    options.file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    tell_systemd("READY=1")
+    try:
+        nvml = Nvml(options.library)
+        while True:
+            devices = [asdict(device) for device in nvml.sample()]
+            write(options.file, devices, None)
+            tell_systemd("WATCHDOG=1")
+            if options.once:
+                print(options.file.read_text())
+                return 0
+            time.sleep(options.every)
+    except NvmlError as problem:
+        write(options.file, [], str(problem))
+        print(f"sparkfleet-gpu-sampler: {problem}", file=sys.stderr)
+        return 1

@@ -1,0 +1,150 @@
+"""`spark-watchdog`: the daemon, and looks at what it would do. Every mistake is one line, and exit code 2."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from sparkhost.watchdog import config as configuration
+from sparkhost.watchdog.config import BadConfig, Config
+from sparkhost.watchdog.loop import Watchdog
+from sparkhost.watchdog.meminfo import NoMemAvailable, field
+from sparkhost.watchdog.pipe import Pipe
+from sparkhost.watchdog.report import amount, plain
+from sparkhost.watchdog.survive import lock_memory, stop_collecting
+from sparkhost.watchdog.teller import Teller
+from sparkhost.watchdog.trace import BadTrace, replay, told
+from sparkhost.watchdog.work import PROTECTED_UNITS
+
+BAD = 2
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="spark-watchdog", description="Ends the right job before the host freezes.")
+    top.add_argument("--config", type=Path, default=configuration.PATH, help="default: %(default)s")
+    top.add_argument("--proc-root", type=Path, default=Path("/proc"), help=argparse.SUPPRESS)
+    top.add_argument("--cgroup-root", type=Path, default=Path("/sys/fs/cgroup"), help="default: %(default)s")
+    top.add_argument(
+        "--state-dir", type=Path, default=Path("/var/lib/sparkfleet/watchdog"), help="default: %(default)s"
+    )
+    top.add_argument("--run-dir", type=Path, default=Path("/run/sparkfleet/watchdog"), help="default: %(default)s")
+    top.add_argument(
+        "--gpu-file", type=Path, default=Path("/run/sparkfleet/gpu/sample.json"), help="default: %(default)s"
+    )
+    commands = top.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="watch; what the service runs")
+    run.add_argument("--dry-run", action="store_true", help="decide and tell, and signal nobody")
+    run.add_argument("--record", type=Path, metavar="TRACE", help="append every decision's samples to a file")
+    check = commands.add_parser("check", help="check a configuration for this host")
+    check.add_argument("file", help="the file, or - for standard input")
+    commands.add_parser("protected", help="what is never ended")
+    commands.add_parser("candidates", help="what could be ended now, the largest first")
+    again = commands.add_parser("replay", help="what the configuration would have decided in a recorded trace")
+    again.add_argument("trace", type=Path)
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
+    try:
+        total = memory_total(options.proc_root)
+        match options.command:
+            case "check":
+                return check(options.file, total)
+            case "replay":
+                for samples, action in replay(options.trace, configuration.load(options.config, total).policy):
+                    if line := told(samples, action):
+                        print(line)
+                return 0
+        config = configuration.load(options.config, total)
+        if options.command == "protected":
+            print(
+                "\n".join(
+                    ("PID 1, the watchdog, and what they came from", *PROTECTED_UNITS, *config.preferences.protect)
+                )
+            )
+            return 0
+        if options.command == "candidates":
+            show_candidates(config, options)
+            return 0
+        return run(config, options, total)
+    except (BadConfig, BadTrace, NoMemAvailable) as problem:
+        print(f"spark-watchdog: {problem}", file=sys.stderr)
+    except OSError as error:
+        print(f"spark-watchdog: {error.filename or 'error'}: {error.strerror}", file=sys.stderr)
+    except BrokenPipeError:
+        return 1
+    return BAD
+
+
+def memory_total(proc: Path) -> int:
+    return field((proc / "meminfo").read_bytes(), b"MemTotal")
+
+
+def check(file: str, total: int) -> int:
+    """Prints what may surprise; a bad file raises `BadConfig`."""
+    if file == "-":
+        config = configuration.parse(sys.stdin.read(configuration.LARGEST), "watchdog.toml", total)
+    else:
+        config = configuration.load(Path(file), total)
+    for warning in configuration.warnings(config, total):
+        print(f"spark-watchdog: warning: {warning}")
+    return 0
+
+
+class Nobody:
+    """Takes messages that nobody is told: for a look by hand."""
+
+    def tell(self, message: dict[str, object]) -> None:
+        """Forgets it."""
+
+    def tend(self) -> None:
+        """Nothing to tend."""
+
+
+def watchdog_of(config: Config, options: argparse.Namespace, teller: Pipe | Nobody, **more: bool) -> Watchdog:
+    return Watchdog(
+        config,
+        teller,
+        gpu_file=options.gpu_file,
+        proc=options.proc_root,
+        cgroup_root=options.cgroup_root,
+        never=[teller.child] if isinstance(teller, Pipe) else [],
+        **more,
+    )
+
+
+def show_candidates(config: Config, options: argparse.Namespace) -> None:
+    watchdog = watchdog_of(config, options, Nobody())
+    for candidate in sorted(watchdog.list_candidates(), key=lambda c: c.size, reverse=True):
+        marks = [mark for mark in ("protected", "preferred", "avoided", "alone") if getattr(candidate, mark)]
+        print(plain(f"{amount(candidate.size):>10}  {candidate.kind:9}  {candidate.name}  {' '.join(marks)}").rstrip())
+    if watchdog.view.note:
+        print(f"GPU memory is not counted: {watchdog.view.note}")
+
+
+def run(config: Config, options: argparse.Namespace, total: int) -> int:
+    """The daemon: everything that can fail or wait comes before the loop."""
+    for folder in (options.state_dir, options.run_dir):
+        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+    pipe = Pipe(Teller(options.state_dir, options.run_dir, config.textfile, options.record).serve)
+    watchdog = watchdog_of(config, options, pipe, dry_run=options.dry_run, record=options.record is not None)
+    # All of the way to a signal is gone once, so that every page of it is there before it is locked.
+    watchdog.list_candidates()
+    stop_collecting()
+    if os.geteuid() == 0 and (problem := lock_memory()):
+        print(f"spark-watchdog: memory is not locked: {problem}", file=sys.stderr)
+
+    def reload() -> Config | None:
+        try:
+            return configuration.load(options.config, total)
+        except BadConfig as problem:
+            print(f"spark-watchdog: kept the old configuration: {problem}", file=sys.stderr)
+            return None
+
+    watchdog.run(reload)
+    pipe.close()
+    return 0

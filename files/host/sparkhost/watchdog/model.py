@@ -1,0 +1,163 @@
+"""What the watchdog sees, what it may do, and what it decides. Values only. Sizes in bytes, times in seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+MIB = 2**20
+GIB = 2**30
+
+Kind = Literal["job", "container", "session", "process", "system"]
+"""`job`: a unit of training.slice. `container`: all of it. `session`: a process with its descendants, from a login.
+`process`: the same where there are no units (no systemd). `system`: another unit of the host."""
+
+Stage = Literal["TERM", "KILL"]
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The thresholds, and what follows from them. docs/settings.md says what each is for."""
+
+    term_below: int = 16 * GIB
+    kill_below: int = 8 * GIB
+    far: float = 1.0
+    near: float = 0.05
+    fastest_fill: int = 8 * GIB
+    """Bytes per second at which memory is assumed to fill at worst, however slowly it fills now."""
+    grace: float = 5.0
+    recovery_wait: float = 3.0
+    smallest_victim: int = 256 * MIB
+    system_unit_above: int = 1 * GIB
+    drop_page_cache: bool = False
+    drop_free_below: int = 2 * GIB
+    drop_every: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One look at the host's memory. `time`: seconds of CLOCK_MONOTONIC."""
+
+    time: float
+    total: int
+    available: int
+    free: int
+    slope: float = 0.0
+    """Bytes per second by which MemAvailable changes; negative while it falls."""
+    stall: float = 0.0
+    """Share of the time since the last look in which all tasks waited for memory (PSI `full`), 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A process that cannot be mistaken for a later one of the same number: `start` in ticks since boot."""
+
+    pid: int
+    start: int
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A unit of work that could be ended."""
+
+    key: str
+    """Names it from one scan to the next."""
+    name: str
+    """For a person: a unit, a container, or a process with its number. May hold what a user chose: show it escaped."""
+    kind: Kind
+    cgroup: str
+    roots: tuple[Member, ...] = ()
+    """Where it is not a whole cgroup: the processes that it consists of, with all their descendants."""
+    alone: bool = False
+    """Whether only `roots` themselves are meant, not their descendants."""
+    owner: int = 0
+    """The user number of its largest process."""
+    processes: int = 0
+    gpu: int = 0
+    """Bytes on GPUs that take them from the host's memory."""
+    anonymous: int = 0
+    shared: int = 0
+    protected: bool = False
+    preferred: bool = False
+    avoided: bool = False
+
+    @property
+    def size(self) -> int:
+        """What ending it should give back, about."""
+        return self.gpu + self.anonymous + self.shared
+
+
+@dataclass(frozen=True, slots=True)
+class Flight:
+    """A victim that has been signalled and whose memory is awaited."""
+
+    victim: Candidate
+    stage: Stage
+    sent: float
+    """When the last signal was sent."""
+    available: int
+    """MemAvailable when the first was."""
+    gone: float | None = None
+    """When its last process was seen to be gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """All that a decision rests on."""
+
+    look: Look
+    candidates: tuple[Candidate, ...] | None = None
+    """None: not listed yet; listing costs time and is asked for."""
+    flight: Flight | None = None
+    spent: frozenset[str] = frozenset()
+    """Keys of victims that were killed and whose processes will not go, since MemAvailable last recovered."""
+    futile: int = 0
+    """Victims in a row that gave nothing back."""
+    futile_since: float = 0.0
+    """When the last of them was given up."""
+    dropped: float | None = None
+    """When the page cache was last dropped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Look again after so many seconds."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """List the candidates, and decide again at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """Signal every process of the victim."""
+
+    stage: Stage
+    victim: Candidate
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Land:
+    """The flight is over; decide again at once. `helped`: whether memory came back."""
+
+    helped: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DropCache:
+    """Have clean page cache dropped (by somebody who may block)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Helpless:
+    """Memory is short and nothing can be done: say so loudly, look again after so many seconds."""
+
+    reason: str
+    seconds: float
+
+
+Action = Wait | Scan | Signal | Land | DropCache | Helpless

@@ -1,0 +1,165 @@
+"""The table of processes, from /proc/PID/{stat,status,cgroup} only.
+
+Never cmdline, environ, maps, smaps or exe: the kernel takes the process's mmap lock for them, and a process that is
+filling memory holds it (fs/proc/base.c, task_mmu.c). A process's name is what its owner chose, so `stat` is read from
+its last `)` on (proc_pid_stat(5)).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from sparkhost.watchdog.model import MIB
+
+PAGE = os.sysconf("SC_PAGE_SIZE")
+# Kernel threads have no memory of their own (PF_KTHREAD, include/linux/sched.h).
+PF_KTHREAD = 0x00200000
+# Below that what a process holds is taken from `stat` alone, as if all of it were anonymous: one file less to read.
+SMALL = 4 * MIB
+KIB = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process as one scan saw it. Sizes in bytes."""
+
+    pid: int
+    start: int
+    """In ticks since boot: with the number, it names this process and no later one."""
+    parent: int
+    session: int
+    terminal: int
+    """Device number of its controlling terminal, 0 without one."""
+    name: str
+    """At most 15 bytes, chosen by its owner."""
+    owner: int
+    cgroup: str
+    anonymous: int
+    shared: int
+
+    @property
+    def leads_terminal(self) -> bool:
+        """A shell that somebody types into, or what runs in place of it."""
+        return self.pid == self.session and self.terminal != 0
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """What /proc/PID/stat says."""
+
+    name: str
+    state: str
+    parent: int
+    session: int
+    terminal: int
+    flags: int
+    start: int
+    rss: int
+
+
+def parse_stat(text: bytes) -> Stat:
+    """Reads /proc/PID/stat; a name may hold blanks, parentheses and newlines.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    open_, close = text.index(b"("), text.rindex(b")")
+    fields = text[close + 2 :].split()
+    if len(fields) < 22:
+        raise ValueError("a short stat")
+    return Stat(
+        name=text[open_ + 1 : close].decode(errors="replace"),
+        state=fields[0].decode(),
+        parent=int(fields[1]),
+        session=int(fields[3]),
+        terminal=int(fields[4]),
+        flags=int(fields[6]),
+        start=int(fields[19]),
+        rss=int(fields[21]) * PAGE,
+    )
+
+
+def parse_status(text: bytes) -> tuple[int, int, int]:
+    """Real user number, RssAnon and RssShmem of /proc/PID/status. The name in it is escaped by the kernel."""
+    owner = anonymous = shared = 0
+    for line in text.split(b"\n"):
+        if line.startswith(b"Uid:"):
+            owner = int(line.split()[1])
+        elif line.startswith(b"RssAnon:"):
+            anonymous = int(line.split()[1]) * KIB
+        elif line.startswith(b"RssShmem:"):
+            shared = int(line.split()[1]) * KIB
+            break
+    return owner, anonymous, shared
+
+
+def parse_cgroup(text: bytes) -> str:
+    """The path in the cgroup v2 hierarchy, "/" where there is none (proc_pid_cgroup(5): the line `0::`)."""
+    for line in text.split(b"\n"):
+        if line.startswith(b"0::"):
+            return line[3:].decode(errors="surrogateescape")
+    return "/"
+
+
+class Processes:
+    """Reads the table. `proc`: /proc, or a fixture."""
+
+    def __init__(self, proc: Path) -> None:
+        self.proc = str(proc)
+
+    def read(self, pid: int, name: str) -> bytes:
+        descriptor = os.open(f"{self.proc}/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.read(descriptor, 8192)
+        finally:
+            os.close(descriptor)
+
+    def numbers(self) -> Iterator[int]:
+        for entry in os.listdir(self.proc):  # noqa: PTH208 - a Path for each process would cost as much as the rest
+            if entry.isdigit():
+                yield int(entry)
+
+    def table(self) -> list[Process]:
+        """All processes but kernel threads and zombies. One that ends meanwhile is left out."""
+        found = []
+        for pid in self.numbers():
+            with contextlib.suppress(OSError, ValueError):
+                if process := self.process(pid):
+                    found.append(process)
+        return found
+
+    def process(self, pid: int) -> Process | None:
+        """One process; None for a kernel thread or a zombie.
+
+        Raises:
+            OSError, ValueError: it has ended.
+        """
+        stat = parse_stat(self.read(pid, "stat"))
+        if stat.flags & PF_KTHREAD or stat.state in "ZX":
+            return None
+        if stat.rss < SMALL:
+            owner, anonymous, shared = Path(f"{self.proc}/{pid}").stat().st_uid, stat.rss, 0
+        else:
+            owner, anonymous, shared = parse_status(self.read(pid, "status"))
+        cgroup = parse_cgroup(self.read(pid, "cgroup"))
+        return Process(
+            pid, stat.start, stat.parent, stat.session, stat.terminal, stat.name, owner, cgroup, anonymous, shared
+        )
+
+    def start_of(self, pid: int) -> int | None:
+        """When a process started, or None where it has ended (a zombie has)."""
+        try:
+            stat = parse_stat(self.read(pid, "stat"))
+        except (OSError, ValueError):
+            return None
+        return None if stat.state in "ZX" else stat.start
+
+    def cgroup_of(self, pid: int) -> str | None:
+        try:
+            return parse_cgroup(self.read(pid, "cgroup"))
+        except OSError:
+            return None

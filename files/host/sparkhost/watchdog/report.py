@@ -1,0 +1,107 @@
+"""Events as values: what the loop hands to the teller, and the words that people read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from sparkhost.watchdog.model import GIB, MIB, Candidate, Look, Policy, Signal
+
+# Of all candidates, how many are kept in a record: enough to see whether it was the right one.
+MOST_LISTED = 10
+
+
+def event(
+    kind: str,
+    look: Look,
+    policy: Policy,
+    *,
+    victim: Candidate | None = None,
+    candidates: Sequence[Candidate] = (),
+    **more: Any,
+) -> dict[str, Any]:
+    """Every number that led to a decision. `kind`: term, kill, landed, helpless, started …"""
+    ranked = sorted(candidates, key=lambda c: c.size, reverse=True)
+    return {
+        "event": kind,
+        "look": asdict(look),
+        "policy": asdict(policy),
+        "victim": None if victim is None else brief(victim),
+        "candidates": [brief(candidate) for candidate in ranked[:MOST_LISTED]],
+        "candidates_in_all": len(ranked),
+        **more,
+    }
+
+
+def brief(candidate: Candidate) -> dict[str, Any]:
+    values = asdict(candidate)
+    values["roots"] = values["roots"][:MOST_LISTED]
+    return {**values, "size": candidate.size}
+
+
+def signalled(action: Signal, dry: bool) -> str:
+    verb = {"TERM": "asked to end (SIGTERM)", "KILL": "killed (SIGKILL)"}[action.stage]
+    return f"{'would be ' if dry else ''}{verb}: {action.reason}"
+
+
+def amount(size: float) -> str:
+    """For a person: `12.3 GiB`, `512 MiB`."""
+    return f"{size / GIB:.1f} GiB" if abs(size) >= GIB else f"{size / MIB:.0f} MiB"
+
+
+def plain(text: str) -> str:
+    """Without anything that a terminal acts on: names of processes are chosen by their owners."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def headline(record: Mapping[str, Any]) -> str:
+    """The event in one line."""
+    victim = record["victim"]
+    available = amount(record["look"]["available"])
+    if victim is None:
+        return plain(f"memory watchdog: {record.get('reason', record['event'])}; {available} of memory are available")
+    did = {
+        "term": "asked to end (SIGTERM)",
+        "kill": "killed (SIGKILL)",
+        "landed": "has ended" if record.get("gone") else "was given up",
+    }.get(record["event"], record["event"])
+    would = "would be " if record.get("dry_run") and record["event"] in ("term", "kill") else ""
+    return plain(
+        f"memory watchdog: {victim['name']} ({amount(victim['size'])}) {would}{did}; "
+        f"{available} of memory are available"
+    )
+
+
+def explain(record: Mapping[str, Any]) -> list[str]:
+    """The event in plain words, a line each."""
+    victim, look, policy = record["victim"], record["look"], record["policy"]
+    lines = [f"{record.get('when', '')} on {record.get('host', 'this host')}: {headline(record)}."]
+    if record.get("dry_run"):
+        lines.append("This was a dry run: nothing was really signalled.")
+    if victim is not None:
+        lines.append(
+            f"It held about {amount(victim['size'])}: {amount(victim['gpu'])} on the GPU, "
+            f"{amount(victim['anonymous'])} of its own, {amount(victim['shared'])} shared, "
+            f"in {victim['processes']} processes."
+        )
+    if "reason" in record:
+        lines.append(f"Why: {record['reason']}.")
+    lines.append(
+        f"Of {amount(look['total'])} there were {amount(look['available'])} available, changing by "
+        f"{amount(look['slope'])} a second. Work is asked to end below {amount(policy['term_below'])} and killed below "
+        f"{amount(policy['kill_below'])}: this host shares its memory with the GPU, and freezes when none is left."
+    )
+    if record.get("gpu_note"):
+        lines.append(f"GPU memory was not counted: {record['gpu_note']}.")
+    others = [c for c in record["candidates"] if victim is None or c["key"] != victim["key"]]
+    if victim is not None and others:
+        shown = ", ".join(
+            f"{c['name']} ({amount(c['size'])}{', protected' if c['protected'] else ''})" for c in others[:4]
+        )
+        lines.append(f"What else ran: {shown}.")
+    if victim is not None:
+        lines.append(
+            "To avoid it: a smaller batch or model, or fewer jobs at once (docs/watchdog.md: how victims are chosen)."
+        )
+    return [plain(line) for line in lines]

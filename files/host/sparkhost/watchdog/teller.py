@@ -1,0 +1,129 @@
+"""The process that tells: journal, post-mortem, the owner's terminals, the next login, metrics. It may block.
+
+Each way of telling is on its own: a full disk does not keep the owner's terminal from the message.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sparkhost.watchdog import journal, postmortem, terminals
+from sparkhost.watchdog.model import MIB
+from sparkhost.watchdog.report import headline
+
+# What the owner is told of at once.
+FOR_THE_OWNER = frozenset(("term", "kill"))
+# A trace that fills the disk would be a poor servant.
+LARGEST_TRACE = 256 * MIB
+
+
+@dataclass
+class Teller:
+    """Where things are told. `state_dir` outlives a boot, `run_dir` does not."""
+
+    state_dir: Path
+    run_dir: Path
+    textfile: str = ""
+    record: Path | None = None
+    terminals_dir: Path = Path("/dev/pts")
+    journal_socket: str = journal.SOCKET
+    counts: dict[str, int] = field(default_factory=dict)
+    last_event: float = 0.0
+    _failed: str = ""
+
+    def serve(self, source: socket.socket) -> None:
+        """Until the watchdog has gone."""
+        while data := source.recv(1 << 18):
+            with contextlib.suppress(ValueError):
+                self.take(json.loads(data))
+
+    def take(self, message: dict[str, Any]) -> None:
+        """One message of the watchdog's."""
+        match message.get("do", "event"):
+            case "event":
+                self.event(message)
+            case "state":
+                self.state(message)
+            case "record":
+                self._try("record", lambda: self.trace(message))
+            case "drop_page_cache":
+                self._try("drop_caches", drop_page_cache)
+
+    def event(self, record: dict[str, Any]) -> None:
+        kind = record["event"]
+        self.counts[kind] = self.counts.get(kind, 0) + 1
+        self.last_event = record["time"]
+        record["host"] = socket.gethostname()
+        record["when"] = time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(record["time"]))
+        line = headline(record)
+        self._try("journal", lambda: journal.send(self.journal_socket, line, record))
+        if record["victim"] is None:
+            return
+        if kind in FOR_THE_OWNER:
+            owner = record["victim"]["owner"]
+            self._try("terminals", lambda: terminals.write(self.terminals_dir, owner, f"{line}. Why: spark-why"))
+        self._try("post-mortem", lambda: postmortem.keep(self.state_dir, record))
+
+    def state(self, message: dict[str, Any]) -> None:
+        def write() -> None:
+            text = json.dumps({**message, "counts": self.counts, "last_event": self.last_event, "failed": self._failed})
+            postmortem.replace(self.run_dir / "state.json", text.encode(), 0o644)
+
+        self._try("state", write)
+        if self.textfile and Path(self.textfile).is_dir():
+            self._try("textfile", lambda: self.metrics(message))
+
+    def metrics(self, message: dict[str, Any]) -> None:
+        """For the node exporter's textfile collector."""
+        lines = [
+            ("sparkfleet_watchdog_looks_total", "counter", "Looks at the host's memory", [("", message["looks"])]),
+            (
+                "sparkfleet_watchdog_events_total",
+                "counter",
+                "Events by kind",
+                [(f'{{kind="{kind}"}}', count) for kind, count in sorted(self.counts.items())],
+            ),
+            (
+                "sparkfleet_watchdog_available_bytes",
+                "gauge",
+                "MemAvailable at the last look",
+                [("", message["look"]["available"])],
+            ),
+            ("sparkfleet_watchdog_last_event_seconds", "gauge", "When the last event was", [("", self.last_event)]),
+            ("sparkfleet_watchdog_lost_messages_total", "counter", "Messages given up", [("", message["lost"])]),
+        ]
+        text = "".join(
+            f"# HELP {name} {words}\n# TYPE {name} {kind}\n"
+            + "".join(f"{name}{label} {value}\n" for label, value in values)
+            for name, kind, words, values in lines
+        )
+        postmortem.replace(Path(self.textfile) / "sparkfleet-watchdog.prom", text.encode(), 0o644)
+
+    def trace(self, message: dict[str, Any]) -> None:
+        if self.record is None or (self.record.exists() and self.record.stat().st_size > LARGEST_TRACE):
+            return
+        with self.record.open("a") as file:
+            file.write(json.dumps(message) + "\n")
+
+    def _try(self, what: str, do: Callable[[], None]) -> None:
+        try:
+            do()
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            self._failed = f"{what}: {error}"
+
+
+def drop_page_cache() -> None:
+    """Clean page cache only, neither dentries nor inodes (Documentation/admin-guide/sysctl/vm.rst)."""
+    descriptor = os.open("/proc/sys/vm/drop_caches", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, b"1")
+    finally:
+        os.close(descriptor)

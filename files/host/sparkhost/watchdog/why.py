@@ -1,0 +1,32 @@
+"""`spark-why`: what the watchdog last did to one's work, in plain words."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+
+from sparkhost.watchdog.postmortem import readable
+from sparkhost.watchdog.report import explain
+
+STATE = Path("/var/lib/sparkfleet/watchdog")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code 0, also where nothing has happened."""
+    parser = argparse.ArgumentParser(
+        prog="spark-why", description="Explains the last time the memory watchdog ended work of yours."
+    )
+    parser.add_argument("-n", "--number", type=int, default=1, help="how many events, the latest first (default: 1)")
+    parser.add_argument("--json", action="store_true", help="the post-mortems themselves, a line each")
+    parser.add_argument("--state-dir", type=Path, default=STATE, help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    ends = (record for record in readable(options.state_dir) if options.json or record.get("event") in ("term", "kill"))
+    shown = list(islice(ends, max(options.number, 0)))
+    if not shown and not options.json:
+        print("spark-why: the memory watchdog has ended nothing of yours on this host")
+    for record in shown:
+        print(json.dumps(record) if options.json else "\n".join(explain(record)))
+    return 0

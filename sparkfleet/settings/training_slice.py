@@ -1,0 +1,94 @@
+"""The settings of the measure training_slice."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from sparkfleet.settings.base import Measure
+from sparkfleet.settings.problems import contradiction
+from sparkfleet.settings.units import GiB, MiB, Size
+from sparkfleet.settings.values import Count, NewUserName, PublicKey, UnixGroup, UserName, Weight
+
+
+class TrainingSliceSettings(Measure):
+    """Jobs of training users capped and killable in one slice, their other processes capped as well."""
+
+    memory_max: Size = Field(
+        default=Size(100 * GiB),
+        description="MemoryMax of training.slice, and the most that one job may have. It does not hold CUDA memory. "
+        "Refused on a host where it is more than the memory less `reserve`; warned of where the rest of the system "
+        "does not fit beside it.",
+    )
+    reserve: Size = Field(
+        default=Size(16 * GiB),
+        description="What must stay available beside the slice: the threshold below which the watchdog kills.",
+    )
+    tasks_max: Count = Field(default=32768, description="TasksMax of training.slice: all jobs together.")
+    job_tasks_max: Count = Field(default=16384, description="TasksMax of one job.")
+    jobs_max: Count = Field(default=32, description="Jobs that one user may have at a time.")
+    cpu_weight: Weight | None = Field(
+        default=None, description="CPUWeight of training.slice; without a value the kernel's, 100."
+    )
+    io_weight: Weight | None = Field(
+        default=None, description="IOWeight of training.slice; without a value the kernel's, 100."
+    )
+    memlock: Size | None = Field(
+        default=None,
+        description="LimitMEMLOCK of jobs; without a value infinity (NCCL locks memory; it counts in `memory_max`). "
+        "A job gets its caller's limit where that is lower.",
+    )
+    session_memory_max: Size = Field(
+        default=Size(8 * GiB),
+        description="Cap for all that one user runs outside of jobs: SSH sessions, tmux, cron, user services. Root and "
+        "admins are excepted.",
+    )
+    sessions_memory_max: Size | None = Field(
+        default=None,
+        description="Cap for all users' sessions together (user.slice). It counts admins as well, for it cannot except "
+        "anybody; without a value only the sum of `session_memory_max` is the bound, and the watchdog.",
+    )
+    admin_groups: list[UnixGroup] = Field(
+        default=["sudo", "admin", "wheel"], description="Groups whose members' sessions are not capped."
+    )
+    admins: list[UserName] = Field(
+        default=[], description="Further users whose sessions are not capped. Who deploys is never capped."
+    )
+    group: UnixGroup = Field(default="training", description="The Unix group whose members may start jobs.")
+    users: dict[NewUserName, list[PublicKey]] = Field(
+        default={},
+        description="Training users that are created where they are missing, with their public keys. The values of "
+        "defaults, groups and host are joined.",
+    )
+    members: list[UserName] = Field(
+        default=[], description="Users that exist, locally or in a directory service, and are put into the group."
+    )
+    need: Size = Field(
+        default=Size(80 * GiB),
+        description="Memory that should be available before a job starts that names none of its own.",
+    )
+    preflight: Literal["warn", "refuse", "off"] = Field(
+        default="warn", description="What the launcher does where it is not: say so, start nothing, or not look."
+    )
+    docker: Literal["slice", "keep"] = Field(
+        default="slice",
+        description="`slice` has Docker, where it is installed, start containers under training.slice unless they name "
+        "another (`--cgroup-parent=serving.slice`), `keep` leaves daemon.json alone.",
+    )
+    serving_memory_max: Size | None = Field(
+        default=None, description="MemoryMax of serving.slice; without a value it has no cap."
+    )
+
+    @model_validator(mode="after")
+    def _figures_go_together(self) -> Self:
+        for key in ("memory_max", "session_memory_max"):
+            if getattr(self, key) < 64 * MiB:
+                raise contradiction(key, f"got {getattr(self, key)}, expected 64MiB at least")
+        if self.sessions_memory_max is not None and self.sessions_memory_max < self.session_memory_max:
+            raise contradiction("sessions_memory_max", f"is less than session_memory_max {self.session_memory_max}")
+        if self.job_tasks_max > self.tasks_max:
+            raise contradiction("job_tasks_max", f"is more than tasks_max {self.tasks_max}")
+        if both := sorted(set(self.admins) & {*self.users, *self.members}):
+            raise contradiction("admins", f"{both[0]} is a training user as well: an admin is not capped")
+        return self

@@ -1,0 +1,154 @@
+"""The settings of the memory watchdog, and of the hardware's."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from sparkfleet.settings.base import Measure
+from sparkfleet.settings.problems import contradiction
+from sparkfleet.settings.units import GiB, MiB, Seconds, Size
+from sparkfleet.settings.values import HostPath, UnitPattern
+
+# What each kind of host is asked to keep free: training may take what it finds, serving lives with next to nothing.
+FLOORS: dict[str, tuple[Size, Size]] = {
+    "training": (Size(16 * GiB), Size(8 * GiB)),
+    "serving": (Size(GiB), Size(512 * MiB)),
+}
+
+
+class WatchdogSettings(Measure):
+    """Ends the right job before memory runs out, and tells its owner why."""
+
+    profile: Literal["training", "serving"] = Field(
+        default="training",
+        description="Which floors hold where none are set: `training` 16GiB and 8GiB, `serving` 1GiB and 512MiB, for "
+        "hosts whose models are meant to fill the memory to about 2 GiB.",
+    )
+    term_below: Size | None = Field(
+        default=None,
+        description="Below this much MemAvailable the largest unit of work is asked to end (SIGTERM); without a value "
+        "the profile's.",
+    )
+    kill_below: Size | None = Field(
+        default=None,
+        description="Below this much MemAvailable it is killed (SIGKILL); without a value the profile's.",
+    )
+    grace: Seconds = Field(
+        default=Seconds(5),
+        description="How long a unit of work that was asked to end may take, as long as MemAvailable is not below "
+        "kill_below; 0s to 10min.",
+    )
+    recovery_wait: Seconds = Field(
+        default=Seconds(3),
+        description="How long memory is waited for after a kill, before the next unit of work; 500ms to 1min. The "
+        "driver may take a while to give it back.",
+    )
+    far: Seconds = Field(
+        default=Seconds(1), description="Longest time between two looks at the memory, while there is plenty; up to 5s."
+    )
+    near: Seconds = Field(
+        default=Seconds.parse("50ms"), description="Time between two looks while memory is short; 5ms to 50ms."
+    )
+    fastest_fill: Size = Field(
+        default=Size(8 * GiB),
+        description="The bytes per second at which memory may fill at worst: the looks come so often that this cannot "
+        "pass the threshold unseen.",
+    )
+    smallest_victim: Size = Field(
+        default=Size(256 * MiB),
+        description="Units of work that hold less are ended only below kill_below, when nothing else is left.",
+    )
+    system_unit_above: Size = Field(
+        default=Size(GiB),
+        description="Services of the host that hold more than this, or any GPU memory, are ended when no job, "
+        "container or login's work is left; others never.",
+    )
+    protect: list[UnitPattern] = Field(
+        default=[],
+        description="Units that are never ended, besides those that `spark-watchdog protected` lists; names or shell "
+        "patterns.",
+    )
+    prefer: list[UnitPattern] = Field(
+        default=[],
+        description="Units that are ended before all others, whatever their size above smallest_victim.",
+    )
+    gpu_memory: Literal["auto", "always", "never"] = Field(
+        default="auto",
+        description="Whose GPU memory counts: `auto` that of GPUs without memory of their own (a Spark's), `always`, "
+        "or `never`.",
+    )
+    gpu_every: Seconds = Field(
+        default=Seconds(1), description="How often GPU memory is looked at; figures five times as old are not used."
+    )
+    drop_page_cache: bool = Field(
+        default=False,
+        description="Whether clean page cache is dropped, at most once a minute, when less than 2 GiB are free while "
+        "enough is available: CUDA allocates from what is free.",
+    )
+    textfile: HostPath | None = Field(
+        default="/var/lib/prometheus/node-exporter",
+        description="Directory of the Prometheus node exporter's textfile collector; nothing is written where it does "
+        "not exist.",
+    )
+    dry_run: bool = Field(default=False, description="Whether it decides and tells, and signals nobody.")
+
+    @property
+    def floors(self) -> tuple[Size, Size]:
+        """term_below and kill_below in force."""
+        term, kill = FLOORS[self.profile]
+        return (
+            term if self.term_below is None else self.term_below,
+            kill if self.kill_below is None else self.kill_below,
+        )
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> Self:
+        term, kill = self.floors
+        if not 0 < kill < term:
+            key = "kill_below" if self.kill_below is not None else "term_below"
+            raise contradiction(key, f"kill_below ({kill}) is not less than term_below ({term})")
+        for key, low, high in (
+            ("grace", 0, 600),
+            ("recovery_wait", 0.5, 60),
+            ("near", 0.005, 0.05),
+            ("far", float(self.near), 5),
+            ("gpu_every", 0.5, 60),
+        ):
+            if not low <= getattr(self, key) <= high:
+                raise contradiction(key, f"is out of range, expected {Seconds(low)} to {Seconds(high)}")
+        if self.fastest_fill < 64 * MiB:
+            raise contradiction("fastest_fill", "is out of range, expected 64MiB or more (a second)")
+        return self
+
+
+class HardwareWatchdogSettings(Measure):
+    """Hardware that resets a host which nothing reaches any more; off unless armed."""
+
+    armed: bool = Field(
+        default=False,
+        description="Whether the hardware's timer is armed. Everything that runs is lost when it fires; it is refused "
+        "where there is no /dev/watchdog.",
+    )
+    timeout: Seconds = Field(
+        default=Seconds(60),
+        description="How long PID 1 may be silent before the hardware resets the host; 20s to 10min.",
+    )
+    panic: Seconds = Field(
+        default=Seconds(30),
+        description="How long after a kernel panic the host starts again (kernel.panic); 1s to 10min.",
+    )
+    hung_task_panic: bool = Field(
+        default=False,
+        description="Whether a process that hangs in the kernel long (hung_task_timeout_secs) is taken for a panic; a "
+        "driver that is slow to free memory can look like that.",
+    )
+
+    @model_validator(mode="after")
+    def _times_are_sane(self) -> Self:
+        for key, low in (("timeout", 20), ("panic", 1)):
+            value = getattr(self, key)
+            if not low <= value <= 600 or value != int(value):
+                raise contradiction(key, f"is out of range, expected whole seconds from {low}s to 10min")
+        return self

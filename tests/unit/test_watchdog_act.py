@@ -1,0 +1,191 @@
+"""Signals to real processes of this machine: all of a victim, nobody else, no later owner of a number."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from sparkhost.watchdog.act import Executioner, Hunt, lineage
+from sparkhost.watchdog.cgroup import Cgroups
+from sparkhost.watchdog.model import Candidate, Member
+from sparkhost.watchdog.process import Processes
+
+PROC = Processes(Path("/proc"))
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Waits for a condition, 20 s at most."""
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.01)
+
+
+@contextlib.contextmanager
+def started(code: str) -> Iterator[subprocess.Popen[str]]:
+    """A Python program that has printed its first line; it and all that it started is killed in the end."""
+    mark = uuid.uuid4().hex
+    command = [sys.executable, "-c", code, mark]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        assert child.stdout is not None
+        child.stdout.readline()
+        yield child
+    finally:
+        for pid in PROC.numbers():
+            with contextlib.suppress(OSError):
+                if mark.encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    os.kill(pid, signal.SIGKILL)
+        child.wait(20)
+        if child.stdout is not None:
+            child.stdout.close()
+
+
+def victim_of(*pids: int, alone: bool = False) -> Candidate:
+    roots = []
+    for pid in pids:
+        start = PROC.start_of(pid)
+        assert start is not None
+        roots.append(Member(pid, start))
+    return Candidate("k", "n", "process", PROC.cgroup_of(pids[0]) or "/", tuple(roots), alone=alone)
+
+
+SLEEP = "print(flush=True); import time; time.sleep(600)"
+TREE = """
+import os, signal, sys, time
+{before}
+for _ in range(2):
+    if not os.fork():
+        os.setsid()
+        if os.fork():
+            time.sleep(600)
+        time.sleep(600)
+print(flush=True)
+time.sleep(600)
+"""
+
+
+def executioner(root: Path = Path("/sys/fs/cgroup")) -> Executioner:
+    return Executioner(PROC, Cgroups(root), list(lineage(PROC, os.getpid())))
+
+
+def test_term_reaches_every_descendant_whatever_its_session_and_kill_is_not_needed() -> None:
+    with started(SLEEP) as bystander, started(TREE.format(before="")) as child:
+        hunt, act = Hunt(victim_of(child.pid)), executioner()
+        until(lambda: act.alive(hunt) == 5)
+        assert act.press(hunt) == 5
+        assert child.wait(20) == -signal.SIGTERM
+        until(lambda: act.alive(hunt) == 0)
+        assert act.press(hunt) == 0
+        assert bystander.poll() is None
+
+
+def test_who_ignores_term_is_killed_with_children_that_came_later() -> None:
+    code = """
+import os, signal, time
+signal.signal(signal.SIGTERM, lambda *_: os.fork())
+print(flush=True)
+while True: time.sleep(600)
+"""
+    with started(code) as child:
+        hunt, act = Hunt(victim_of(child.pid)), executioner()
+        act.press(hunt)
+        until(lambda: act.alive(hunt) >= 2)
+        hunt.stage = "KILL"
+        act.press(hunt)
+        assert child.wait(20) == -signal.SIGKILL
+        until(lambda: act.press(hunt) == 0 and act.alive(hunt) == 0)
+
+
+def test_orphans_are_still_known() -> None:
+    """The parent ends, its children do not: they are remembered, though they hang on another by then."""
+    with started(TREE.format(before="signal.signal(signal.SIGTERM, signal.SIG_IGN)")) as child:
+        hunt, act = Hunt(victim_of(child.pid)), executioner()
+        until(lambda: act.alive(hunt) == 5)
+        act.press(hunt)
+        os.kill(child.pid, signal.SIGKILL)
+        child.wait(20)
+        assert act.alive(hunt) == 4
+        hunt.stage = "KILL"
+        act.press(hunt)
+        until(lambda: act.alive(hunt) == 0)
+
+
+def test_a_stopped_one_can_obey() -> None:
+    with started(SLEEP) as child:
+        child.send_signal(signal.SIGSTOP)
+        executioner().press(Hunt(victim_of(child.pid)))
+        assert child.wait(20) == -signal.SIGTERM
+
+
+def test_alone_spares_the_children() -> None:
+    with started(TREE.format(before="")) as child:
+        act = executioner()
+        everybody = Hunt(victim_of(child.pid))
+        until(lambda: act.alive(everybody) == 5)
+        children = act.members(everybody)[1:]
+        act.press(Hunt(victim_of(child.pid, alone=True)))
+        assert child.wait(20) == -signal.SIGTERM
+        assert [PROC.start_of(member.pid) for member in children] == [member.start for member in children]
+
+
+def test_a_number_that_was_given_away_anew_is_not_signalled() -> None:
+    with started(SLEEP) as child:
+        real = victim_of(child.pid)
+        other = Candidate("k", "n", "process", real.cgroup, (Member(child.pid, real.roots[0].start + 1),))
+        act = executioner()
+        assert act.press(Hunt(other)) == 0
+        assert act.press(Hunt(other, "KILL")) == 0
+        assert child.poll() is None
+
+
+def test_the_watchdog_spares_itself_and_what_it_came_from() -> None:
+    act = executioner()
+    everything = Candidate("k", "n", "process", "/", (Member(1, PROC.start_of(1) or 0),))
+    assert {1, os.getpid(), os.getppid()}.isdisjoint(member.pid for member in act.members(Hunt(everything)))
+
+
+@pytest.fixture
+def cgroup() -> Iterator[tuple[Path, str]]:
+    """A real cgroup of version 2 and where its tree is mounted; on a machine that lets us make one."""
+    lines = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+    root = next((Path(line[1]) for line in lines if line[2] == "cgroup2"), None)
+    if root is None or not os.access(root, os.W_OK) or os.geteuid() != 0:
+        pytest.skip("needs root and a cgroup v2 tree")
+    name = f"sparkfleet-test-{uuid.uuid4().hex[:8]}"
+    inner = root / name / "inner"
+    try:
+        inner.mkdir(parents=True)
+    except OSError as error:
+        pytest.skip(f"cannot make a cgroup: {error}")
+    yield root, f"/{name}"
+    for folder in (inner, inner.parent):
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+@pytest.mark.parametrize("stage", ["TERM", "KILL"])
+def test_a_whole_cgroup_with_those_below_it(cgroup: tuple[Path, str], stage: str) -> None:
+    root, name = cgroup
+    with started(TREE.format(before="")) as child:
+        act = executioner(root)
+        whole = Hunt(victim_of(child.pid))
+        until(lambda: act.alive(whole) == 5)
+        tree = act.members(whole)
+        for number, member in enumerate(tree):
+            inside = root / name[1:] / ("inner" if number % 2 else ".")
+            (inside / "cgroup.procs").write_text(str(member.pid))
+        hunt = Hunt(Candidate("k", "n", "job", name), stage)  # type: ignore[arg-type]
+        until(lambda: act.alive(hunt) == 5)
+        act.press(hunt)
+        child.wait(20)
+        until(lambda: act.alive(hunt) == 0)
