@@ -189,3 +189,26 @@ def test_a_whole_cgroup_with_those_below_it(cgroup: tuple[Path, str], stage: str
         act.press(hunt)
         child.wait(20)
         until(lambda: act.alive(hunt) == 0)
+
+
+THREAD_LEFT = """
+import ctypes, threading, time
+kept = bytearray(b'x') * (64 << 20)
+threading.Thread(target=time.sleep, args=(600,)).start()
+print(flush=True)
+ctypes.CDLL(None).pthread_exit(None)
+"""
+
+
+def test_a_process_whose_first_thread_has_ended_is_seen_with_its_memory_and_ended() -> None:
+    """Its state is that of a zombie, and its own files in /proc show no memory."""
+    with started(THREAD_LEFT) as child:
+        until(lambda: b") Z " in PROC.read(child.pid, "stat"))
+        process = PROC.process(child.pid)
+        assert process is not None
+        assert process.anonymous >= 64 << 20
+        hunt = Hunt(victim_of(child.pid))
+        executioner = Executioner(PROC, Cgroups(Path("/nonexistent")), ())
+        assert executioner.press(hunt) == 1
+        assert child.wait(20) == -signal.SIGTERM
+        assert executioner.alive(hunt) == 0

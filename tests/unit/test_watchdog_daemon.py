@@ -134,6 +134,21 @@ def test_the_larger_one_is_asked_to_end_and_nothing_else(host: Host) -> None:
     assert daemon.poll() is None
 
 
+def test_a_fast_fall_is_not_held_against_the_next_one(host: Host) -> None:
+    """The first is asked to end before the threshold; MemAvailable stays above it, and nobody else is asked."""
+    small, large = host.victim(SLEEP, 20), host.victim(SLEEP, 60)
+    host.daemon()
+    host.available(1100)
+    assert large.wait(20) == -signal.SIGTERM
+    assert "falls so fast" in host.event("term")["reason"]
+    assert host.event("landed")["helped"] is True
+    host.available(900)
+    assert small.wait(20) == -signal.SIGTERM, "now it is its turn"
+    reasons = [event["reason"] for event in host.events() if event["event"] == "term"]
+    assert len(reasons) == 2
+    assert "falls" not in reasons[1]
+
+
 def test_gpu_memory_decides_where_it_is_the_hosts(host: Host) -> None:
     cuda, rss = host.victim(SLEEP, 20), host.victim(SLEEP, 60)
     device = {"unified": True, "processes": {str(cuda.pid): 10 * 60 * MIB}}

@@ -72,12 +72,12 @@ made = st.builds(
 ).map(lambda c: replace(c, roots=(Member(ord(c.key), 1),)))
 candidate_lists = st.lists(made, max_size=6, unique_by=lambda c: c.key).map(tuple)
 flights = st.builds(
-    Flight,
+    lambda sent, after, **rest: Flight(sent=sent, gone=None if after is None else sent + after, **rest),
     victim=made,
     stage=st.sampled_from(["TERM", "KILL"]),
     sent=st.floats(900, 2000),
     available=sizes,
-    gone=st.one_of(st.none(), st.floats(900, 2000)),
+    after=st.one_of(st.none(), st.floats(0, 1000)),
 )
 samples_ = st.builds(
     Samples,

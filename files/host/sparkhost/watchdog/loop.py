@@ -193,7 +193,10 @@ class Watchdog:
         self._tell("landed", victim=flight.victim, gone=flight.gone is not None, helped=action.helped, futile=futile)
         # A dry run's victim still holds its memory: without this it would be chosen again and again.
         spent = self.samples.spent | {flight.victim.key} if stuck or self.dry_run else self.samples.spent
-        self.samples = replace(self.samples, flight=None, spent=spent, futile=futile, futile_since=look.time)
+        # The fall before belongs to the one that is gone: it must not be held against whoever is left.
+        self.memory.forget()
+        look = replace(look, slope=0.0)
+        self.samples = replace(self.samples, look=look, flight=None, spent=spent, futile=futile, futile_since=look.time)
         self.hunt = None
 
     def _tell(self, kind: str, **more: Any) -> None:

@@ -68,6 +68,10 @@ class Memory:
             stall=self._stall(now),
         )
 
+    def forget(self) -> None:
+        """Begins the slope anew with the next look."""
+        self._seen.clear()
+
     def _slope(self, now: float, available: int) -> float:
         """Against the youngest look that is old enough, else the oldest."""
         slope = 0.0

@@ -57,8 +57,14 @@ class Stat:
     session: int
     terminal: int
     flags: int
+    threads: int
     start: int
     rss: int
+
+    @property
+    def ended(self) -> bool:
+        """A zombie without threads. One whose first thread alone has ended goes on, or still gives back its memory."""
+        return self.state in "ZX" and self.threads <= 1
 
 
 def parse_stat(text: bytes) -> Stat:
@@ -78,6 +84,7 @@ def parse_stat(text: bytes) -> Stat:
         session=int(fields[3]),
         terminal=int(fields[4]),
         flags=int(fields[6]),
+        threads=int(fields[17]),
         start=int(fields[19]),
         rss=int(fields[21]) * PAGE,
     )
@@ -139,9 +146,11 @@ class Processes:
             OSError, ValueError: it has ended.
         """
         stat = parse_stat(self.read(pid, "stat"))
-        if stat.flags & PF_KTHREAD or stat.state in "ZX":
+        if stat.flags & PF_KTHREAD or stat.ended:
             return None
-        if stat.rss < SMALL:
+        if stat.state == "Z":
+            owner, anonymous, shared = self._of_a_thread(pid)
+        elif stat.rss < SMALL:
             owner, anonymous, shared = Path(f"{self.proc}/{pid}").stat().st_uid, stat.rss, 0
         else:
             owner, anonymous, shared = parse_status(self.read(pid, "status"))
@@ -150,13 +159,20 @@ class Processes:
             pid, stat.start, stat.parent, stat.session, stat.terminal, stat.name, owner, cgroup, anonymous, shared
         )
 
+    def _of_a_thread(self, pid: int) -> tuple[int, int, int]:
+        """As `parse_status`, of a process whose first thread has ended: that one's own files show no memory."""
+        found = parse_status(self.read(pid, "status"))
+        for thread in os.listdir(f"{self.proc}/{pid}/task"):  # noqa: PTH208
+            found = max(found, parse_status(self.read(pid, f"task/{thread}/status")))
+        return found
+
     def start_of(self, pid: int) -> int | None:
         """When a process started, or None where it has ended (a zombie has)."""
         try:
             stat = parse_stat(self.read(pid, "stat"))
         except (OSError, ValueError):
             return None
-        return None if stat.state in "ZX" else stat.start
+        return None if stat.ended else stat.start
 
     def cgroup_of(self, pid: int) -> str | None:
         try:
