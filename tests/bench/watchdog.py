@@ -1,0 +1,265 @@
+"""The watchdog beside earlyoom and a shell script, filling real memory. `sudo python3 tests/bench/watchdog.py`
+
+Standard library only: it is meant for a large machine with nothing else on it, without systemd or with it. It fills
+nearly all memory again and again. All figures come from one run. What it prints:
+
+- lowest MemAvailable as a share of `term_below`; milliseconds from crossing it to the job's SIGTERM; seconds from
+  crossing to recovery; whether the right one was ended (a smaller bystander must live), by guard, fill rate, and job;
+- CPU use far from the limit and near it, resident memory, growth over many looks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import resource
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+HOST = ROOT / "files" / "host"
+HOG = Path(__file__).with_name("memory_hog.py")
+GIB = 2**30
+# A rendition of the script that people pass around: one process is watched, looked at once a second.
+SCRIPT = """\
+while :; do
+    available=$(awk '$1 == "MemAvailable:" {print $2}' /proc/meminfo)
+    if [ "$available" -lt "$1" ]; then
+        kill -TERM "$2"
+        sleep 5
+        kill -KILL "$2" 2>/dev/null
+        exit
+    fi
+    sleep 1
+done
+"""
+LONGEST = 120.0
+"""Seconds for one case: the slowest fill of the largest machine, and recovery."""
+
+
+def meminfo(name: str = "MemAvailable") -> int:
+    with open("/proc/meminfo", "rb") as file:  # noqa: PTH123 - many times a second
+        text = file.read()
+    start = text.index(name.encode() + b":") + len(name) + 1
+    return int(text[start : text.index(b"kB", start)]) * 1024
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bytes."""
+
+    term_below: int
+    kill_below: int
+
+
+@contextlib.contextmanager
+def watchdog(
+    limits: Limits, folder: Path, *, far: float = 1.0, gpu: str = "never"
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Our daemon, ready."""
+    config = folder / "watchdog.toml"
+    config.write_text(
+        f'term_below = "{limits.term_below}B"\nkill_below = "{limits.kill_below}B"\nfar = {far}\ngpu_memory = "{gpu}"\n'
+    )
+    address = folder / "notify"
+    address.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(address))
+        listener.settimeout(20)
+        words = ["--config", config, "--state-dir", folder / "state", "--run-dir", folder / "run"]
+        words += ["--gpu-file", folder / "gpu.json", "run"]
+        with ended(
+            subprocess.Popen(
+                [sys.executable, "-m", "sparkhost.watchdog", *words],
+                env={**os.environ, "PYTHONPATH": str(HOST), "NOTIFY_SOCKET": str(address)},
+            )
+        ) as process:
+            while b"READY=1" not in listener.recv(4096):
+                pass
+            yield process
+
+
+@contextlib.contextmanager
+def earlyoom(limits: Limits, program: str) -> Iterator[subprocess.Popen[bytes]]:
+    kib = f"{limits.term_below // 1024},{limits.kill_below // 1024}"
+    with ended(subprocess.Popen([program, "-M", kib, "-s", "100", "-r", "0"], stderr=subprocess.DEVNULL)) as process:
+        time.sleep(0.5)  # it has no way to say that it is ready
+        yield process
+
+
+@contextlib.contextmanager
+def ended(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@dataclass
+class Case:
+    """One fill."""
+
+    guard: str
+    rate: float
+    obeys: bool
+    lowest: int
+    """The least MemAvailable that was seen, in bytes."""
+    latency: float | None
+    """Seconds from crossing `term_below` to the job's SIGTERM; None where it got none."""
+    recovery: float | None
+    """Seconds from crossing until MemAvailable was back above; None: not within LONGEST."""
+    bystander_lives: bool
+
+
+def fill(guard: str, limits: Limits, rate: float, obeys: bool, folder: Path, program: str | None) -> Case:
+    """Lets a job fill memory under a guard."""
+    hog = [sys.executable, str(HOG), "--rate", str(rate), *([] if obeys else ["--ignore-term"])]
+    with contextlib.ExitStack() as stack:
+        bystander = stack.enter_context(
+            ended(subprocess.Popen([sys.executable, str(HOG), "--limit", "2", "--threads", "2"]))
+        )
+        if guard == "watchdog":
+            stack.enter_context(watchdog(limits, folder))
+        elif guard == "earlyoom" and program:
+            stack.enter_context(earlyoom(limits, program))
+        job = stack.enter_context(ended(subprocess.Popen(hog, stdout=subprocess.PIPE)))
+        if guard == "script":
+            words = ["sh", "-c", SCRIPT, "sh", str(limits.term_below // 1024), str(job.pid)]
+            stack.enter_context(ended(subprocess.Popen(words)))
+        lowest, crossed, recovered = sample(limits, job)
+        if job.poll() is None:
+            job.kill()
+        said = (job.communicate()[0] or b"").split()
+        lives = bystander.poll() is None
+        times = [float(said[index + 1]) for index, word in enumerate(said[:-1]) if word == b"TERM"]
+        latency = times[0] - crossed if times and crossed else None
+        recovery = recovered - crossed if recovered and crossed else None
+        return Case(guard, rate, obeys, lowest, latency, recovery, lives)
+
+
+def sample(limits: Limits, job: subprocess.Popen[bytes]) -> tuple[int, float | None, float | None]:
+    """Lowest MemAvailable, when `term_below` was crossed, and when it was back for good."""
+    lowest, crossed, recovered = sys.maxsize, None, None
+    until = time.monotonic() + LONGEST
+    while (now := time.monotonic()) < until:
+        available = meminfo()
+        lowest = min(lowest, available)
+        if available < limits.term_below:
+            crossed = crossed or now
+            recovered = None
+        elif crossed and job.poll() is not None:
+            recovered = recovered or now
+            if now - recovered > 0.5:
+                break
+        elif job.poll() is not None and not crossed:
+            time.sleep(1)  # ended before it crossed: by a guess of the guard's
+            break
+        time.sleep(0.001)
+    return lowest, crossed, recovered
+
+
+def cpu_of(pid: int) -> float:
+    """Seconds of CPU that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def rss_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def at_rest(limits: Limits, folder: Path, seconds: float) -> tuple[float, int]:
+    """Share of one core and resident bytes of the daemon over some time."""
+    with watchdog(limits, folder) as process:
+        began, used = time.monotonic(), cpu_of(process.pid)
+        time.sleep(seconds)
+        return (cpu_of(process.pid) - used) / (time.monotonic() - began), rss_of(process.pid)
+
+
+def growth(looks: int, folder: Path) -> tuple[float, int]:
+    """Microseconds a look, and bytes by which the resident memory grew over so many of them after the first tenth."""
+    sys.path.insert(0, str(HOST))
+    from sparkhost.watchdog.cli import Nobody
+    from sparkhost.watchdog.config import Config
+    from sparkhost.watchdog.loop import Watchdog
+    from sparkhost.watchdog.model import Policy
+
+    daemon = Watchdog(Config(Policy(term_below=GIB // 2, kill_below=GIB // 4)), Nobody(), gpu_file=folder / "none")
+    for _ in range(looks // 10):
+        daemon.step()
+    before, began = rss_of(os.getpid()), time.monotonic()
+    for _ in range(looks):
+        daemon.step()
+    return (time.monotonic() - began) / looks * 1e6, rss_of(os.getpid()) - before
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--term-below", type=float, default=16.0, metavar="GIB")
+    parser.add_argument("--kill-below", type=float, default=8.0, metavar="GIB")
+    parser.add_argument("--rates", type=float, nargs="*", default=[1.0, 4.0, 0.0], help="GiB/s; 0: as fast as it goes")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--looks", type=int, default=1_000_000)
+    parser.add_argument("--earlyoom", default=shutil.which("earlyoom"), help="its program, where there is one")
+    options = parser.parse_args()
+    limits = Limits(int(options.term_below * GIB), int(options.kill_below * GIB))
+    guards = ["watchdog", *(["earlyoom"] if options.earlyoom else []), "script"]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    print(f"{os.cpu_count()} cores, MemTotal {meminfo('MemTotal') / GIB:.1f} GiB, {meminfo() / GIB:.1f} GiB available")
+    with tempfile.TemporaryDirectory(prefix="sparkfleet-bench-") as directory:
+        folder = Path(directory)
+        share, resident = at_rest(limits, folder, 30)
+        print(f"far from the limit: {100 * share:.3f} % of one core, RSS {resident / 2**20:.1f} MiB")
+        near = (meminfo() - limits.term_below) / GIB - 1
+        words = [sys.executable, str(HOG), "--limit", f"{near}"]
+        with ended(subprocess.Popen(words)):
+            until = time.monotonic() + LONGEST
+            while meminfo() > limits.term_below + 1.3 * GIB and time.monotonic() < until:
+                time.sleep(0.1)
+            share, _ = at_rest(limits, folder, 15)
+        print(f"1 GiB from the limit: {100 * share:.2f} % of one core", flush=True)
+        for rate in options.rates:
+            for obeys in (True, False):
+                # In turn, so that what changes on the machine changes for all.
+                cases = [
+                    fill(guard, limits, rate, obeys, folder, options.earlyoom)
+                    for _ in range(options.rounds)
+                    for guard in guards
+                ]
+                for guard in guards:
+                    show([case for case in cases if case.guard == guard], limits)
+        each, grown = growth(options.looks, folder)
+        print(f"{options.looks} looks: {each:.0f} us each, grown by {grown} bytes")
+    return 0
+
+
+def show(cases: list[Case], limits: Limits) -> None:
+    first = cases[0]
+    lows = sorted(case.lowest / limits.term_below for case in cases)
+    latencies = [1000 * case.latency for case in cases if case.latency is not None]
+    recoveries = [case.recovery for case in cases if case.recovery is not None]
+    speed = f"{first.rate:g} GiB/s" if first.rate else "as fast as it goes"
+    told = f"to TERM {max(latencies):.1f} ms at most" if latencies else "no TERM"
+    back = f"recovery {statistics.median(recoveries):.1f} s" if recoveries else "no recovery"
+    lived = f"bystander lived {sum(case.bystander_lives for case in cases)}/{len(cases)}"
+    print(
+        f"{first.guard:9} {speed:18} {'obeys TERM' if first.obeys else 'ignores TERM':13}"
+        f" lowest {min(lows):.2f} (median {statistics.median(lows):.2f}) x term_below; {told}; {back}; {lived}",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
+    sys.exit(main())
