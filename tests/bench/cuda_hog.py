@@ -16,14 +16,15 @@ def main() -> int:
     size = int(float(sys.argv[1]) * GIB)
     cuda = ctypes.CDLL("libcuda.so.1")
     device, context, pointer = ctypes.c_int(), ctypes.c_void_p(), ctypes.c_uint64()
-    for name, call in (
-        ("cuInit", lambda: cuda.cuInit(0)),
-        ("cuDeviceGet", lambda: cuda.cuDeviceGet(ctypes.byref(device), 0)),
-        ("cuCtxCreate", lambda: cuda.cuCtxCreate_v2(ctypes.byref(context), 0, device)),
-        ("cuMemAlloc", lambda: cuda.cuMemAlloc_v2(ctypes.byref(pointer), ctypes.c_size_t(size))),
-        ("cuMemsetD8", lambda: cuda.cuMemsetD8_v2(pointer, 1, ctypes.c_size_t(size))),
-    ):
-        if code := call():
+    calls = (
+        ("cuInit", (0,)),
+        ("cuDeviceGet", (ctypes.byref(device), 0)),
+        ("cuCtxCreate_v2", (ctypes.byref(context), 0, device)),
+        ("cuMemAlloc_v2", (ctypes.byref(pointer), ctypes.c_size_t(size))),
+        ("cuMemsetD8_v2", (pointer, 1, ctypes.c_size_t(size))),
+    )
+    for name, arguments in calls:
+        if code := cuda[name](*arguments):
             print(f"{name}: error {code}")
             return 1
     print("ready", flush=True)

@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=1e6)
     parser.add_argument("--ignore-term", action="store_true")
     options = parser.parse_args()
-    # Should the kernel have to choose, it is to be this, and not what measures.
+    # Whoever ranks by the kernel's score is to end one of these, and not what measures.
     Path("/proc/self/oom_score_adj").write_text("1000")
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     kept: list[mmap.mmap] = []

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
+import mmap
 import os
 import resource
 import shutil
@@ -30,6 +32,8 @@ ROOT = Path(__file__).resolve().parents[2]
 HOST = ROOT / "files" / "host"
 HOG = Path(__file__).with_name("memory_hog.py")
 GIB = 2**30
+NAME = "watchdog-bench"
+PR_SET_NAME = 15
 # A rendition of the script that people pass around: one process is watched, looked at once a second.
 SCRIPT = """\
 while :; do
@@ -76,11 +80,16 @@ def watchdog(
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(str(address))
         listener.settimeout(20)
-        words = ["--config", config, "--state-dir", folder / "state", "--run-dir", folder / "run"]
-        words += ["--gpu-file", folder / "gpu.json", "run"]
+        places = {
+            "config": config,
+            "state-dir": folder / "state",
+            "run-dir": folder / "run",
+            "gpu-file": folder / "gpu.json",
+        }
+        words = [f"--{name}={path}" for name, path in places.items()]
         with ended(
             subprocess.Popen(
-                [sys.executable, "-m", "sparkhost.watchdog", *words],
+                [sys.executable, "-m", "sparkhost.watchdog", *words, "run"],
                 env={**os.environ, "PYTHONPATH": str(HOST), "NOTIFY_SOCKET": str(address)},
             )
         ) as process:
@@ -92,7 +101,8 @@ def watchdog(
 @contextlib.contextmanager
 def earlyoom(limits: Limits, program: str) -> Iterator[subprocess.Popen[bytes]]:
     kib = f"{limits.term_below // 1024},{limits.kill_below // 1024}"
-    with ended(subprocess.Popen([program, "-M", kib, "-s", "100", "-r", "0"], stderr=subprocess.DEVNULL)) as process:
+    words = [program, "-M", kib, "-s", "100", "-r", "0", "--avoid", f"^{NAME}$"]
+    with ended(subprocess.Popen(words, stderr=subprocess.DEVNULL)) as process:
         time.sleep(0.5)  # it has no way to say that it is ready
         yield process
 
@@ -211,11 +221,14 @@ def main() -> int:
     parser.add_argument("--rates", type=float, nargs="*", default=[1.0, 4.0, 0.0], help="GiB/s; 0: as fast as it goes")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--looks", type=int, default=1_000_000)
+    parser.add_argument("--ballast", type=float, default=0.0, metavar="GIB", help="held by this program, to save time")
     parser.add_argument("--earlyoom", default=shutil.which("earlyoom"), help="its program, where there is one")
     options = parser.parse_args()
     limits = Limits(int(options.term_below * GIB), int(options.kill_below * GIB))
-    guards = ["watchdog", *(["earlyoom"] if options.earlyoom else []), "script"]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    ctypes.CDLL(None).prctl(PR_SET_NAME, NAME.encode(), 0, 0, 0)  # for earlyoom's --avoid
+    ballast = mmap.mmap(-1, max(1, int(options.ballast * GIB)))
+    ctypes.memset(ctypes.addressof(ctypes.c_char.from_buffer(ballast)), 1, len(ballast))
     print(f"{os.cpu_count()} cores, MemTotal {meminfo('MemTotal') / GIB:.1f} GiB, {meminfo() / GIB:.1f} GiB available")
     with tempfile.TemporaryDirectory(prefix="sparkfleet-bench-") as directory:
         folder = Path(directory)
@@ -229,16 +242,19 @@ def main() -> int:
                 time.sleep(0.1)
             share, _ = at_rest(limits, folder, 15)
         print(f"1 GiB from the limit: {100 * share:.2f} % of one core", flush=True)
-        for rate in options.rates:
-            for obeys in (True, False):
-                # In turn, so that what changes on the machine changes for all.
-                cases = [
-                    fill(guard, limits, rate, obeys, folder, options.earlyoom)
-                    for _ in range(options.rounds)
-                    for guard in guards
-                ]
-                for guard in guards:
-                    show([case for case in cases if case.guard == guard], limits)
+        done: list[Case] = []
+        # In turn, so that what changes on the machine changes for all; earlyoom apart and last, since it may end this
+        # program as well: it goes on to the next one while the first still gives back its memory.
+        for group in (["watchdog", "script"], ["earlyoom"] if options.earlyoom else []):
+            for rate in options.rates:
+                for obeys in (True, False):
+                    for guard in group * options.rounds:
+                        done.append(fill(guard, limits, rate, obeys, folder, options.earlyoom))
+                        show(done[-1:], limits)
+        if options.rounds > 1:
+            print("all rounds together:")
+            for key in dict.fromkeys((case.guard, case.rate, case.obeys) for case in done):
+                show([case for case in done if (case.guard, case.rate, case.obeys) == key], limits)
         each, grown = growth(options.looks, folder)
         print(f"{options.looks} looks: {each:.0f} us each, grown by {grown} bytes")
     return 0
