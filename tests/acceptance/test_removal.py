@@ -36,6 +36,7 @@ def test_two_measures_removed_and_put_back(lab: Lab, spark1: Host, spark2: Host,
 def test_all_measures_removed_leave_the_host_as_it_was(lab: Lab, spark1: Host, spark2: Host, tmp_path: Path) -> None:
     hosts = (spark1, spark2)
     for host in hosts:
+        host.clean()  # of the test above
         host.sudo(PREPARE)
     before = [state_of(host) for host in hosts]
     assert deploy(lab, fleet(lab, hosts, tmp_path / "all.yaml", {"ssh": SSH}, SETTINGS)).rc == 0
