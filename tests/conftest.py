@@ -1,3 +1,18 @@
 """Loads the lab's fixtures: `lab`, `spark1` and `spark2` are there for every test."""
 
+import signal
+
 pytest_plugins = ["tests.lab.fixtures"]
+
+
+def pytest_configure() -> None:
+    """Takes signals as a terminal would have them.
+
+    nohup(1) and a shell's background jobs ignore some. All programs that tests start would inherit that, and a hang-up
+    or a Ctrl-C would pass by those that wait for it.
+    """
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGHUP, signal.SIGQUIT):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
