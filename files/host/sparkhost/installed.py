@@ -96,7 +96,7 @@ def why_not(directory: Path, modules: dict[str, str]) -> str | None:
 
 
 def keep_two(home: Path, current: str) -> None:
-    """Removes all releases but the current one and the newest other."""
+    """Removes all releases but the current one and the newest other: what runs now may start its helpers yet."""
     others = [path for path in home.iterdir() if path.name not in (current, CURRENT) and not path.name.startswith(".")]
     for path in sorted(others, key=lambda path: path.stat().st_mtime)[:-1]:
         shutil.rmtree(path)

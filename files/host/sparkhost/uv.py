@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from sparkhost.files import File, digest, make_directories, read_regular, sync_directory, write_atomic
+from sparkhost.installed import keep_two
 from sparkhost.resource import Change, Context, Failed, Need, Resource, uploaded
 
 STORE = Path("/opt/sparkfleet/uv")
@@ -76,7 +77,7 @@ class UvBinary(Resource):
             shutil.rmtree(old, ignore_errors=True)
         finally:
             shutil.rmtree(new, ignore_errors=True)
-        keep_two(self.version)
+        keep_two(STORE, self.version)
 
 
 def why_not(directory: Path, wheel: str) -> str | None:
@@ -138,13 +139,6 @@ def unpack(source: Path, wheel: str, target: Path) -> None:
             manifest["stat"][program] = fingerprint((target / program).stat())
     copy.unlink()
     write_atomic(target / "manifest.json", json.dumps(manifest, indent=1).encode() + b"\n", 0o644)
-
-
-def keep_two(current: str) -> None:
-    """Removes all releases but the current one and the newest other: what runs now may start its helpers yet."""
-    others = [path for path in STORE.iterdir() if path.name != current and not path.name.startswith(".")]
-    for path in sorted(others, key=lambda path: path.stat().st_mtime)[:-1]:
-        shutil.rmtree(path)
 
 
 @dataclass(frozen=True)
