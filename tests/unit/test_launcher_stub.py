@@ -176,7 +176,13 @@ def test_ignored_signals_stay_ignored_and_the_stubs_own_do_not() -> None:
         _, out, *_ = job("grep", "SigIgn", "/proc/self/status")
     finally:
         signal.signal(signal.SIGHUP, before)
-    assert int(out.split()[1], 16) == 1 << (signal.SIGHUP - 1)
+    ignored = {
+        number
+        for number in (signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ)
+        if int(out.split()[1], 16) >> (number - 1) & 1
+    }
+    # Python itself ignores the last two; others may be ignored by whoever started the tests.
+    assert ignored == {signal.SIGHUP}
 
 
 @pytest.mark.parametrize("first", [b"", b"[]", b"\xff", b"{}", b'{"detached":true}'])
