@@ -29,7 +29,7 @@ unit: setup ## tests that need no host
 	@.venv/bin/pytest tests/unit
 
 test: setup ## everything that CI runs: lint, unit tests, integration tests on lab hosts
-	@$(PYTHON) -m tests.lab setup --pages
+	@$(PYTHON) -m tests.lab setup --tests
 	@# Images are built and hosts booted while lint and unit tests run; what fails there is told by the first test with a host.
 	@$(TEST_LAB) $(PYTHON) -m tests.lab up >/dev/null 2>&1 & \
 	$(LINT) && $(TEST_LAB) .venv/bin/pytest --durations=20 tests/unit tests/integration

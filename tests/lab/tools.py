@@ -48,6 +48,8 @@ _FOREIGN = {
 _BROWSER = Tool("chromium-headless-shell", "chromium-headless-shell")
 BROWSERS = (_BROWSER.program, "chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 """Programs that show a page without a screen, the smallest first."""
+# The double of NVML is a C library that the tests build.
+_COMPILER = (Tool("cc", "gcc"), Tool("/usr/include/stdlib.h", "libc6-dev"))
 
 
 def find(program: str) -> str | None:
@@ -106,14 +108,19 @@ def as_root() -> list[str]:
     return ["sudo"]
 
 
-def ensure(arch: str, native: str, *, pages: bool = False) -> None:
+def for_tests() -> list[Tool]:
+    """What tests need beside hosts."""
+    return [*_COMPILER, *browser_tools()]
+
+
+def ensure(arch: str, native: str, *, tests: bool = False) -> None:
     """Install what is missing with apt: says what, and asks unless CI=true or YES=1.
 
-    `pages`: also what tests of HTML pages need, beside what a host does.
+    `tests`: also what tests need, beside what a host does.
 
     Raises LabError (status 4) where it cannot: no apt, no root, the answer no, or apt fails.
     """
-    absent = missing([*needed(arch, native), *(browser_tools() if pages else [])])
+    absent = missing([*needed(arch, native), *(for_tests() if tests else [])])
     if not absent:
         return
     packages = sorted({tool.package for tool in absent})
