@@ -1,8 +1,8 @@
-"""Loads the lab's fixtures: `lab`, `spark1` and `spark2` are there for every test."""
+"""Loads fixtures: `lab`, `spark1` and `spark2` for every test, and `load` for tests of fleet files."""
 
 import signal
 
-pytest_plugins = ["tests.lab.fixtures"]
+pytest_plugins = ["tests.lab.fixtures", "tests.unit.fleet_files"]
 
 
 def pytest_configure() -> None:
