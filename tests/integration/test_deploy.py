@@ -119,8 +119,10 @@ def test_one_host_of_two_unreachable(lab: Lab, hosts: tuple[Host, Host], fleet_f
 
 def test_everything_holds_after_a_reboot(lab: Lab, hosts: tuple[Host, Host], fleet_file: Path) -> None:
     """Asked of the hosts themselves first; a deploy then finds nothing to do."""
+    boots = [host.boot_id() for host in hosts]
     reboot(*hosts)
-    for host in hosts:
+    for host, boot in zip(hosts, boots, strict=True):
+        assert host.boot_id() != boot
         assert host.run("awk 'NR>1' /proc/swaps").stdout == ""
         # A unit whose condition does not hold is skipped, not failed.
         assert "swap" not in host.run("systemctl list-units --failed --plain --no-legend").stdout
