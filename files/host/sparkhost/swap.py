@@ -271,12 +271,18 @@ class SwapOn(Resource):
     def apply(self) -> None:
         devices = TURNED_OFF.read_text().splitlines()
         TURNED_OFF.unlink()  # once: what cannot be started now is not ours to try for ever
-        # Brings in every swap unit of the boot; systemd 257 names some by-diskseq, which no device's name tells.
-        run("systemctl", "start", "swap.target")
+        failures = []
+        try:
+            # Brings in every swap unit of the boot; systemd 257 names some by-diskseq, which no device's name tells.
+            run("systemctl", "start", "swap.target")
+        except Failed as failure:
+            # One whose file is gone, say, fails the target; the others start all the same.
+            lines = run("systemctl", "list-units", "--type=swap", "--state=failed", "--plain", "--no-legend")
+            names = [line.split()[0] for line in lines.splitlines()]
+            failures += [f"{name} does not start: see `systemctl status {name}`" for name in names] or [str(failure)]
         units = [run("systemd-escape", "--path", "--suffix=swap", device).strip() for device in devices]
         # What was turned on by hand has no unit to start: that was never going to survive a reboot.
         known = [unit for unit in units if run("systemctl", "show", "-p", "FragmentPath", "--value", unit).strip()]
-        failures = []
         for unit in known:
             try:
                 run("systemctl", "start", unit)
