@@ -17,12 +17,13 @@ from pydantic import ValidationError
 
 from sparkfleet.settings import Size, TrainingSliceSettings
 from sparkhost import docker, people, slices
-from sparkhost.files import File, Link
-from sparkhost.launcher import config
+from sparkhost.files import File
+from sparkhost.installed import Installed
+from sparkhost.launcher import config, helper
 from sparkhost.launcher.unit import END, STUB
 from sparkhost.people import TrainingPeople, as_user, with_keys
 from sparkhost.resource import Change, Context, Refused, from_json
-from sparkhost.slices import CapFile, Exceptions, SliceFits, members
+from sparkhost.slices import CapFile, Exceptions, NoJobs, SliceFits, members
 from sparkhost.systemd import UNIT_DIRECTORY
 from tasks import training_slice as measure
 
@@ -55,13 +56,24 @@ def test_the_sum_of_sessions_is_capped_where_it_is_asked_for() -> None:
 def test_the_programs_are_where_the_units_and_the_stub_look_for_them() -> None:
     found = files(TrainingSliceSettings())
     assert {STUB, END} <= set(found)
-    assert "ExecStart=/opt/sparkfleet/lib/spark-helper\n" in found[f"{UNIT_DIRECTORY}/sparkfleet-launcher.service"]
-    for name in measure.PROGRAMS:
-        lines = found[f"/opt/sparkfleet/lib/{name}"].splitlines()
+    assert "ExecStart=/opt/sparkfleet/bin/spark-helper\n" in found[f"{UNIT_DIRECTORY}/sparkfleet-launcher.service"]
+    (installed,) = (r for r in measure.apply(TrainingSliceSettings()) if isinstance(r, Installed))
+    for path in measure.PROGRAMS:
+        lines = found[path].splitlines()
         assert lines[0] in ("#!/usr/bin/python3 -IS", "#!/bin/sh")
         assert "managed by sparkfleet" in lines[1]
-    links = {r.path: r.target for r in measure.apply(TrainingSliceSettings()) if isinstance(r, Link)}
-    assert links["/usr/local/bin/spark-run"] == "/opt/sparkfleet/lib/spark-run"
+        for module in re.findall("^from ([a-z.]+) import", found[path], re.MULTILINE):
+            assert f"{module.replace('.', '/')}.py" in installed.modules
+            assert f'"{installed.home()}/current"' in found[path]
+    assert f"{installed.home()}/current" == helper.CURRENT
+    assert str(config.PATH) == measure.CONFIG
+
+
+def test_removal_is_refused_while_jobs_run(host: Path) -> None:
+    NoJobs("training.slice").plan(Context())
+    cgroup(host, "training.slice/spark-job-1001-0123abcd.service", 1)
+    with pytest.raises(Refused, match=r"1 jobs run in training\.slice: spark-job-1001-0123abcd\.service: wait"):
+        NoJobs("training.slice").plan(Context())
 
 
 def test_an_exception_has_the_name_of_what_it_replaces() -> None:
@@ -131,6 +143,8 @@ def cgroup(host: Path, name: str, anon: int) -> None:
 def test_a_cap_that_never_fits_is_refused_and_one_that_hardly_does_warned_of(host: Path) -> None:
     with pytest.raises(Refused, match=r"memory_max is 105\.0 GiB, but this host has 120\.0 GiB .* to 104GiB at most"):
         SliceFits(105 * GIB, 16 * GIB, "training.slice").plan(Context())
+    with pytest.raises(Refused, match=r"set training_slice\.reserve and training_slice\.memory_max for a host of this"):
+        SliceFits(100 * GIB, 130 * GIB, "training.slice").plan(Context())
     context = Context()
     assert SliceFits(100 * GIB, 16 * GIB, "training.slice").plan(context) == []
     assert len(context.warnings) == 1

@@ -19,6 +19,7 @@ import socket
 import struct
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ IDLE = 120.0
 DEADLINE = 30.0
 """Seconds that a connection may take, answers of PID 1 and of a directory service included."""
 CONNECTIONS, PER_USER = 32, 4
+CURRENT = "/opt/sparkfleet/lib/launcher/current"
+"""The link to the release of the launcher that is in force."""
 LISTENER = 3
 """The first passed file descriptor (sd_listen_fds(3))."""
 
@@ -198,13 +201,26 @@ class Child:
     until: float
 
 
-def serve(listener: socket.socket, idle: float = IDLE, deadline: float = DEADLINE) -> None:
-    """Serves until nobody has asked for `idle` seconds. The listening process never receives what callers send."""
+def serve(
+    listener: socket.socket,
+    idle: float = IDLE,
+    deadline: float = DEADLINE,
+    replaced: Callable[[], bool] = lambda: False,
+) -> None:
+    """Serves until nobody has asked for `idle` seconds. The listening process never receives what callers send.
+
+    `replaced`: whether a deploy has installed another helper. Then this one finishes what it has, and ends: systemd
+    starts the new one for whoever waits.
+    """
     children: dict[int, Child] = {}  # by pidfd
     listener.setblocking(False)
     while True:
+        retiring = replaced()
+        if retiring and not children:
+            return
         poll = select.poll()
-        poll.register(listener, select.POLLIN)
+        if not retiring:
+            poll.register(listener, select.POLLIN)
         for pidfd in children:
             poll.register(pidfd, select.POLLIN)
         now = time.monotonic()
@@ -219,6 +235,8 @@ def serve(listener: socket.socket, idle: float = IDLE, deadline: float = DEADLIN
             if os.waitpid(child.pid, os.WNOHANG)[0]:
                 os.close(pidfd)
                 del children[pidfd]
+        if retiring or replaced():
+            continue
         with contextlib.suppress(BlockingIOError, ConnectionAbortedError):
             accept(listener, children, deadline)
 
@@ -254,6 +272,7 @@ def main() -> int:
         print("spark-helper: is started by sparkfleet-launcher.socket only", file=sys.stderr)
         return 2
     os.umask(0o022)
+    ours = os.path.realpath(CURRENT)
     with socket.socket(fileno=LISTENER) as listener:
-        serve(listener)
+        serve(listener, replaced=lambda: os.path.realpath(CURRENT) != ours)
     return 0

@@ -15,9 +15,9 @@ from sparkhost.launcher.request import Start
 SLICE = "training.slice"
 INFINITY = 2**64 - 1
 MICROSECONDS = 1_000_000
-STUB = "/opt/sparkfleet/lib/spark-job"
+STUB = "/opt/sparkfleet/bin/spark-job"
 """The entry point of `stub`; it takes no arguments."""
-END = "/opt/sparkfleet/lib/spark-job-end"
+END = "/opt/sparkfleet/bin/spark-job-end"
 """The shell script that tells how a job ended; it gets uid and id."""
 STOP_TIMEOUT = 30
 """Seconds from SIGTERM to SIGKILL: time to write a checkpoint."""
