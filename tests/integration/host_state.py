@@ -24,7 +24,7 @@ for root in {" ".join(ROOTS)}; do
   find "$root" -xdev -type d -printf 'directory %m %U:%G %p\\n'
 done
 systemctl list-unit-files --no-legend --plain --no-pager | sed 's/^/unit /;s/ *$//'
-for unit in ssh.service ssh.socket system.slice swap.target; do
+for unit in ssh.service ssh.socket system.slice swap.target training.slice sparkfleet-launcher.socket; do
   systemctl show "$unit" -p ActiveState,OOMScoreAdjust,MemoryMin,DropInPaths | sed "s/^/$unit /"
 done
 awk 'NR > 1 {{print "swap", $1, $2, $3}}' /proc/swaps
