@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from sparkfleet.settings import Size, TrainingSliceSettings
-from sparkhost import docker, people, slices
+from sparkhost import people, slices
 from sparkhost.files import File
 from sparkhost.installed import Installed
 from sparkhost.launcher import config, helper
 from sparkhost.launcher.unit import END, STUB
 from sparkhost.people import TrainingPeople, as_user, with_keys
 from sparkhost.resource import Change, Context, Refused, from_json
-from sparkhost.slices import CapFile, Exceptions, NoJobs, SliceFits, members
+from sparkhost.slices import CapFile, CapInForce, Exceptions, NoJobs, SliceFits, members
 from sparkhost.systemd import UNIT_DIRECTORY
 from tasks import training_slice as measure
 
@@ -250,33 +250,36 @@ def test_unknown_members_and_foreign_groups_are_refused(tmp_path: Path, monkeypa
         TrainingPeople("root", {}, ["root"]).plan(Context())
 
 
-def test_foreign_keys_of_docker_stay() -> None:
-    old = '{"runtimes": {"nvidia": {"path": "x"}}, "live-restore": false}'
-    new = json.loads(docker.merged(old, cgroup_parent="training.slice", live_restore=True))
-    assert new == {"runtimes": {"nvidia": {"path": "x"}}, "live-restore": True, "cgroup-parent": "training.slice"}
-    assert json.loads(docker.merged(json.dumps(new), cgroup_parent=None, live_restore=False)) == json.loads(old)
-    assert docker.merged("", cgroup_parent=None) == ""
-    assert docker.merged('{"cgroup-parent":"training.slice"}', cgroup_parent=None) == ""
-    assert docker.merged(' {"a": 1}\n', cgroup_parent=None) == ' {"a": 1}\n'
-    for bad in ("{", "[]", "3"):
-        with pytest.raises(Refused, match=r"daemon\.json is no"):
-            docker.merged(bad, live_restore=True)
+def held_by(monkeypatch: pytest.MonkeyPatch, value: int, *drop_ins: str) -> None:
+    """PID 1 holds this MemoryMax, and these drop-ins, for every slice."""
+    found = {"MemoryMax": str(value), "DropInPaths": " ".join(drop_ins), "NeedDaemonReload": "no"}
+    monkeypatch.setattr(slices, "show", lambda *_: found)
 
 
-@pytest.mark.parametrize(
-    ("given_", "reason"),
-    [
-        (({}, "", "training.slice", "inactive"), None),
-        (({"cgroup-parent": "training.slice"}, "", "training.slice", ""), None),
-        (({}, "", "training.slice", "active"), "swarm mode"),
-        (({"cgroup-parent": "x.slice"}, "", "training.slice", ""), "somebody's wish"),
-        (({"exec-opts": ["native.cgroupdriver=cgroupfs"]}, "", "training.slice", ""), "cgroupfs"),
-        (({}, "dockerd --live-restore", "training.slice", ""), "gives dockerd --live-restore"),
-    ],
-)
-def test_docker_is_left_alone_where_it_would_break(
-    given_: tuple[dict[str, object], str, str, str], reason: str | None
+def test_a_foreign_cap_is_kept_and_named_and_one_until_the_next_boot_is_not(
+    host: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = docker.objection(*given_)
-    assert (found is None) is (reason is None)
-    assert reason is None or reason in (found or "")
+    drop_in = host / "50-cap.conf"
+    drop_in.touch()
+    cgroup(host, "user.slice/user-1001.slice", 1)
+    (host / "cg" / "user.slice" / "user-1001.slice" / "memory.max").write_text(f"{9 * GIB}\n")
+    cap = CapInForce("user.slice/user-*.slice", 8 * GIB, str(drop_in), "50-cap.conf")
+
+    def planned() -> tuple[int, list[str]]:
+        context = Context()
+        return len(cap.plan(context)), context.warnings
+
+    held_by(monkeypatch, 9 * GIB, "/usr/lib/systemd/system/user-.slice.d/10-defaults.conf", str(drop_in))
+    assert planned() == (1, [])  # the kernel's is neither
+    held_by(monkeypatch, 9 * GIB, str(drop_in), "/etc/systemd/system/user-1001.slice.d/zz.conf")
+    changes, (warning,) = planned()
+    assert (changes, warning) == (
+        0,
+        "user-1001.slice has 9.0 GiB, not 8.0 GiB as the fleet file says, by "
+        "/etc/systemd/system/user-1001.slice.d/zz.conf: somebody's wish, kept",
+    )
+    held_by(monkeypatch, 9 * GIB, "/run/systemd/system.control/user-1001.slice.d/50-MemoryMax.conf", str(drop_in))
+    assert planned() == (1, [])
+    held_by(monkeypatch, 8 * GIB, str(drop_in))
+    (host / "cg" / "user.slice" / "user-1001.slice" / "memory.max").write_text(f"{8 * GIB}\n")
+    assert planned() == (0, [])

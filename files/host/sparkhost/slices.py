@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from sparkhost.files import File, NoFile
 from sparkhost.resource import Change, Context, Refused, Resource
-from sparkhost.systemd import RELOAD, daemon_reload, run, show
+from sparkhost.systemd import CONTROL, RELOAD, daemon_reload, run, show
 
 CGROUPS = Path("/sys/fs/cgroup")
 MEMINFO = Path("/proc/meminfo")
@@ -232,7 +232,7 @@ class CapInForce(Resource):
         if any(change.what in (RELOAD, self.drop_in) for change in context.pending):
             return []  # a dry run has neither written nor reloaded
         looks = list(self._looks())
-        context.warnings += [f"{name} has {gib_or_none(held)}, {why}" for name, _, held, why in looks if why]
+        context.warnings += [f"{name} has {gib_or_none(wanted)}, {why}" for name, _, wanted, why in looks if why]
         return [
             Change(name, f"have systemd put its MemoryMax in force: memory.max is {gib_or_none(found)}")
             for name, found, wanted, _ in looks
@@ -243,31 +243,41 @@ class CapInForce(Resource):
         """Of each slice: its name, the kernel's memory.max, PID 1's MemoryMax, and whose that is if it is not ours."""
         if not Path(self.drop_in).exists() and self.memory_max is not None:
             return  # its file was refused: nothing is to be in force
-        for cgroup in sorted(CGROUPS.glob(self.slices)):
+        for cgroup in sorted(CGROUPS.glob(self.slices)) or [CGROUPS / self.slices]:
+            name = cgroup.name
+            if "*" in name:
+                return  # nobody has a session
+            exempt = bool(self.exception) and (UNITS / f"{name}.d" / self.exception).exists()
+            held, wanted, why = self._wanted(name, None if exempt else self.memory_max)
             try:
                 text = (cgroup / "memory.max").read_text().strip()
             except OSError:
-                continue  # it has ended meanwhile, or there is no memory controller of cgroup v2
-            exempt = bool(self.exception) and (UNITS / f"{cgroup.name}.d" / self.exception).exists()
-            wanted, why = self._wanted(cgroup.name, None if exempt else self.memory_max)
-            yield cgroup.name, None if text == "max" else int(text), wanted, why
+                yield name, held, wanted, why  # nothing runs in it: it will have what PID 1 holds
+            else:
+                yield name, None if text == "max" else int(text), wanted, why
 
-    def _wanted(self, name: str, ours: int | None) -> tuple[int | None, str]:
-        """What PID 1 will have once it has read its files: ours, or somebody's later drop-in, which is named."""
+    def _wanted(self, name: str, ours: int | None) -> tuple[int | None, int | None, str]:
+        """What PID 1 holds, what it should hold, and why that is not ours: somebody's later drop-in is kept, and named.
+
+        Not that of `systemctl set-property --runtime`, which the next boot would end anyway.
+        """
         ours = None if ours is None else ours // PAGE * PAGE
         found = show(name, "MemoryMax", "DropInPaths", "NeedDaemonReload")
-        if found.get("NeedDaemonReload") == "yes":
-            return ours, ""
         text = found.get("MemoryMax", "infinity")
         value = None if text == "infinity" else int(text) // PAGE * PAGE
-        files = found.get("DropInPaths", "").split()
-        later = [path for path in files if Path(path).name != Path(self.drop_in).name]
-        if value == ours or not later:
-            return value, ""
-        return value, f"not {gib_or_none(ours)} as the fleet file says, by {' or '.join(later)}: somebody's wish, kept"
+        # A unit's own file comes before all of its drop-ins, and those in the order of their names.
+        before = Path(self.drop_in).name if self.drop_in.endswith(".conf") else ""
+        files = [Path(path) for path in found.get("DropInPaths", "").split()]
+        later = [str(path) for path in files if path.name > before and CONTROL[0] not in path.parents]
+        if value == ours or not later or found.get("NeedDaemonReload") == "yes":
+            return value, ours, ""
+        why = f"not {gib_or_none(ours)} as the fleet file says, by {' or '.join(later)}: somebody's wish, kept"
+        return value, value, "" if ours is None else why
 
     def apply(self) -> None:
         names = [name for name, found, wanted, _ in self._looks() if found != wanted]
+        for name in names:
+            (CONTROL[0] / f"{name}.d" / "50-MemoryMax.conf").unlink(missing_ok=True)
         if any(show(name, "NeedDaemonReload").get("NeedDaemonReload") == "yes" for name in names):
             daemon_reload()
         for name in names:

@@ -1,4 +1,4 @@
-"""training.slice: jobs capped and killed first, sessions capped but for admins', the launcher there, and all after a boot."""
+"""training.slice: jobs capped and killed first; sessions capped, but for admins'; the launcher."""
 
 from __future__ import annotations
 
