@@ -12,7 +12,6 @@ import grp
 import json
 import os
 import pwd
-import secrets
 import select
 import signal
 import socket
@@ -20,7 +19,6 @@ import struct
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +112,7 @@ def start(request: Start, fds: list[int], uid: int, config: Config) -> dict[str,
     running = jobs_of(uid)
     if len(running) >= config.jobs_max:
         raise Denied(f"{len(running)} jobs of yours are running, no more are allowed: spark-run ps, spark-run stop ID")
-    id_ = secrets.token_hex(4)
+    id_ = os.urandom(4).hex()
     name = unit_name(uid, id_)
     wanted = properties(request, config, uid, id_)
     job_directory(uid)
@@ -192,13 +190,11 @@ def handle(connection: socket.socket, uid: int) -> None:
     connection.send(json.dumps(told).encode())
 
 
-@dataclass
 class Child:
-    """A connection's process."""
+    """A connection's process, and the moment (time.monotonic) at which it is ended."""
 
-    pid: int
-    uid: int
-    until: float
+    def __init__(self, pid: int, uid: int, until: float) -> None:
+        self.pid, self.uid, self.until = pid, uid, until
 
 
 def serve(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pwd
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from sparkhost.cgroups import cgroup_of, container
 from sparkhost.launcher.gpu import within
@@ -17,8 +17,7 @@ JOB = re.compile(r"spark-job-([0-9]+)-([0-9a-f]{8})\.service")
 USER = re.compile(r"user-([0-9]+)\.slice")
 
 
-@dataclass(frozen=True)
-class Holder:
+class Holder(NamedTuple):
     """One who holds memory; bytes. `gpu` is None where nobody knows."""
 
     user: str

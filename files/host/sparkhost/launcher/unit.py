@@ -6,8 +6,7 @@ could be read as an option, a specifier or a second line.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sparkhost.launcher.config import Config
 from sparkhost.launcher.request import Start
@@ -31,11 +30,10 @@ class TooLarge(Exception):
     """More than the slice has. One line with the figures."""
 
 
-@dataclass(frozen=True)
-class Descriptor:
+class Descriptor(NamedTuple):
     """A place in the message's array of file descriptors (D-Bus type `h`)."""
 
-    index: int
+    place: int
 
 
 def unit_name(uid: int, id_: str) -> str:
