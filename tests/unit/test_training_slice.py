@@ -8,6 +8,7 @@ import pwd
 import re
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -283,3 +284,15 @@ def test_a_foreign_cap_is_kept_and_named_and_one_until_the_next_boot_is_not(
     held_by(monkeypatch, 8 * GIB, str(drop_in))
     (host / "cg" / "user.slice" / "user-1001.slice" / "memory.max").write_text(f"{8 * GIB}\n")
     assert planned() == (0, [])
+
+
+@pytest.mark.parametrize("module", ["cli", "stub", "helper", "report", "leftovers"])
+def test_the_installed_program_runs_on_its_own(tmp_path: Path, module: str) -> None:
+    """With nothing on its path but what is installed, as on a host."""
+    (installed,) = (r for r in measure.apply(TrainingSliceSettings()) if isinstance(r, Installed))
+    for name, source in installed.modules.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(source)
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import sparkhost.launcher.{module}"
+    subprocess.run([sys.executable, "-IS", "-c", code], check=True)
