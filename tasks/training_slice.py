@@ -14,15 +14,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 from sparkfleet.settings import TrainingSliceSettings
 from sparkhost.docker import DockerParent, NoDockerParent
-from sparkhost.files import File, Link, NoFile, NoLink
+from sparkhost.files import File, NoFile
+from sparkhost.installed import NotInstalled
 from sparkhost.people import TrainingPeople
+from sparkhost.protection import NoProgram
 from sparkhost.resource import Resource
-from sparkhost.slices import CapFile, CapInForce, Exceptions, SliceFits
+from sparkhost.service import NoService, Service
+from sparkhost.slices import CapFile, CapInForce, Exceptions, NoJobs, SliceFits
 from sparkhost.systemd import UNIT_DIRECTORY
-from sparkhost.units import NotRunning, Running
+from tasks.lib.programs import program
 from tasks.lib.templates import render
 
 SLICE = "training.slice"
@@ -35,12 +39,14 @@ SUM = f"{UNIT_DIRECTORY}/user.slice.d/{CAP_NAME}"
 SESSIONS = "user.slice/user-*.slice"
 CONFIG = "/etc/sparkfleet/launcher.json"
 SOCKET = "sparkfleet-launcher.socket"
-UNITS = (SOCKET, "sparkfleet-launcher.service")
-ENABLED = f"{UNIT_DIRECTORY}/sockets.target.wants/{SOCKET}"
-LIBRARY = "/opt/sparkfleet/lib"
-CODE = f"{LIBRARY}/current"
-PROGRAMS = ("spark-run", "spark-top", "spark-job", "spark-helper", "spark-job-end")
-COMMANDS = ("spark-run", "spark-top")
+UNITS = tuple(f"{UNIT_DIRECTORY}/{name}" for name in (SOCKET, "sparkfleet-launcher.service"))
+PROGRAM = "launcher"
+BIN, USER_BIN = "/opt/sparkfleet/bin", "/usr/local/bin"
+# What users call is on their PATH, which /opt/sparkfleet is not.
+PROGRAMS = (
+    *(f"{USER_BIN}/{name}" for name in ("spark-run", "spark-top")),
+    *(f"{BIN}/{name}" for name in ("spark-job", "spark-job-end", "spark-helper")),
+)
 MANAGED = "managed by sparkfleet (measure: training_slice)"
 
 
@@ -107,29 +113,30 @@ def caps(settings: TrainingSliceSettings) -> Sequence[Resource]:
 
 
 def apply(settings: TrainingSliceSettings) -> Sequence[Resource]:
-    """The caps, the people, the launcher, and the containers. The launcher's code is installed beside (`Installed`)."""
+    """The caps, the people, the launcher, and the containers. Nothing that runs is touched."""
     return (
         SliceFits(int(settings.memory_max), int(settings.reserve), SLICE),
         TrainingPeople(settings.group, {name: list(keys) for name, keys in settings.users.items()}, settings.members),
         *caps(settings),
+        program(PROGRAM, "launcher"),
         File(CONFIG, launcher_config(settings)),
-        *(File(f"{LIBRARY}/{name}", render(f"training_slice/{name}", library=CODE), mode=0o755) for name in PROGRAMS),
-        *(Link(f"/usr/local/bin/{name}", f"{LIBRARY}/{name}") for name in COMMANDS),
-        *(File(f"{UNIT_DIRECTORY}/{name}", render(f"training_slice/{name}")) for name in UNITS),
-        Link(ENABLED, f"{UNIT_DIRECTORY}/{SOCKET}"),
-        Running(SOCKET),
+        *(File(path, render(f"training_slice/{Path(path).name}"), mode=0o755) for path in PROGRAMS),
+        *(File(path, render(f"training_slice/{Path(path).name}")) for path in UNITS),
+        Service(SOCKET, list(UNITS), reload_for=[]),
         DockerParent(SLICE) if settings.docker == "slice" else NoDockerParent(SLICE),
     )
 
 
 def remove(settings: TrainingSliceSettings) -> Sequence[Resource]:
-    """All of it gone. Jobs that run go on to their end; accounts and homes that were created stay."""
+    """All of it gone, once no job runs; accounts and homes that were created stay."""
     return (
-        NotRunning(SOCKET),
-        NoLink(ENABLED, f"{UNIT_DIRECTORY}/"),
-        *(NoFile(f"{UNIT_DIRECTORY}/{name}") for name in UNITS),
-        *(NoLink(f"/usr/local/bin/{name}", f"{LIBRARY}/") for name in COMMANDS),
-        *(NoFile(f"{LIBRARY}/{name}") for name in PROGRAMS),
+        NoJobs(SLICE),
+        NoService(SOCKET),
+        NoDockerParent(SLICE),
+        *map(NoFile, UNITS),
+        *(NoFile(path) for path in PROGRAMS if path.startswith(USER_BIN)),
+        *(NoProgram(path) for path in PROGRAMS if path.startswith(BIN)),
+        NotInstalled(PROGRAM),
         NoFile(CONFIG),
         NoFile(CAP),
         NoFile(SUM),
@@ -139,5 +146,4 @@ def remove(settings: TrainingSliceSettings) -> Sequence[Resource]:
         TrainingPeople(settings.group, {}, [], wanted=False),
         CapInForce(SESSIONS, None, CAP, CAP_NAME),
         CapInForce("user.slice", None, SUM),
-        NoDockerParent(SLICE),
     )

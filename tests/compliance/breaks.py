@@ -59,6 +59,28 @@ FIRST = (
     ),
     Break(("SPK-HOST-12",), "echo linux-image > /run/reboot-required.pkgs; touch /run/reboot-required"),
     Break(("SPK-HOST-13",), "rm /boot/initrd.img-*"),
+    # A job's unit by its name, at another score: the slice has a cgroup then, and the kernel is asked for its limits.
+    Break(
+        ("SPK-SLICE-10",),
+        "systemd-run --quiet --unit=spark-job-1001-00000000 --slice=training.slice -p OOMScoreAdjust=0 sleep 1d",
+    ),
+    Break(
+        ("SPK-SLICE-01", "SPK-SLICE-02", "SPK-SLICE-03"),
+        "systemctl set-property --runtime training.slice MemoryMax=infinity TasksMax=infinity",
+    ),
+    Break(
+        ("SPK-SLICE-04",),
+        "mkdir -p /etc/systemd/system/user-1001.slice.d; printf '[Slice]\\nMemoryMax=infinity\\n' > "
+        "/etc/systemd/system/user-1001.slice.d/zz-local.conf; systemctl daemon-reload",
+    ),
+    Break(
+        ("SPK-SLICE-05",),
+        "rm /etc/systemd/system/user-1000.slice.d/50-sparkfleet-training.conf; systemctl daemon-reload",
+    ),
+    Break(("SPK-SLICE-06",), "systemctl stop sparkfleet-launcher.socket"),
+    Break(("SPK-SLICE-07",), "systemctl disable sparkfleet-launcher.socket"),
+    Break(("SPK-SLICE-08",), "groupadd --force docker; gpasswd --add bob docker"),
+    Break(("SPK-SLICE-09",), "sed -i s/training.slice/system.slice/ /etc/docker/daemon.json"),
 )
 """On spark1."""
 

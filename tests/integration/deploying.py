@@ -21,6 +21,17 @@ from tests.lab import Host, Lab
 ROOT = Path(__file__).resolve().parents[2]
 PYINFRA = Path(sys.executable).with_name("pyinfra")
 SPARKFLEET = Path(sys.executable).with_name("sparkfleet")
+LAB_SETTINGS: dict[str, dict[str, Any]] = {
+    "swap": {"margin": "128MiB"},
+    "training_slice": {
+        "memory_max": "600MiB",
+        "reserve": "200MiB",
+        "session_memory_max": "300MiB",
+        "need": "100MiB",
+        "members": ["alice", "bob"],
+    },
+}
+"""Settings of every lab host, which has 1.5 GiB of memory: measure to settings; inventories/lab.yaml has them too."""
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -53,11 +64,13 @@ def fleet(
     defaults: Mapping[str, Any] | None = None,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Path:
-    """Writes a fleet file for these lab hosts: `defaults` for all, `settings` by host name."""
+    """Writes a fleet file for these lab hosts: `defaults` for all, instead of the lab's own where they name the same
+    measure; `settings` by host name.
+    """
     data = {
         "version": 1,
         "known_hosts": str(lab.known_hosts),
-        "defaults": {"swap": {"margin": "128MiB"}, **(defaults or {})},
+        "defaults": {**LAB_SETTINGS, **(defaults or {})},
         "hosts": {
             host.name: {
                 "address": "127.0.0.1",

@@ -10,9 +10,11 @@ from tests.lab import Host
 #   ld.so.cache                         ldconfig(8) writes it for any library directory, in an order of its own
 #   *.scope                             sessions that come and go
 #   /var/lib/sparkfleet                 empty directories, and the file that the guard locks
+#   /etc/group- and its like            what shadow's tools keep of the last change of the accounts
 #   /var/lib/sparkfleet/backup/etc/fstab    as it was before the first deploy, kept for whoever wants to compare
 EXCLUDED = re.compile(
-    r" (/etc/ld\.so\.cache|/var/lib/sparkfleet/(rollback/lock|backup/etc/fstab)) |^unit \S+\.scope "
+    r" (/etc/ld\.so\.cache|/etc/(group|gshadow|passwd|shadow|subuid|subgid)-"
+    r"|/var/lib/sparkfleet/(rollback/lock|backup/etc/fstab)) |^unit \S+\.scope "
     r"|^directory .* /var/lib/sparkfleet(/| $)"
 )
 ROOTS = ("/etc", "/opt", "/usr/local", "/usr/share/pam-configs", "/var/lib/pam", "/var/lib/sparkfleet", "/root")
@@ -24,7 +26,7 @@ for root in {" ".join(ROOTS)}; do
   find "$root" -xdev -type d -printf 'directory %m %U:%G %p\\n'
 done
 systemctl list-unit-files --no-legend --plain --no-pager | sed 's/^/unit /;s/ *$//'
-for unit in ssh.service ssh.socket system.slice swap.target; do
+for unit in ssh.service ssh.socket system.slice swap.target training.slice sparkfleet-launcher.socket; do
   systemctl show "$unit" -p ActiveState,OOMScoreAdjust,MemoryMin,DropInPaths | sed "s/^/$unit /"
 done
 awk 'NR > 1 {{print "swap", $1, $2, $3}}' /proc/swaps

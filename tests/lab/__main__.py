@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 
@@ -78,8 +79,17 @@ def existing(lab: Lab, name: str) -> Host:
 
 def fleet(lab: Lab) -> str:
     """A fleet file (YAML) for the hosts of this lab, with absolute paths."""
-    lines = ["version: 1", f"known_hosts: {lab.known_hosts}", "", "defaults:"]
-    lines += ["  swap:", "    margin: 128MiB  # a lab host has 1.5 GiB of memory in all", "", "hosts:"]
+    from tests.integration.deploying import LAB_SETTINGS  # not needed to bring hosts up
+
+    lines = [
+        "version: 1",
+        f"known_hosts: {lab.known_hosts}",
+        "",
+        "defaults:  # a lab host has 1.5 GiB of memory in all",
+    ]
+    for measure, settings in LAB_SETTINGS.items():
+        lines += [f"  {measure}:", *(f"    {key}: {json.dumps(value)}" for key, value in settings.items())]
+    lines += ["", "hosts:"]
     for name in lab.names:
         lines += [f"  {name}:", "    address: 127.0.0.1", f"    port: {lab.host(name).port}"]
         lines += [f"    user: {ADMIN}", f"    ssh_key: {lab.admin_key}"]

@@ -131,7 +131,7 @@ def test_controls_are_chosen(ids: list[str], measures: list[str], count: int) ->
     ("ids", "measures", "said"),
     [
         (["SPK-SWAP-99"], [], "there is no control 'SPK-SWAP-99'"),
-        ([], ["swop"], "no controls for the measure 'swop': expected cuda_env, host, ssh, swap, uv"),
+        ([], ["swop"], "no controls for the measure 'swop': expected cuda_env, host, ssh, swap, training_slice, uv"),
         (["SPK-SWAP-01"], ["ssh"], "leave no control"),
     ],
 )

@@ -92,7 +92,8 @@ def test_the_copy_on_the_host_stands_alone(tmp_path: Path) -> None:
     """As the timer runs it: without this project on any path."""
     command: Sequence[str] = guard.install_program()
     directory = tmp_path / "rollback" / "program" / "sparkhost"
-    assert sorted(path.stem for path in directory.iterdir()) == ["__init__", "files", "resource", "rollback", "systemd"]
+    found = {path.stem for path in directory.iterdir()}
+    assert found == {"__init__", "cgroups", "files", "resource", "rollback", "systemd"}
     program = Path(command[-1])
     assert not set(" ".join(command)) & set(";\\\"'$%"), "systemd 252 garbles them in transient units"
     program.write_text(program.read_text().replace("sys.exit(main())", "print(main.__code__.co_filename)"))

@@ -38,7 +38,7 @@ def test_systemds_library_reads_the_unit_as_it_is_meant(path: Path) -> None:
         'STRING "OOMScoreAdjust"; VARIANT "i" { INT32 500; };',
         'STRING "PrivateIPC"; VARIANT "b" { BOOLEAN true; };',
         'STRUCT "ss" { STRING "/dev/shm"; STRING "mode=1777,size=1073741824"; };',
-        'STRING "/opt/sparkfleet/lib/spark-job-end"; STRING "1000"; STRING "00c0ffee"; }; BOOLEAN false;',
+        'STRING "/opt/sparkfleet/bin/spark-job-end"; STRING "1000"; STRING "00c0ffee"; }; BOOLEAN false;',
         'ARRAY "(sa(sv))" { };',
     ):
         assert part in text, part

@@ -194,3 +194,20 @@ def test_a_helper_that_nobody_asks_ends() -> None:
 def test_a_host_without_the_measure_is_one_line(host: Path) -> None:
     with pytest.raises(Trouble, match="is the measure training_slice deployed"):
         ask(Stop("00000000"), path=str(host / "no.sock"))
+
+
+def test_a_replaced_helper_ends_and_leaves_who_waits_to_the_next_one(host: Path) -> None:
+    name = f"\0sparkfleet-test-{secrets.token_hex(8)}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(name)
+        listener.listen()
+        pid = os.fork()
+        if pid == 0:
+            helper.serve(listener, idle=60, replaced=(host / "new").exists)
+            os._exit(0)
+        assert "no job 00000000" in as_user(MEMBER, asking(name, Stop("00000000")))
+        (host / "new").touch()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as waiting:
+            waiting.connect(name)
+            assert os.waitpid(pid, 0)[1] == 0
+            listener.accept()[0].close()  # as systemd finds it

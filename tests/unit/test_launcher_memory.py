@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sparkhost.launcher import gpu, leftovers, preflight
+from sparkhost.launcher import leftovers, preflight
 from sparkhost.launcher.holders import Holder, holders, meminfo, table
 from sparkhost.launcher.units import GIB
 
@@ -42,23 +42,6 @@ def test_holders_are_told_with_cpu_and_gpu_and_without_cache(tmp_path: Path) -> 
     ]
     assert table(found, GIB)[1].split() == [user, "job", "0123abcd", "6.0", "GiB", "2.0", "GiB"]
     assert holders(tmp_path / "cg", None, tmp_path / "proc")[0].gpu is None
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ('{"processes": [{"pid": 5, "bytes": 7}, {"pid": 5, "bytes": 1}, {"pid": "x"}, 3]}', {5: 8}),
-        ('{"processes": {"5": 7, "6": -1, "y": 2, "8": true}}', {5: 7}),
-        ("[]", None),
-        ('{"processes": 3}', {}),
-        ("", None),
-    ],
-)
-def test_samples_are_read_with_distrust(tmp_path: Path, text: str, expected: dict[int, int] | None) -> None:
-    (tmp_path / "gpu.json").write_text(text)
-    assert gpu.by_process(tmp_path / "gpu.json") == expected
-    os.utime(tmp_path / "gpu.json", (1, 1))
-    assert gpu.by_process(tmp_path / "gpu.json") is None
 
 
 def test_preflight_names_who_holds_the_memory() -> None:

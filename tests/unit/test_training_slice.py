@@ -8,6 +8,7 @@ import pwd
 import re
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,13 +17,14 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from sparkfleet.settings import Size, TrainingSliceSettings
-from sparkhost import docker, people, slices
-from sparkhost.files import File, Link
-from sparkhost.launcher import config
+from sparkhost import people, slices
+from sparkhost.files import File
+from sparkhost.installed import Installed
+from sparkhost.launcher import config, helper
 from sparkhost.launcher.unit import END, STUB
 from sparkhost.people import TrainingPeople, as_user, with_keys
 from sparkhost.resource import Change, Context, Refused, from_json
-from sparkhost.slices import CapFile, Exceptions, SliceFits, members
+from sparkhost.slices import CapFile, CapInForce, Exceptions, NoJobs, SliceFits, members
 from sparkhost.systemd import UNIT_DIRECTORY
 from tasks import training_slice as measure
 
@@ -55,13 +57,24 @@ def test_the_sum_of_sessions_is_capped_where_it_is_asked_for() -> None:
 def test_the_programs_are_where_the_units_and_the_stub_look_for_them() -> None:
     found = files(TrainingSliceSettings())
     assert {STUB, END} <= set(found)
-    assert "ExecStart=/opt/sparkfleet/lib/spark-helper\n" in found[f"{UNIT_DIRECTORY}/sparkfleet-launcher.service"]
-    for name in measure.PROGRAMS:
-        lines = found[f"/opt/sparkfleet/lib/{name}"].splitlines()
+    assert "ExecStart=/opt/sparkfleet/bin/spark-helper\n" in found[f"{UNIT_DIRECTORY}/sparkfleet-launcher.service"]
+    (installed,) = (r for r in measure.apply(TrainingSliceSettings()) if isinstance(r, Installed))
+    for path in measure.PROGRAMS:
+        lines = found[path].splitlines()
         assert lines[0] in ("#!/usr/bin/python3 -IS", "#!/bin/sh")
         assert "managed by sparkfleet" in lines[1]
-    links = {r.path: r.target for r in measure.apply(TrainingSliceSettings()) if isinstance(r, Link)}
-    assert links["/usr/local/bin/spark-run"] == "/opt/sparkfleet/lib/spark-run"
+        for module in re.findall("^from ([a-z.]+) import", found[path], re.MULTILINE):
+            assert f"{module.replace('.', '/')}.py" in installed.modules
+            assert f'"{installed.home()}/current"' in found[path]
+    assert f"{installed.home()}/current" == helper.CURRENT
+    assert str(config.PATH) == measure.CONFIG
+
+
+def test_removal_is_refused_while_jobs_run(host: Path) -> None:
+    NoJobs("training.slice").plan(Context())
+    cgroup(host, "training.slice/spark-job-1001-0123abcd.service", 1)
+    with pytest.raises(Refused, match=r"1 jobs run in training\.slice: spark-job-1001-0123abcd\.service: wait"):
+        NoJobs("training.slice").plan(Context())
 
 
 def test_an_exception_has_the_name_of_what_it_replaces() -> None:
@@ -131,6 +144,8 @@ def cgroup(host: Path, name: str, anon: int) -> None:
 def test_a_cap_that_never_fits_is_refused_and_one_that_hardly_does_warned_of(host: Path) -> None:
     with pytest.raises(Refused, match=r"memory_max is 105\.0 GiB, but this host has 120\.0 GiB .* to 104GiB at most"):
         SliceFits(105 * GIB, 16 * GIB, "training.slice").plan(Context())
+    with pytest.raises(Refused, match=r"set training_slice\.reserve and training_slice\.memory_max for a host of this"):
+        SliceFits(100 * GIB, 130 * GIB, "training.slice").plan(Context())
     context = Context()
     assert SliceFits(100 * GIB, 16 * GIB, "training.slice").plan(context) == []
     assert len(context.warnings) == 1
@@ -236,33 +251,48 @@ def test_unknown_members_and_foreign_groups_are_refused(tmp_path: Path, monkeypa
         TrainingPeople("root", {}, ["root"]).plan(Context())
 
 
-def test_foreign_keys_of_docker_stay() -> None:
-    old = '{"runtimes": {"nvidia": {"path": "x"}}, "live-restore": false}'
-    new = json.loads(docker.merged(old, cgroup_parent="training.slice", live_restore=True))
-    assert new == {"runtimes": {"nvidia": {"path": "x"}}, "live-restore": True, "cgroup-parent": "training.slice"}
-    assert json.loads(docker.merged(json.dumps(new), cgroup_parent=None, live_restore=False)) == json.loads(old)
-    assert docker.merged("", cgroup_parent=None) == ""
-    assert docker.merged('{"cgroup-parent":"training.slice"}', cgroup_parent=None) == ""
-    assert docker.merged(' {"a": 1}\n', cgroup_parent=None) == ' {"a": 1}\n'
-    for bad in ("{", "[]", "3"):
-        with pytest.raises(Refused, match=r"daemon\.json is no"):
-            docker.merged(bad, live_restore=True)
+def held_by(monkeypatch: pytest.MonkeyPatch, value: int, *drop_ins: str) -> None:
+    """PID 1 holds this MemoryMax, and these drop-ins, for every slice."""
+    found = {"MemoryMax": str(value), "DropInPaths": " ".join(drop_ins), "NeedDaemonReload": "no"}
+    monkeypatch.setattr(slices, "show", lambda *_: found)
 
 
-@pytest.mark.parametrize(
-    ("given_", "reason"),
-    [
-        (({}, "", "training.slice", "inactive"), None),
-        (({"cgroup-parent": "training.slice"}, "", "training.slice", ""), None),
-        (({}, "", "training.slice", "active"), "swarm mode"),
-        (({"cgroup-parent": "x.slice"}, "", "training.slice", ""), "somebody's wish"),
-        (({"exec-opts": ["native.cgroupdriver=cgroupfs"]}, "", "training.slice", ""), "cgroupfs"),
-        (({}, "dockerd --live-restore", "training.slice", ""), "gives dockerd --live-restore"),
-    ],
-)
-def test_docker_is_left_alone_where_it_would_break(
-    given_: tuple[dict[str, object], str, str, str], reason: str | None
+def test_a_foreign_cap_is_kept_and_named_and_one_until_the_next_boot_is_not(
+    host: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = docker.objection(*given_)
-    assert (found is None) is (reason is None)
-    assert reason is None or reason in (found or "")
+    drop_in = host / "50-cap.conf"
+    drop_in.touch()
+    cgroup(host, "user.slice/user-1001.slice", 1)
+    (host / "cg" / "user.slice" / "user-1001.slice" / "memory.max").write_text(f"{9 * GIB}\n")
+    cap = CapInForce("user.slice/user-*.slice", 8 * GIB, str(drop_in), "50-cap.conf")
+
+    def planned() -> tuple[int, list[str]]:
+        context = Context()
+        return len(cap.plan(context)), context.warnings
+
+    held_by(monkeypatch, 9 * GIB, "/usr/lib/systemd/system/user-.slice.d/10-defaults.conf", str(drop_in))
+    assert planned() == (1, [])  # the kernel's is neither
+    held_by(monkeypatch, 9 * GIB, str(drop_in), "/etc/systemd/system/user-1001.slice.d/zz.conf")
+    changes, (warning,) = planned()
+    assert (changes, warning) == (
+        0,
+        "user-1001.slice has 9.0 GiB, not 8.0 GiB as the fleet file says, by "
+        "/etc/systemd/system/user-1001.slice.d/zz.conf: somebody's wish, kept",
+    )
+    held_by(monkeypatch, 9 * GIB, "/run/systemd/system.control/user-1001.slice.d/50-MemoryMax.conf", str(drop_in))
+    assert planned() == (1, [])
+    held_by(monkeypatch, 8 * GIB, str(drop_in))
+    (host / "cg" / "user.slice" / "user-1001.slice" / "memory.max").write_text(f"{8 * GIB}\n")
+    assert planned() == (0, [])
+
+
+@pytest.mark.parametrize("module", ["cli", "stub", "helper", "report", "leftovers"])
+def test_the_installed_program_runs_on_its_own(tmp_path: Path, module: str) -> None:
+    """With nothing on its path but what is installed, as on a host."""
+    (installed,) = (r for r in measure.apply(TrainingSliceSettings()) if isinstance(r, Installed))
+    for name, source in installed.modules.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(source)
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import sparkhost.launcher.{module}"
+    subprocess.run([sys.executable, "-IS", "-c", code], check=True)

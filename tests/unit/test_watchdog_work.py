@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from sparkhost import cgroups
 from sparkhost.watchdog.cgroup import Charge
 from sparkhost.watchdog.model import MIB, Candidate
-from sparkhost.watchdog.process import Process, Processes, parse_cgroup, parse_stat
+from sparkhost.watchdog.process import Process, Processes, parse_stat
 from sparkhost.watchdog.work import Preferences, candidates, place_of
 
 HEX = "0123456789abcdef" * 4
@@ -228,7 +229,7 @@ def test_the_table_of_a_fixture(tmp_path: Path) -> None:
     ],
 )
 def test_the_cgroup_of_a_process(text: bytes, path: str) -> None:
-    assert parse_cgroup(text) == path
+    assert cgroups.parse(text) == path
 
 
 def test_real_processes_of_this_machine() -> None:

@@ -31,7 +31,6 @@ from sparkhost import (
     sshd,
     swap,
     systemd,
-    units,
     uv,
 )
 from sparkhost.resource import UPLOADS, Change, Context, Failed, Refused, Resource, from_json
@@ -53,7 +52,6 @@ RESOURCE_MODULES = (
     sshd,
     swap,
     systemd,
-    units,
     uv,
 )
 

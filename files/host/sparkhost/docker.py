@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 from sparkhost.files import make_directories, read_regular, text_diff, write_atomic
 from sparkhost.resource import Change, Context, Failed, Refused, Resource
-from sparkhost.systemd import changed_at, run, show, unit_property
+from sparkhost.systemd import UNIT_DIRECTORY, changed_at, run, show, unit_property
 
 DAEMON_JSON = Path("/etc/docker/daemon.json")
 # What the two keys were before us: {"cgroup-parent": null, "live-restore": true}; null stands for none.
@@ -128,8 +128,9 @@ class DockerParent(Resource):
     slice: str
 
     def plan(self, context: Context) -> Sequence[Change]:
-        if not installed():
-            return []
+        unit = f"{UNIT_DIRECTORY}/{self.slice}"
+        if not installed() or not (Path(unit).exists() or any(change.what == unit for change in context.pending)):
+            return []  # without its file, which was refused, the slice has no cap
         if shutil.which("podman"):
             context.warnings.append(
                 f"podman is installed: containers that root starts with it need --cgroup-parent={self.slice}, "
@@ -179,7 +180,6 @@ class NoDockerParent(Resource):
     """daemon.json without what we put there: what was there before us comes back, what others set since stays."""
 
     kind: ClassVar[str] = "no_docker_parent"
-    after_reload: ClassVar[bool] = True
     slice: str
 
     def _without(self, old: str) -> str:

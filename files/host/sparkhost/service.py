@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from sparkhost.files import File
 from sparkhost.resource import Change, Context, Failed, Refused, Resource
-from sparkhost.systemd import RELOAD, run, show, unit_property
+from sparkhost.systemd import RELOAD, UNIT_DIRECTORY, run, show, unit_property
 
 # Seconds that a check of a file may take.
 CHECK_TIMEOUT = 30.0
@@ -60,7 +60,7 @@ class CheckedFile(File):
 
 @dataclass(frozen=True)
 class Service(Resource):
-    """A unit of ours that is enabled, and runs with what `files` hold now.
+    """A service or socket of ours that is enabled, and runs with what `files` hold now.
 
     `reload_for`: files for whose change a reload is enough.
     """
@@ -79,6 +79,8 @@ class Service(Resource):
                 f"{self.unit} is masked: systemctl unmask {self.unit}, or set the measure's state to unmanaged"
             )
         if found["LoadState"] != "loaded":
+            if not pending & set(self.files) and not Path(UNIT_DIRECTORY, self.unit).exists():
+                return []  # its files were refused, which was said: nothing is to run
             if RELOAD in pending or pending & set(self.files):
                 return [Change(self.unit, "enable and start")]
             raise Failed(f"{self.unit}: systemd does not know it: see `systemctl status {self.unit}`")
@@ -100,7 +102,10 @@ class Service(Resource):
 
     def _settled(self) -> int:
         """When the unit took its files, in microseconds since the epoch."""
-        started = int(unit_property(self.unit, "Service", "ExecMainStartTimestamp").split()[1])
+        # A service reads its files when its process starts, and may be active much later.
+        service = self.unit.endswith(".service")
+        when = ("Service", "ExecMainStartTimestamp") if service else ("Unit", "ActiveEnterTimestamp")
+        started = int(unit_property(self.unit, *when).split()[1])
         mark = self._mark()
         reloaded = mark.stat().st_mtime_ns // 1000 if mark.exists() else 0
         return max(started, reloaded)

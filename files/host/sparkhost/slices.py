@@ -13,18 +13,24 @@ from typing import ClassVar
 
 from sparkhost.files import File, NoFile
 from sparkhost.resource import Change, Context, Refused, Resource
-from sparkhost.systemd import RELOAD, daemon_reload, run, show
+from sparkhost.systemd import CONTROL, RELOAD, daemon_reload, run, show
 
 CGROUPS = Path("/sys/fs/cgroup")
 MEMINFO = Path("/proc/meminfo")
 UNITS = Path("/etc/systemd/system")
 GIB = 2**30
 PAGE = 4096
+LEAST = 64 * 2**20
+"""Bytes below which memory_max makes no sense; the settings refuse less as well."""
 USER_SLICE = re.compile(r"user-([0-9]+)\.slice")
 
 
 def gib(count: int) -> str:
     return f"{count / GIB:.1f} GiB"
+
+
+def gib_or_none(count: int | None) -> str:
+    return "no cap" if count is None else gib(count)
 
 
 def meminfo() -> dict[str, int]:
@@ -58,11 +64,14 @@ class SliceFits(Resource):
     def plan(self, context: Context) -> Sequence[Change]:
         memory = meminfo()
         total = memory["MemTotal"]
-        if self.memory_max > total - self.reserve:
+        room = total - self.reserve
+        if self.memory_max > room:
+            remedy = f"set training_slice.memory_max to {fitting(room)} at most"
+            if room < LEAST:
+                remedy = "set training_slice.reserve and training_slice.memory_max for a host of this size"
             raise Refused(
                 f"memory_max is {gib(self.memory_max)}, but this host has {gib(total)} in all, of which "
-                f"{gib(self.reserve)} are kept free: set training_slice.memory_max to {fitting(total - self.reserve)} "
-                "at most"
+                f"{gib(self.reserve)} are kept free: {remedy}, or its state to unmanaged"
             )
         system = max(0, total - memory["MemAvailable"] - held(CGROUPS / self.slice))
         if self.memory_max + self.reserve + system > total:
@@ -70,6 +79,26 @@ class SliceFits(Resource):
                 f"memory_max {gib(self.memory_max)} + {gib(self.reserve)} that are kept free + {gib(system)} that the "
                 f"system uses now are more than the host's {gib(total)}: jobs are killed by the watchdog before they "
                 f"reach their cap; {fitting(total - self.reserve - system)} would fit"
+            )
+        return []
+
+    def apply(self) -> None:
+        """Nothing to do: `plan` finds no changes."""
+
+
+@dataclass(frozen=True)
+class NoJobs(Resource):
+    """Changes nothing: refuses the removal of the measure while jobs run, which would lose their cap."""
+
+    kind: ClassVar[str] = "no_jobs"
+    is_basis: ClassVar[bool] = True
+    slice: str
+
+    def plan(self, context: Context) -> Sequence[Change]:
+        if jobs := sorted(path.name for path in (CGROUPS / self.slice).glob("spark-job-*.service")):
+            raise Refused(
+                f"{len(jobs)} jobs run in {self.slice}: {', '.join(jobs[:8])}: wait for their end, or end them with "
+                "systemctl stop, then deploy again"
             )
         return []
 
@@ -202,36 +231,53 @@ class CapInForce(Resource):
     def plan(self, context: Context) -> Sequence[Change]:
         if any(change.what in (RELOAD, self.drop_in) for change in context.pending):
             return []  # a dry run has neither written nor reloaded
-        return [Change(name, f"have systemd put its MemoryMax in force: {text}") for name, text in self._wrong()]
+        looks = list(self._looks())
+        context.warnings += [f"{name} has {gib_or_none(wanted)}, {why}" for name, _, wanted, why in looks if why]
+        return [
+            Change(name, f"have systemd put its MemoryMax in force: memory.max is {gib_or_none(found)}")
+            for name, found, wanted, _ in looks
+            if found != wanted
+        ]
 
-    def _wrong(self) -> Iterator[tuple[str, str]]:
+    def _looks(self) -> Iterator[tuple[str, int | None, int | None, str]]:
+        """Of each slice: its name, the kernel's memory.max, PID 1's MemoryMax, and whose that is if it is not ours."""
         if not Path(self.drop_in).exists() and self.memory_max is not None:
             return  # its file was refused: nothing is to be in force
-        for cgroup in sorted(CGROUPS.glob(self.slices)):
+        for cgroup in sorted(CGROUPS.glob(self.slices)) or [CGROUPS / self.slices]:
+            name = cgroup.name
+            if "*" in name:
+                return  # nobody has a session
+            exempt = bool(self.exception) and (UNITS / f"{name}.d" / self.exception).exists()
+            held, wanted, why = self._wanted(name, None if exempt else self.memory_max)
             try:
                 text = (cgroup / "memory.max").read_text().strip()
             except OSError:
-                continue  # it has ended meanwhile, or there is no memory controller of cgroup v2
-            wanted = self._wanted(cgroup.name)
-            found = None if text == "max" else int(text)
-            if wanted != found:
-                yield cgroup.name, f"memory.max is {text if found is None else gib(found)}"
+                yield name, held, wanted, why  # nothing runs in it: it will have what PID 1 holds
+            else:
+                yield name, None if text == "max" else int(text), wanted, why
 
-    def _wanted(self, name: str) -> int | None:
-        """What PID 1 will have once it has read its files: ours, an exception, or somebody's later drop-in."""
-        if self.exception and (UNITS / f"{name}.d" / self.exception).exists():
-            return self._of_systemd(name, None)
-        return self._of_systemd(name, self.memory_max)
+    def _wanted(self, name: str, ours: int | None) -> tuple[int | None, int | None, str]:
+        """What PID 1 holds, what it should hold, and why that is not ours: somebody's later drop-in is kept, and named.
 
-    def _of_systemd(self, name: str, ours: int | None) -> int | None:
+        Not that of `systemctl set-property --runtime`, which the next boot would end anyway.
+        """
+        ours = None if ours is None else ours // PAGE * PAGE
         found = show(name, "MemoryMax", "DropInPaths", "NeedDaemonReload")
-        if found.get("NeedDaemonReload") == "yes":
-            return ours
-        value = found.get("MemoryMax", "infinity")
-        return None if value == "infinity" else int(value) // PAGE * PAGE
+        text = found.get("MemoryMax", "infinity")
+        value = None if text == "infinity" else int(text) // PAGE * PAGE
+        # A unit's own file comes before all of its drop-ins, and those in the order of their names.
+        before = Path(self.drop_in).name if self.drop_in.endswith(".conf") else ""
+        files = [Path(path) for path in found.get("DropInPaths", "").split()]
+        later = [str(path) for path in files if path.name > before and CONTROL[0] not in path.parents]
+        if value == ours or not later or found.get("NeedDaemonReload") == "yes":
+            return value, ours, ""
+        why = f"not {gib_or_none(ours)} as the fleet file says, by {' or '.join(later)}: somebody's wish, kept"
+        return value, value, "" if ours is None else why
 
     def apply(self) -> None:
-        names = [name for name, _ in self._wrong()]
+        names = [name for name, found, wanted, _ in self._looks() if found != wanted]
+        for name in names:
+            (CONTROL[0] / f"{name}.d" / "50-MemoryMax.conf").unlink(missing_ok=True)
         if any(show(name, "NeedDaemonReload").get("NeedDaemonReload") == "yes" for name in names):
             daemon_reload()
         for name in names:

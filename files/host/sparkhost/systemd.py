@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from sparkhost.cgroups import cgroup_of, container
 from sparkhost.resource import Change, Context, Failed, Refused, Resource
 
 UNIT_DIRECTORY = "/etc/systemd/system"
@@ -17,7 +18,6 @@ UNIT_DIRECTORY = "/etc/systemd/system"
 CONTROL = (Path("/run/systemd/system.control"), Path("/etc/systemd/system.control"))
 # What a reload is called among the changes of a run.
 RELOAD = "daemon-reload"
-CONTAINER = re.compile(r"/((?:docker|libpod|cri-containerd|crio|nerdctl)-[^/]+\.scope)")
 
 
 def run(*arguments: str, timeout: float = 90.0) -> str:
@@ -102,9 +102,10 @@ def containers_at_risk(proc: Path = Path("/proc"), dev: Path = Path("/dev")) -> 
     scopes = set()
     for process in proc.glob("[0-9]*"):
         try:
-            match = CONTAINER.search((process / "cgroup").read_text())
-            if match and any(str(fd.readlink()).startswith("/dev/nvidia") for fd in (process / "fd").iterdir()):
-                scopes.add(match[1])
+            parts = (cgroup_of(int(process.name), str(proc)) or "").split("/")
+            scope = next((part for part in parts if part.endswith(".scope") and container(part)), "")
+            if scope and any(str(fd.readlink()).startswith("/dev/nvidia") for fd in (process / "fd").iterdir()):
+                scopes.add(scope)
         except OSError:
             continue  # it has ended meanwhile
     return sorted(scope for scope in scopes if not _knows_nvidia(scope))

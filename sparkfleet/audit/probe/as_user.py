@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
 import shutil
+import socket
 import stat
 from collections.abc import Mapping
 from pathlib import Path
 
 from sparkfleet.audit.probe.environment import ENV, session, shown
-from sparkfleet.audit.probe.look import Looks, Parameters, Seen, read, run
+from sparkfleet.audit.probe.look import Looks, Parameters, Seen, read, run, text
 
 SCORE = "/proc/self/oom_score_adj"
 
@@ -94,6 +96,21 @@ def owners() -> Seen:
     return Seen(command, "\n".join(lines) + "\n")
 
 
+def launcher(parameters: Parameters) -> Mapping[str, Seen]:
+    """What the launcher's helper answers to a request that it must refuse: to end a job that nobody has."""
+    command = "spark-run stop 00000000"
+    request = {"version": 1, "action": "stop", "id": "00000000"}
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+            connection.settimeout(25)
+            connection.connect("/run/sparkfleet/launcher.sock")
+            connection.send(json.dumps(request).encode())
+            answer = connection.recv(8192)
+    except OSError as error:
+        return {"launcher": Seen(command, f"no answer: {error.strerror or error}\n")}
+    return {"launcher": Seen(command, text(answer) + "\n")}
+
+
 LOOKS: dict[str, Looks] = {
     "session": kind,
     "session_score": score,
@@ -102,4 +119,5 @@ LOOKS: dict[str, Looks] = {
     "env_zsh_login": zsh,
     "env_user_service": user_service,
     "uv_version": uv,
+    "launcher": launcher,
 }

@@ -11,7 +11,9 @@ from sparkfleet.audit.probe.main import loader
 from sparkfleet.settings import HostSettings
 from sparkfleet.settings.environment import OWNED
 
-MODULES = ("frame", "look", "environment", "as_user", "as_root", "as_root_host", "as_root_ssh", "main")
+MODULES = ("frame", "look", "environment", "as_user", "as_root", "as_root_host", "as_root_slice", "as_root_ssh", "main")
+JOB_SCORE = 500
+"""oom_score_adj of jobs, at least."""
 # Serves these modules from SOURCES instead of from a disk, under the names they have here.
 BOOTSTRAP = """
 import importlib.abc, importlib.util, sys
@@ -57,5 +59,7 @@ def parameters(settings: HostSettings, token: str, *, ssh: bool, seconds: float)
         "ptxas": cuda.ptxas_path,
         "names": sorted({*OWNED, *cuda.variables}),
         "units": sorted(settings.ssh.protect),
+        "training_group": settings.training_slice.group,
+        "job_score": JOB_SCORE,
     }
     return json.dumps(values).encode() + b"\n"

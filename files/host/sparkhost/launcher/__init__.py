@@ -7,5 +7,5 @@ Who is who (docs/adr/0007-launcher.md):
 * the *stub* (`stub`) is the unit's main process, as the user: it gets everything else from the launcher over a socket
   that the helper only passes on, and runs the command.
 
-Installed under /opt/sparkfleet/lib, run with `python3 -IS`: nothing outside the standard library, imports kept few.
+Installed under /opt/sparkfleet/lib/launcher, run with `python3 -IS`: nothing but the standard library, few imports.
 """

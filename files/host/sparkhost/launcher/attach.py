@@ -7,8 +7,7 @@ import os
 import select
 import signal
 import socket
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 
 from sparkhost.launcher import channel as messages
 from sparkhost.launcher.channel import Broken
@@ -21,25 +20,25 @@ TICK = 5.0
 """Seconds between two looks at what the job uses of the GPU."""
 
 
-@dataclass
 class Ending:
-    """How a job ended, as far as is known."""
+    """How a job ended, as far as is known.
 
-    invocation: str = ""
-    """Its INVOCATION_ID (systemd.exec(5))."""
-    started: bool = False
-    failed: str = ""
-    """Why the command could not be run."""
-    code: int | None = None
-    """As a shell has it; None where the stub could not tell, for it was killed."""
-    peak: int | None = None
-    """memory.peak, bytes."""
-    gpu_peak: int | None = None
-    """Most GPU memory that was seen, bytes."""
-    unit: dict[str, str] = field(default_factory=dict)
-    """What the unit's end said: result, code, status, peak, oom, oom_kill."""
-    sent: list[int] = field(default_factory=list)
-    """Signals that the user sent by way of the launcher."""
+    Attributes:
+        started: whether its command was run; `failed` says why not.
+        code: as a shell has it; None where the stub could not tell, for it was killed.
+        peak, gpu_peak: memory.peak, and the most GPU memory that was seen; bytes.
+        unit: what the unit's end said: result, code, status, peak, oom, oom_kill.
+        sent: signals that the user sent by way of the launcher.
+    """
+
+    def __init__(self, started: bool = False, unit: dict[str, str] | None = None, sent: Sequence[int] = ()) -> None:
+        self.started = started
+        self.failed = ""
+        self.code: int | None = None
+        self.peak: int | None = None
+        self.gpu_peak: int | None = None
+        self.unit = unit or {}
+        self.sent = list(sent)
 
     def take(self, data: bytes) -> None:
         """Notes a message of the stub (JSON), or of the script that runs when the unit is over (words)."""
@@ -48,7 +47,7 @@ class Ending:
             return
         message = messages.expect_mapping(data)
         if isinstance(message.get("started"), str):
-            self.invocation, self.started = message["started"], True
+            self.started = True
         if isinstance(message.get("failed"), str):
             self.failed = message["failed"]
         code = message.get("ended", message.get("code"))

@@ -52,7 +52,7 @@ class Writer:
             case "u":
                 self.data += struct.pack("<I", value)
             case "h":
-                self.data += struct.pack("<I", value.index if isinstance(value, Descriptor) else value)
+                self.data += struct.pack("<I", value.place if isinstance(value, Descriptor) else value)
             case "t":
                 self.data += struct.pack("<Q", value)
             case "s" | "o":

@@ -10,7 +10,10 @@ import json
 import os
 import socket
 import struct
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # importing it takes time that every job waits for
+    from typing import Any
 
 LONGEST = 8192
 FDS = 5

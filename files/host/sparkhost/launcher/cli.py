@@ -121,7 +121,7 @@ def wait(words: list[str]) -> int:
         raise Trouble(f"how job {job.id} ended is not known: the host was started anew since, or it never ran")
     ending = Ending(started=True, unit=end)
     code = report.code_of(ending)
-    record = report.await_postmortem(job.unit, "", job.started) if code == 137 else None
+    record = report.find_postmortem(ending, code, job.unit, job.started)
     why = report.cause(ending, code, job.memory, job.limit, record)
     peak = show_size(int(end["peak"])) if end.get("peak", "").isdecimal() else "unknown"
     print(f"spark-run: job {job.id}: exit code {code}; peak CPU memory {peak}", file=sys.stderr)

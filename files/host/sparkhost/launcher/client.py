@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 from typing import Any
@@ -27,7 +28,8 @@ def ask(request: Request, fds: list[int] | None = None, path: str = "") -> dict[
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
             connection.settimeout(TIMEOUT)
             connection.connect(path or SOCKET)
-            socket.send_fds(connection, [encode(request)], fds or [])
+            with contextlib.suppress(BrokenPipeError):  # refused unread: the answer, or a reset, says why
+                socket.send_fds(connection, [encode(request)], fds or [])
             data = connection.recv(8192)
     except ConnectionResetError as error:  # closed there before our request was read
         raise Trouble("the launcher's helper has too many requests at a time: try again") from error

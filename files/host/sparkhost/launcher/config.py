@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sparkhost.launcher.units import GIB
 
@@ -16,8 +15,7 @@ class BadConfig(Exception):
     """The file cannot be used. One line, with the file and the key."""
 
 
-@dataclass(frozen=True)
-class Config:
+class Config(NamedTuple):
     """Sizes in bytes, times in seconds."""
 
     group: str = "training"
@@ -51,7 +49,7 @@ def parse(text: str) -> Config:
     if not isinstance(raw, dict):
         raise BadConfig(f"{PATH}: expected a mapping: deploy again")
     raw.pop("_", None)  # who manages the file
-    known: dict[str, Any] = {field.name: field.default for field in fields(Config)}
+    known: dict[str, Any] = Config._field_defaults
     for key, value in raw.items():
         if key not in known:
             raise BadConfig(f"{PATH}: {key}: unknown key: deploy again")

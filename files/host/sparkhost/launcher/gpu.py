@@ -1,49 +1,23 @@
-"""GPU memory by process, as the sampler last saw it. Nothing here asks a driver: that can block for minutes."""
+"""GPU memory by process and by cgroup, for people: of every GPU, whether or not its memory is the host's."""
 
 from __future__ import annotations
 
-import json
-import time
 from pathlib import Path
 
-SAMPLES = Path("/run/sparkfleet/gpu.json")
+from sparkhost import gpu_sample
+from sparkhost.cgroups import cgroup_of
+
+SAMPLES = Path(gpu_sample.PATH)
 STALE = 30.0
-"""Seconds after which a sample says nothing any more."""
+"""Seconds after which a sample says nothing any more; the sampler takes one a second."""
 
 
 def by_process(path: Path = SAMPLES) -> dict[int, int] | None:
-    """PID → bytes; None where no fresh sample is there, which is normal on a host without the sampler.
-
-    Two shapes are read: `{"processes": [{"pid": 1, "bytes": 2}, …]}`, and the same as a mapping `{"1": 2}`.
-    """
-    try:
-        if time.time() - path.stat().st_mtime > STALE:
-            return None
-        value = json.loads(path.read_text())
-        processes = value["processes"]
-    except (OSError, ValueError, KeyError, TypeError):
+    """PID → bytes; None where no fresh sample is there, which is normal on a host without the sampler."""
+    sample = gpu_sample.read(str(path), STALE)
+    if sample.problem:
         return None
-    pairs = []
-    if isinstance(processes, dict):
-        pairs = [*processes.items()]
-    elif isinstance(processes, list):
-        pairs = [(p.get("pid"), p.get("bytes")) for p in processes if isinstance(p, dict)]
-    result: dict[int, int] = {}
-    for pid, count in pairs:
-        if str(pid).isdecimal() and type(count) is int and count >= 0:
-            result[int(pid)] = result.get(int(pid), 0) + count
-    return result
-
-
-def cgroup_of(pid: int, proc: Path = Path("/proc")) -> str:
-    """The cgroup of a process, such as `/training.slice/…`; "" where it has ended."""
-    try:
-        for line in (proc / str(pid) / "cgroup").read_text().splitlines():
-            if line.startswith("0::"):
-                return line[3:]
-    except OSError:
-        pass
-    return ""
+    return {pid: sample.unified.get(pid, 0) + sample.own.get(pid, 0) for pid in {*sample.unified, *sample.own}}
 
 
 def of_cgroup(cgroup: str, path: Path = SAMPLES, proc: Path = Path("/proc")) -> int | None:
@@ -51,5 +25,9 @@ def of_cgroup(cgroup: str, path: Path = SAMPLES, proc: Path = Path("/proc")) -> 
     samples = by_process(path)
     if samples is None:
         return None
-    places = {pid: cgroup_of(pid, proc) for pid in samples}
-    return sum(count for pid, count in samples.items() if f"{places[pid]}/".startswith(f"{cgroup.rstrip('/')}/"))
+    return sum(count for pid, count in samples.items() if within(cgroup_of(pid, str(proc)), cgroup))
+
+
+def within(cgroup: str | None, above: str) -> bool:
+    """Whether a cgroup is `above` or below it."""
+    return cgroup is not None and f"{cgroup}/".startswith(f"{above.rstrip('/')}/")

@@ -12,14 +12,13 @@ import grp
 import json
 import os
 import pwd
-import secrets
 import select
 import signal
 import socket
 import struct
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +36,8 @@ IDLE = 120.0
 DEADLINE = 30.0
 """Seconds that a connection may take, answers of PID 1 and of a directory service included."""
 CONNECTIONS, PER_USER = 32, 4
+CURRENT = "/opt/sparkfleet/lib/launcher/current"
+"""The link to the release of the launcher that is in force."""
 LISTENER = 3
 """The first passed file descriptor (sd_listen_fds(3))."""
 
@@ -111,7 +112,7 @@ def start(request: Start, fds: list[int], uid: int, config: Config) -> dict[str,
     running = jobs_of(uid)
     if len(running) >= config.jobs_max:
         raise Denied(f"{len(running)} jobs of yours are running, no more are allowed: spark-run ps, spark-run stop ID")
-    id_ = secrets.token_hex(4)
+    id_ = os.urandom(4).hex()
     name = unit_name(uid, id_)
     wanted = properties(request, config, uid, id_)
     job_directory(uid)
@@ -189,22 +190,33 @@ def handle(connection: socket.socket, uid: int) -> None:
     connection.send(json.dumps(told).encode())
 
 
-@dataclass
 class Child:
-    """A connection's process."""
+    """A connection's process, and the moment (time.monotonic) at which it is ended."""
 
-    pid: int
-    uid: int
-    until: float
+    def __init__(self, pid: int, uid: int, until: float) -> None:
+        self.pid, self.uid, self.until = pid, uid, until
 
 
-def serve(listener: socket.socket, idle: float = IDLE, deadline: float = DEADLINE) -> None:
-    """Serves until nobody has asked for `idle` seconds. The listening process never receives what callers send."""
+def serve(
+    listener: socket.socket,
+    idle: float = IDLE,
+    deadline: float = DEADLINE,
+    replaced: Callable[[], bool] = lambda: False,
+) -> None:
+    """Serves until nobody has asked for `idle` seconds. The listening process never receives what callers send.
+
+    `replaced`: whether a deploy has installed another helper. Then this one finishes what it has, and ends: systemd
+    starts the new one for whoever waits.
+    """
     children: dict[int, Child] = {}  # by pidfd
     listener.setblocking(False)
     while True:
+        retiring = replaced()
+        if retiring and not children:
+            return
         poll = select.poll()
-        poll.register(listener, select.POLLIN)
+        if not retiring:
+            poll.register(listener, select.POLLIN)
         for pidfd in children:
             poll.register(pidfd, select.POLLIN)
         now = time.monotonic()
@@ -219,6 +231,8 @@ def serve(listener: socket.socket, idle: float = IDLE, deadline: float = DEADLIN
             if os.waitpid(child.pid, os.WNOHANG)[0]:
                 os.close(pidfd)
                 del children[pidfd]
+        if retiring or replaced():
+            continue
         with contextlib.suppress(BlockingIOError, ConnectionAbortedError):
             accept(listener, children, deadline)
 
@@ -254,6 +268,7 @@ def main() -> int:
         print("spark-helper: is started by sparkfleet-launcher.socket only", file=sys.stderr)
         return 2
     os.umask(0o022)
+    ours = os.path.realpath(CURRENT)
     with socket.socket(fileno=LISTENER) as listener:
-        serve(listener)
+        serve(listener, replaced=lambda: os.path.realpath(CURRENT) != ours)
     return 0

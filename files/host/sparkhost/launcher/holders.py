@@ -5,20 +5,19 @@ from __future__ import annotations
 import pwd
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from sparkhost.launcher import gpu
+from sparkhost.cgroups import cgroup_of, container
+from sparkhost.launcher.gpu import within
 from sparkhost.launcher.units import show_size
 
 CGROUPS = Path("/sys/fs/cgroup")
 JOB = re.compile(r"spark-job-([0-9]+)-([0-9a-f]{8})\.service")
-CONTAINER = re.compile(r"(?:docker|libpod|nerdctl|cri-containerd|crio)-([0-9a-f]{12})[0-9a-f]*\.scope")
 USER = re.compile(r"user-([0-9]+)\.slice")
 
 
-@dataclass(frozen=True)
-class Holder:
+class Holder(NamedTuple):
     """One who holds memory; bytes. `gpu` is None where nobody knows."""
 
     user: str
@@ -56,8 +55,8 @@ def owners(root: Path) -> Iterator[tuple[Path, str, str]]:
             continue
         if match := JOB.fullmatch(name):
             yield directory, user_name(int(match[1])), f"job {match[2]}"
-        elif match := CONTAINER.fullmatch(name):
-            yield directory, "-", f"container {match[1]}"
+        elif id_ := container(name):
+            yield directory, "-", f"container {id_}"
         elif match := USER.fullmatch(name):
             yield directory, user_name(int(match[1])), "sessions"
         elif name.endswith((".service", ".scope")):
@@ -66,12 +65,11 @@ def owners(root: Path) -> Iterator[tuple[Path, str, str]]:
 
 def holders(root: Path = CGROUPS, samples: dict[int, int] | None = None, proc: Path = Path("/proc")) -> list[Holder]:
     """All who hold something, the largest first. `samples`: PID → GPU bytes, None where there are none."""
-    places = {pid: gpu.cgroup_of(pid, proc) for pid in samples or {}}
+    places = {pid: cgroup_of(pid, str(proc)) for pid in samples or {}}
     rest = dict(samples or {})
     found = []
     for directory, user, what in owners(root):
-        prefix = f"/{directory.relative_to(root)}/"
-        inside = [pid for pid in rest if f"{places[pid]}/".startswith(prefix)]
+        inside = [pid for pid in rest if within(places[pid], f"/{directory.relative_to(root)}")]
         bytes_ = None if samples is None else sum(rest.pop(pid) for pid in inside)
         found.append(Holder(user, what, held(directory), bytes_))
     if sum(rest.values()):

@@ -6,8 +6,8 @@ import json
 import os
 import re
 import time
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from sparkhost.launcher.attach import parse_end
 from sparkhost.launcher.client import Trouble
@@ -20,8 +20,7 @@ KEPT = 200
 """Jobs of which the records are kept; the oldest ones go."""
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(NamedTuple):
     """A record; `started` in seconds since the epoch, `memory` in bytes, `limit` in seconds."""
 
     id: str
@@ -58,7 +57,7 @@ def record(job: Job) -> None:
     directory = directory_of(job.id)
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     new = directory / "job.json.new"
-    new.write_text(json.dumps(asdict(job)))
+    new.write_text(json.dumps(job._asdict()))
     new.replace(directory / "job.json")
 
 

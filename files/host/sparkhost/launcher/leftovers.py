@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sparkhost.launcher.gpu import cgroup_of
+from sparkhost.cgroups import cgroup_of
+from sparkhost.launcher.gpu import within
 from sparkhost.launcher.unit import SLICE
 
 WORKERS = re.compile(r"ray::|VLLM::|VllmWorker")
@@ -60,7 +61,7 @@ def processes(uid: int, proc: Path = Path("/proc")) -> Iterator[Process]:
             status.get("Uid", "").split() == [str(uid)] * 4
             and (WORKERS.match(title) or DAEMONS.search(program))
             and without_parent(int(status.get("PPid", "-1")), uid, proc)
-            and not cgroup_of(int(directory.name), proc).startswith(f"/{SLICE}/")
+            and not within(cgroup_of(int(directory.name), str(proc)), f"/{SLICE}")
         ):
             yield Process(int(directory.name), title)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from sparkhost.launcher.request import LEAST_MEMORY, NAME
 from sparkhost.launcher.units import Mistake, parse_duration, parse_size
@@ -29,21 +28,21 @@ spark-top                                      who holds the memory
   --quiet          no summary at the end"""
 
 
-@dataclass
 class Options:
     """What was asked for; sizes in bytes, times in seconds."""
 
-    argv: tuple[str, ...] = ()
-    memory: int | None = None
-    need: int | None = None
-    time: int | None = None
-    name: str | None = None
-    env_only: tuple[str, ...] | None = None
-    detach: bool = False
-    host_ipc: bool = False
-    drop_cache: bool = False
-    preflight: bool = True
-    quiet: bool = False
+    def __init__(self) -> None:
+        self.argv: tuple[str, ...] = ()
+        self.memory: int | None = None
+        self.need: int | None = None
+        self.time: int | None = None
+        self.name: str | None = None
+        self.env_only: tuple[str, ...] | None = None
+        self.detach = False
+        self.host_ipc = False
+        self.drop_cache = False
+        self.preflight = True
+        self.quiet = False
 
 
 def parse(arguments: Sequence[str]) -> Options:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from sparkhost.launcher import gpu
 from sparkhost.launcher.client import Trouble, ask
@@ -14,8 +13,7 @@ from sparkhost.launcher.request import DropCache
 from sparkhost.launcher.units import GIB, show_size
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """What the look at the memory says. `short`: too little available; `cached`: enough, but much is page cache."""
 
     short: bool

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import time
 from pathlib import Path
 from typing import Any
 
 from sparkhost.launcher.attach import Ending
+from sparkhost.launcher.unit import SLICE
 from sparkhost.launcher.units import show_duration, show_size
+from sparkhost.watchdog.postmortem import readable
 
-EVENTS = Path("/var/lib/sparkfleet/watchdog/events")
+STATE = Path("/var/lib/sparkfleet/watchdog")
 PATIENCE = 2.0
 """Seconds that the watchdog's record may come after its kill."""
 
@@ -34,35 +35,45 @@ def code_of(ending: Ending) -> int:
     return int(status) if status.isdecimal() and int(status) < 256 else 1
 
 
-def postmortem(unit: str, invocation: str, since: float, events: Path = EVENTS) -> dict[str, Any] | None:
-    """The watchdog's record of having killed this job, or None. Another program's: nothing is taken for granted.
+def postmortem(unit: str, since: float, state: Path = STATE) -> dict[str, Any] | None:
+    """The watchdog's record of having ended this job, the last one of several, or None.
 
-    `since`: seconds since the epoch; older files are of other jobs.
+    `since`: seconds since the epoch; older records are of other jobs. Those of other users cannot be read.
     """
-    try:
-        found = sorted(events.glob("*.json"))
-    except OSError:
-        return None
-    for path in reversed(found):
+    for record in readable(state):
         try:
-            if path.stat().st_mtime < since:
-                continue
-            record = json.loads(path.read_text())
-        except (OSError, ValueError):
-            continue  # somebody else's job: not ours to read
-        if isinstance(record, dict) and (
-            (invocation and record.get("invocation_id") == invocation) or record.get("unit") == unit
-        ):
-            return record
+            if float(record["time"]) < since:
+                return None
+            if (
+                record["event"] in ("kill", "term")
+                and not record.get("dry_run")
+                and record["victim"]["cgroup"] == f"/{SLICE}/{unit}"
+            ):
+                return record
+        except (KeyError, TypeError, ValueError):
+            continue  # another version's
     return None
 
 
-def await_postmortem(unit: str, invocation: str, since: float, events: Path = EVENTS) -> dict[str, Any] | None:
+def await_postmortem(unit: str, since: float, state: Path = STATE) -> dict[str, Any] | None:
     """`postmortem`, with patience where there is a watchdog at all."""
-    until = time.monotonic() + (PATIENCE if events.is_dir() else 0)
-    while (record := postmortem(unit, invocation, since, events)) is None and time.monotonic() < until:
+    until = time.monotonic() + (PATIENCE if state.is_dir() else 0)
+    while (record := postmortem(unit, since, state)) is None and time.monotonic() < until:
         time.sleep(0.1)
     return record
+
+
+def find_postmortem(ending: Ending, code: int, unit: str, since: float, state: Path = STATE) -> dict[str, Any] | None:
+    """The watchdog's record of a job that did not end well; waited for where it ended by a signal that it sends.
+
+    A job that was asked to end (SIGTERM) may have saved its work and ended with any code, even 0.
+    """
+    if ending.unit.get("result") in ("oom-kill", "timeout"):
+        return None
+    signals = (128 + signal.SIGKILL, 128 + signal.SIGTERM)
+    if code in signals and code - 128 not in ending.sent:
+        return await_postmortem(unit, since, state)
+    return postmortem(unit, since, state)
 
 
 def number(text: str) -> int:
@@ -73,8 +84,10 @@ def cause(ending: Ending, code: int, memory: int, limit: int | None, record: dic
     """By what a job was ended, in words; "" where it ended by itself. `memory`: its cap; `limit`: its time."""
     end = ending.unit
     if record is not None:
+        did = "killed" if record.get("event") == "kill" else "asked to end"
         reason = record.get("reason")
-        return f"killed by the watchdog: {reason if isinstance(reason, str) else 'the host ran out of memory'}"
+        said = reason if isinstance(reason, str) else "the host ran out of memory"
+        return f"{did} by the watchdog: {''.join(c if c.isprintable() else '?' for c in said)} (spark-why says more)"
     if end.get("result") == "oom-kill" or number(end.get("oom_kill", "")):
         if number(end.get("oom", "")):
             return f"killed by its memory cap of {show_size(memory)} (MemoryMax)"

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 LONGEST = 1024
 """Bytes of a request."""
@@ -25,8 +24,7 @@ class BadRequest(Exception):
     """Not a request. One line, without anything of what was sent."""
 
 
-@dataclass(frozen=True)
-class Start:
+class Start(NamedTuple):
     """A job. `memory`: bytes, None for all of the slice's; `time`: seconds, None for no limit."""
 
     memory: int | None = None
@@ -36,15 +34,13 @@ class Start:
     """Whether the job sees the host's /dev/shm and System V IPC instead of its own."""
 
 
-@dataclass(frozen=True)
-class Stop:
+class Stop(NamedTuple):
     """The end of the caller's own job of this id."""
 
     id: str
 
 
-@dataclass(frozen=True)
-class DropCache:
+class DropCache(NamedTuple):
     """Clean page cache given back, for the CUDA runtime counts it as used (docs/training.md)."""
 
 
@@ -110,4 +106,4 @@ def _no_constant(name: str) -> None:
 def encode(request: Request) -> bytes:
     """The message of a request."""
     action = {Start: "start", Stop: "stop", DropCache: "drop_cache"}[type(request)]
-    return json.dumps({"version": VERSION, "action": action, **vars(request)}).encode("ascii")
+    return json.dumps({"version": VERSION, "action": action, **request._asdict()}).encode("ascii")

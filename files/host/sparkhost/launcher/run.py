@@ -106,8 +106,6 @@ def detach(channel: socket.socket, job: Job, inherited: dict[str, Any]) -> int:
 
 def stay(channel: socket.socket, inherited: dict[str, Any], interactive: bool, cgroup: str) -> Ending:
     """Hands the job over and attends it, on a terminal of its own if the user sits at one."""
-    from sparkhost.launcher import gpu
-
     screen = terminal.Terminal() if interactive else None
     try:
         if screen:
@@ -116,6 +114,9 @@ def stay(channel: socket.socket, inherited: dict[str, Any], interactive: bool, c
             screen.start()
         else:
             hand_over(channel, inherited, [0, 1, 2], detached=False)
+        # While the job starts: a deploy may have taken these modules away when it ends.
+        from sparkhost.launcher import gpu, report  # noqa: F401
+
         look = (lambda: gpu.of_cgroup(cgroup)) if gpu.SAMPLES.exists() else None
         return attend(channel, screen, look=look)
     finally:
@@ -129,16 +130,14 @@ def not_started(job: Job) -> str:
 
 def conclude(ending: Ending, job: Job, seconds: float, quiet: bool) -> int:
     """Tells how it ended; the exit code."""
-    from sparkhost.launcher import report
-
     if ending.failed:
         raise Trouble(ending.failed, ending.code)
     if not ending.started and not ending.unit:
         raise Trouble(not_started(job))
+    from sparkhost.launcher import report
+
     code = report.code_of(ending)
-    record_ = None
-    if code == 137 and ending.unit.get("result") not in ("oom-kill", "timeout"):
-        record_ = report.await_postmortem(job.unit, ending.invocation, job.started)
+    record_ = report.find_postmortem(ending, code, job.unit, job.started)
     why = report.cause(ending, code, job.memory, job.limit, record_)
     if not quiet or why:
         for line in report.summary(ending, code, seconds, why).splitlines():

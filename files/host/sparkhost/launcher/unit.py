@@ -6,8 +6,7 @@ could be read as an option, a specifier or a second line.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sparkhost.launcher.config import Config
 from sparkhost.launcher.request import Start
@@ -15,9 +14,9 @@ from sparkhost.launcher.request import Start
 SLICE = "training.slice"
 INFINITY = 2**64 - 1
 MICROSECONDS = 1_000_000
-STUB = "/opt/sparkfleet/lib/spark-job"
+STUB = "/opt/sparkfleet/bin/spark-job"
 """The entry point of `stub`; it takes no arguments."""
-END = "/opt/sparkfleet/lib/spark-job-end"
+END = "/opt/sparkfleet/bin/spark-job-end"
 """The shell script that tells how a job ended; it gets uid and id."""
 STOP_TIMEOUT = 30
 """Seconds from SIGTERM to SIGKILL: time to write a checkpoint."""
@@ -31,11 +30,10 @@ class TooLarge(Exception):
     """More than the slice has. One line with the figures."""
 
 
-@dataclass(frozen=True)
-class Descriptor:
+class Descriptor(NamedTuple):
     """A place in the message's array of file descriptors (D-Bus type `h`)."""
 
-    index: int
+    place: int
 
 
 def unit_name(uid: int, id_: str) -> str:

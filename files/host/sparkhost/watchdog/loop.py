@@ -79,7 +79,7 @@ class Watchdog:
         self.executioner = Executioner(self.processes, self.cgroups, self.never)
         self.supervisor = Supervisor()
         self.samples = Samples(Look(0.0, 0, 0, 0))
-        self.view = GpuView()
+        self.view = GpuView({})
         self.hunt: Hunt | None = None
         self.looks = self.signals = 0
         self._told = {"alive": -ALIVE_EVERY, "state": -STATE_EVERY, "complaint": -COMPLAIN_EVERY}

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from sparkhost import cgroups
 from sparkhost.watchdog.model import MIB
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -104,14 +105,6 @@ def parse_status(text: bytes) -> tuple[int, int, int]:
     return owner, anonymous, shared
 
 
-def parse_cgroup(text: bytes) -> str:
-    """The path in the cgroup v2 hierarchy, "/" where there is none (proc_pid_cgroup(5): the line `0::`)."""
-    for line in text.split(b"\n"):
-        if line.startswith(b"0::"):
-            return line[3:].decode(errors="surrogateescape")
-    return "/"
-
-
 class Processes:
     """Reads the table. `proc`: /proc, or a fixture."""
 
@@ -154,7 +147,7 @@ class Processes:
             owner, anonymous, shared = Path(f"{self.proc}/{pid}").stat().st_uid, stat.rss, 0
         else:
             owner, anonymous, shared = parse_status(self.read(pid, "status"))
-        cgroup = parse_cgroup(self.read(pid, "cgroup"))
+        cgroup = cgroups.parse(self.read(pid, "cgroup"))
         return Process(
             pid, stat.start, stat.parent, stat.session, stat.terminal, stat.name, owner, cgroup, anonymous, shared
         )
@@ -175,7 +168,4 @@ class Processes:
         return None if stat.ended else stat.start
 
     def cgroup_of(self, pid: int) -> str | None:
-        try:
-            return parse_cgroup(self.read(pid, "cgroup"))
-        except OSError:
-            return None
+        return cgroups.cgroup_of(pid, self.proc)

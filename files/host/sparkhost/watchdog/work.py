@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
+from sparkhost.cgroups import container
 from sparkhost.watchdog.cgroup import Charge
 from sparkhost.watchdog.model import Candidate, Kind, Member
 from sparkhost.watchdog.process import Process
@@ -32,11 +33,6 @@ PROTECTED_UNITS = (
     "networking.service",
     "wpa_supplicant.service",
     "sparkfleet-*.service",
-)
-# The scopes and services of containers (Docker, Podman, containerd, CRI-O, LXC, nspawn), whoever runs them.
-CONTAINER = re.compile(
-    r"(docker|libpod|cri-containerd|crio|nerdctl)-[0-9a-f]{12,}\.scope|(docker|libpod)/[0-9a-f]{12,}"
-    r"|lxc\.payload\.[^/]+|(machine-[^/]+\.scope|systemd-nspawn@[^/]+\.service)"
 )
 # The user's systemd itself: without it all of the user's sessions break.
 USER_MANAGER = re.compile(r"/user\.slice/user-\d+\.slice/user@\d+\.service/init\.scope")
@@ -82,7 +78,7 @@ def place_of(cgroup: str) -> Place:
     parts = cgroup.strip("/").split("/")
     for end, part in enumerate(parts, 1):
         above = f"{parts[end - 2]}/{part}" if end > 1 else part
-        if CONTAINER.fullmatch(part) or CONTAINER.fullmatch(above):
+        if container(part) or container(above):
             return Place("container", "/" + "/".join(parts[:end]), part)
     if parts[0] == "user.slice":
         unit = next((part for part in reversed(parts) if UNIT.fullmatch(part)), parts[-1])
