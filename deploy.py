@@ -1,7 +1,7 @@
 """The measures, in the order in which they are applied. `pyinfra inventory.py deploy.py`"""
 
-from tasks import cuda_env, ssh, swap, uv
+from tasks import cuda_env, hardware_watchdog, ssh, swap, uv, watchdog
 from tasks.lib.converge import deploy
 
 # SSH last: its proof is of the host as all measures leave it.
-deploy(swap, cuda_env, uv, ssh)
+deploy(swap, cuda_env, uv, watchdog, hardware_watchdog, ssh)

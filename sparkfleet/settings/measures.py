@@ -14,6 +14,7 @@ from sparkfleet.settings.environment import Variables
 from sparkfleet.settings.problems import contradiction
 from sparkfleet.settings.units import GiB, MiB, Seconds, Size
 from sparkfleet.settings.values import ArchList, HostPath, Release, ServiceName, Sha256, TomlTable
+from sparkfleet.settings.watchdog import HardwareWatchdogSettings, WatchdogSettings
 
 Architecture = Literal["aarch64", "x86_64"]
 
@@ -151,4 +152,6 @@ class HostSettings(Strict):
     swap: SwapSettings = SwapSettings()
     cuda_env: CudaEnvSettings = CudaEnvSettings()
     uv: UvSettings = UvSettings()
+    watchdog: WatchdogSettings = WatchdogSettings()
+    hardware_watchdog: HardwareWatchdogSettings = HardwareWatchdogSettings()
     ssh: SshSettings = SshSettings()

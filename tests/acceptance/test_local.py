@@ -68,6 +68,7 @@ def test_it_protects_the_machine_it_runs_on(host: Host) -> None:
     host.sudo("mkdir -p /usr/local/cuda/bin /usr/local/cuda/lib64")
     rc, output = local(host, "--dry")
     assert rc == 0, output
+    assert "watchdog: term_below is 16384 MiB, more than half of this host's" in output
     assert "would comment out the swap entry" in output
     rc, output = local(host, "-y")
     assert rc == 1, output
@@ -87,12 +88,14 @@ def test_the_wheel_put_where_it_says_is_taken_and_root_needs_no_sudo(host: Host)
     place = f"sudo sh -c 'mkdir -p {directory} && cat > {directory}/{wheel.name}'"
     with wheel.open("rb") as stream:
         subprocess.run([ssh, *words, place], stdin=stream, check=True)
-    rc, output = local(host, "-y", prefix="sudo")
-    assert rc == 0, output
-    assert f"uv {settings.version} " in host.run("uv --version", user="alice").stdout
-    rc, output = local(host, "-y", prefix="sudo")
-    assert rc == 0, output
-    assert output.count("No changes") == output.count("Starting operation:"), output
+    # A lab host is too small for the watchdog's defaults: that one measure is refused, in one line, every time.
+    for _ in range(2):
+        rc, output = local(host, "-y", prefix="sudo")
+        assert rc == 1, output
+        (line,) = (line for line in output.splitlines() if "not applied:" in line)
+        assert "[@local] not applied: watchdog: term_below is 16384 MiB" in line
+        assert f"uv {settings.version} " in host.run("uv --version", user="alice").stdout
+    assert output.count("No changes") == output.count("Starting operation:") - 1, output
 
 
 HOOK = """\

@@ -21,6 +21,14 @@ from tests.lab import Host, Lab
 ROOT = Path(__file__).resolve().parents[2]
 PYINFRA = Path(sys.executable).with_name("pyinfra")
 SPARKFLEET = Path(sys.executable).with_name("sparkfleet")
+# Of a lab host's memory, 1.5 GiB, what a Spark's thresholds are of its own; inventories/lab.yaml has the same.
+LAB_WATCHDOG = {
+    "term_below": "256MiB",
+    "kill_below": "128MiB",
+    "smallest_victim": "16MiB",
+    "system_unit_above": "256MiB",
+    "fastest_fill": "512MiB",
+}
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -54,10 +62,11 @@ def fleet(
     settings: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Path:
     """Writes a fleet file for these lab hosts: `defaults` for all, `settings` by host name."""
+    given = dict(defaults or {})
     data = {
         "version": 1,
         "known_hosts": str(lab.known_hosts),
-        "defaults": {"swap": {"margin": "128MiB"}, **(defaults or {})},
+        "defaults": {"swap": {"margin": "128MiB"}, **given, "watchdog": {**LAB_WATCHDOG, **given.get("watchdog", {})}},
         "hosts": {
             host.name: {
                 "address": "127.0.0.1",

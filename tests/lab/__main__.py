@@ -79,7 +79,9 @@ def existing(lab: Lab, name: str) -> Host:
 def fleet(lab: Lab) -> str:
     """A fleet file (YAML) for the hosts of this lab, with absolute paths."""
     lines = ["version: 1", f"known_hosts: {lab.known_hosts}", "", "defaults:"]
-    lines += ["  swap:", "    margin: 128MiB  # a lab host has 1.5 GiB of memory in all", "", "hosts:"]
+    lines += ["  swap:", "    margin: 128MiB  # a lab host has 1.5 GiB of memory in all"]
+    lines += ["  watchdog:", "    term_below: 256MiB", "    kill_below: 128MiB", "    smallest_victim: 16MiB"]
+    lines += ["    fastest_fill: 512MiB", "", "hosts:"]
     for name in lab.names:
         lines += [f"  {name}:", "    address: 127.0.0.1", f"    port: {lab.host(name).port}"]
         lines += [f"    user: {ADMIN}", f"    ssh_key: {lab.admin_key}"]
