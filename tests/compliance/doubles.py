@@ -22,5 +22,12 @@ DOUBLES: dict[str, dict[str, tuple[str, str]]] = {
     },
     "SPK-HOST-07": {"release": ('VERSION_ID="24.04"\nID=ubuntu\n', 'VERSION_ID="13"\nID=debian\n')},
     "SPK-HOST-14": {"kernels": (f"{BOOT}yes\n", f"{BOOT}no\n")},
+    "SPK-WATCHDOG-09": {
+        "gpu_sample": (
+            '{"age": 0.6, "devices": [{"name": "NVIDIA GB10", "processes": {"4711": 21474836480}, "unified": true}],'
+            ' "error": null, "version": 1}\n',
+            '{"age": 3.2, "devices": [], "error": "nvmlInit_v2 returned 18", "version": 1}\n',
+        )
+    },
     "SPK-FLEET-04": {SMI: ("NVIDIA GB10, 580.95.05, 12.1\n", "NVIDIA GB10, 580.142, 12.1\n")},
 }

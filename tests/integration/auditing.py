@@ -42,19 +42,23 @@ def break_hosts(first: Host, second: Host) -> set[tuple[str, str]]:
         "sed -i 's/12.1a/9.0/' /etc/profile.d/zz-sparkfleet-cuda.sh;"
         "ln -sfn /usr/local/bin/other-uvx /usr/local/bin/uvx;"
         "printf '#!/bin/sh\\necho uvx 0.9.1\\n' > /usr/local/bin/other-uvx; chmod 755 /usr/local/bin/other-uvx;"
-        "systemctl set-property --runtime system.slice MemoryMin=1M"
+        "systemctl set-property --runtime system.slice MemoryMin=1M;"
+        "systemctl stop sparkfleet-watchdog"
     )
     second.sudo(
         "rm /etc/systemd/system/swap.d/zz-sparkfleet.conf; systemctl daemon-reload;"
         "sed -i 's|^CUDA_HOME=.*|CUDA_HOME=/opt/other|' /etc/environment;"
         "echo 'nonsense = 1' >> /etc/uv/uv.toml;"
-        "chmod a-x /opt/sparkfleet/lib/killable-session"
+        "chmod a-x /opt/sparkfleet/lib/killable-session;"
+        "echo 'nonsense = 1' >> /etc/sparkfleet/watchdog.toml"
     )
     return {
         ("SPK-SWAP-01", first.name),
         ("SPK-CUDA-04", first.name),
         ("SPK-UV-02", first.name),
         ("SPK-SSH-06", first.name),
+        ("SPK-WATCHDOG-01", first.name),
+        ("SPK-WATCHDOG-08", second.name),
         ("SPK-SWAP-03", second.name),
         ("SPK-CUDA-01", second.name),
         ("SPK-CUDA-09", second.name),

@@ -96,7 +96,7 @@ def test_every_measure_has_controls_of_more_than_one_aspect() -> None:
 
 def test_every_control_says_what_a_person_needs() -> None:
     for control in CONTROLS:
-        assert re.fullmatch(r"SPK-[A-Z]{2,6}-[0-9]{2}", control.id)
+        assert re.fullmatch(r"SPK-[A-Z]{2,8}-[0-9]{2}", control.id)
         for text in (control.title, control.why, control.source, control.manual_fix):
             assert text.isprintable()
             assert len(text) > 5, control.id
@@ -131,7 +131,11 @@ def test_controls_are_chosen(ids: list[str], measures: list[str], count: int) ->
     ("ids", "measures", "said"),
     [
         (["SPK-SWAP-99"], [], "there is no control 'SPK-SWAP-99'"),
-        ([], ["swop"], "no controls for the measure 'swop': expected cuda_env, host, ssh, swap, uv"),
+        (
+            [],
+            ["swop"],
+            "no controls for the measure 'swop': expected cuda_env, hardware_watchdog, host, ssh, swap, uv, watchdog",
+        ),
         (["SPK-SWAP-01"], ["ssh"], "leave no control"),
     ],
 )
