@@ -13,6 +13,7 @@ from sparkhost.watchdog.config import BadConfig, Config
 from sparkhost.watchdog.loop import Watchdog
 from sparkhost.watchdog.meminfo import NoMemAvailable, field
 from sparkhost.watchdog.pipe import Pipe
+from sparkhost.watchdog.rehearse import rehearse
 from sparkhost.watchdog.report import amount, plain
 from sparkhost.watchdog.survive import lock_memory, stop_collecting
 from sparkhost.watchdog.teller import Teller
@@ -143,7 +144,7 @@ def run(options: argparse.Namespace, total: int) -> int:
     watchdog = watchdog_of(config, options, pipe, dry_run=options.dry_run, record=options.record is not None)
     watchdog.refused = problem
     # All of the way to a signal is gone once, so that every page of it is there before it is locked.
-    watchdog.list_candidates()
+    rehearse(watchdog)
     stop_collecting()
     if os.geteuid() == 0 and (trouble := lock_memory()):
         say(f"memory is not locked: {trouble}")
