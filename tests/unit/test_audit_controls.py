@@ -15,7 +15,7 @@ from sparkfleet.audit.controls import CONTROLS, chosen
 from sparkfleet.audit.model import Aspect, Severity, Status
 from sparkfleet.exit_codes import CommandFailed, ExitCode
 from sparkfleet.settings import HostSettings
-from tests.compliance.doubles import DOUBLES
+from tests.compliance.doubles import DOUBLES, why
 from tests.compliance.fixtures import BY_ID, CASES, EVIDENCE, load, path_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,7 +58,7 @@ def test_failing_evidence_was_recorded_on_a_broken_host(control: str) -> None:
     """Or is a double of what the lab does not have, and says so."""
     content = load(path_of(control, "fail"))
     if control in DOUBLES:
-        assert content.origin == {"double": "the lab has no NVIDIA GPU"}
+        assert content.origin == {"double": why(control)}
         return
     boots = content.origin["boot_ids"]
     assert set(boots) == set(content.hosts)
