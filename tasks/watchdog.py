@@ -17,10 +17,11 @@ import tomli_w
 
 from sparkfleet.settings import Size, WatchdogSettings
 from sparkhost.files import File, NoFile
+from sparkhost.floors import FloorsFit
 from sparkhost.installed import NotInstalled
 from sparkhost.protection import NoProgram
 from sparkhost.resource import Resource
-from sparkhost.service import CheckedFile, NoService, Service
+from sparkhost.service import CheckedFile, NoService, NoTree, Service
 from sparkhost.systemd import UNIT_DIRECTORY
 from tasks.lib.programs import program
 from tasks.lib.templates import render
@@ -35,6 +36,7 @@ MEMORY_MIN = 48 * 2**20
 # What users call is on their PATH, which /opt/sparkfleet is not.
 COMMANDS = ("spark-watchdog", "spark-why")
 USER_BIN = "/usr/local/bin"
+STATE, RUN = "/var/lib/sparkfleet/watchdog", "/run/sparkfleet/watchdog"
 
 
 def size(value: Size) -> str:
@@ -91,6 +93,7 @@ def apply(settings: WatchdogSettings) -> Sequence[Resource]:
     check = (f"{USER_BIN}/spark-watchdog", "check", "-")
     link = str(installed.home() / "current")
     return (
+        FloorsFit(int(settings.floors[0])),
         installed,
         *commands,
         sampler_command,
@@ -99,18 +102,20 @@ def apply(settings: WatchdogSettings) -> Sequence[Resource]:
         watchdog,
         sampler,
         File(PROFILE, render("watchdog/profile.sh", why=f"{USER_BIN}/spark-why")),
-        Service(WATCHDOG, [link, watchdog.path, unit(SLICE), commands[0].path], reload_for=(CONFIG,)),
-        Service(SAMPLER, [link, sampler.path, sampler_command.path]),
+        Service(WATCHDOG, [link, watchdog.path, unit(SLICE), commands[0].path], reload_for=(CONFIG,), only_with=CONFIG),
+        Service(SAMPLER, [link, sampler.path, sampler_command.path], only_with=CONFIG),
     )
 
 
 def remove(settings: WatchdogSettings) -> Sequence[Resource]:
     """The services stopped first, then all files. Post-mortems stay: they are the users'."""
-    files = [PROFILE, *map(unit, (WATCHDOG, SAMPLER, SLICE)), CONFIG]
+    files = [PROFILE, *map(unit, (WATCHDOG, SAMPLER, SLICE)), CONFIG, f"{STATE}/accepted.toml"]
     return (
         NoService(WATCHDOG),
         NoService(SAMPLER),
         *map(NoFile, files),
+        NoTree(f"{STATE}/notices"),
+        NoTree(RUN),
         *(NoFile(f"{USER_BIN}/{name}") for name in COMMANDS),
         NoProgram(f"{BIN}/sparkfleet-gpu-sampler"),
         NotInstalled(PROGRAM),

@@ -22,7 +22,7 @@ from tests.lab import Host, Lab, LabError
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ("spark1", "spark2")
-MEASURES = ("swap", "ssh", "cuda_env", "uv", "training_slice")
+MEASURES = ("swap", "ssh", "cuda_env", "uv", "training_slice", "watchdog")
 BREAKS = {
     "spark1": (
         ("swap is back in /etc/fstab", "sed -i 's/^# swapped off by sparkfleet: //' /etc/fstab"),
@@ -34,6 +34,7 @@ BREAKS = {
         ("the swap guard is masked", "ln -sf /dev/null /etc/systemd/system/swap.d/zz-sparkfleet.conf"),
         ("uv was deleted", "rm /usr/local/bin/uv"),
         ("somebody stopped the launcher", "systemctl disable -q --now sparkfleet-launcher.socket"),
+        ("the memory watchdog was stopped", "systemctl disable --quiet --now sparkfleet-watchdog"),
     ),
 }
 

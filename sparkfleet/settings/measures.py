@@ -15,6 +15,7 @@ from sparkfleet.settings.problems import contradiction
 from sparkfleet.settings.training_slice import TrainingSliceSettings
 from sparkfleet.settings.units import GiB, MiB, Seconds, Size
 from sparkfleet.settings.values import ArchList, HostPath, Release, ServiceName, Sha256, TomlTable
+from sparkfleet.settings.watchdog import HardwareWatchdogSettings, WatchdogSettings
 
 Architecture = Literal["aarch64", "x86_64"]
 
@@ -152,5 +153,7 @@ class HostSettings(Strict):
     swap: SwapSettings = SwapSettings()
     cuda_env: CudaEnvSettings = CudaEnvSettings()
     uv: UvSettings = UvSettings()
+    watchdog: WatchdogSettings = WatchdogSettings()
+    hardware_watchdog: HardwareWatchdogSettings = HardwareWatchdogSettings()
     ssh: SshSettings = SshSettings()
     training_slice: TrainingSliceSettings = TrainingSliceSettings()

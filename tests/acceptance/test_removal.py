@@ -40,7 +40,7 @@ def test_all_measures_removed_leave_the_host_as_it_was(lab: Lab, spark1: Host, s
         host.sudo(PREPARE)
     before = [state_of(host) for host in hosts]
     assert deploy(lab, fleet(lab, hosts, tmp_path / "all.yaml", {"ssh": SSH}, SETTINGS)).rc == 0
-    absent = {name: {"state": "absent"} for name in ("swap", "cuda_env", "uv", "training_slice")}
+    absent = {name: {"state": "absent"} for name in ("swap", "cuda_env", "uv", "training_slice", "watchdog")}
     defaults = {**absent, "ssh": {"state": "absent", "confirm_within": "300s"}}
     path = fleet(lab, hosts, tmp_path / "absent.yaml", defaults)
     result = deploy(lab, path)

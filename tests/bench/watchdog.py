@@ -18,22 +18,23 @@ import os
 import resource
 import shutil
 import signal
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-HOST = ROOT / "files" / "host"
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # it is run as a script, where nothing is installed
+
+from tests.bench.crossings import crossings
+from tests.bench.guards import GIB, HOST, NAME, Limits, cpu_of, earlyoom, ended, meminfo, rss_of, watchdog
+
 HOG = Path(__file__).with_name("memory_hog.py")
-GIB = 2**30
-NAME = "watchdog-bench"
 PR_SET_NAME = 15
+PARTS = ("rss", "p99", "fill", "polls")
+
 # A rendition of the script that people pass around: one process is watched, looked at once a second.
 SCRIPT = """\
 while :; do
@@ -49,71 +50,6 @@ done
 """
 LONGEST = 120.0
 """Seconds for one case: the slowest fill of the largest machine, and recovery."""
-
-
-def meminfo(name: str = "MemAvailable") -> int:
-    with open("/proc/meminfo", "rb") as file:  # noqa: PTH123 - many times a second
-        text = file.read()
-    start = text.index(name.encode() + b":") + len(name) + 1
-    return int(text[start : text.index(b"kB", start)]) * 1024
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Bytes."""
-
-    term_below: int
-    kill_below: int
-
-
-@contextlib.contextmanager
-def watchdog(
-    limits: Limits, folder: Path, *, far: float = 1.0, gpu: str = "never"
-) -> Iterator[subprocess.Popen[bytes]]:
-    """Our daemon, ready."""
-    config = folder / "watchdog.toml"
-    config.write_text(
-        f'term_below = "{limits.term_below}B"\nkill_below = "{limits.kill_below}B"\nfar = {far}\ngpu_memory = "{gpu}"\n'
-    )
-    address = folder / "notify"
-    address.unlink(missing_ok=True)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
-        listener.bind(str(address))
-        listener.settimeout(20)
-        places = {
-            "config": config,
-            "state-dir": folder / "state",
-            "run-dir": folder / "run",
-            "gpu-file": folder / "gpu.json",
-        }
-        words = [f"--{name}={path}" for name, path in places.items()]
-        with ended(
-            subprocess.Popen(
-                [sys.executable, "-m", "sparkhost.watchdog", *words, "run"],
-                env={**os.environ, "PYTHONPATH": str(HOST), "NOTIFY_SOCKET": str(address)},
-            )
-        ) as process:
-            while b"READY=1" not in listener.recv(4096):
-                pass
-            yield process
-
-
-@contextlib.contextmanager
-def earlyoom(limits: Limits, program: str) -> Iterator[subprocess.Popen[bytes]]:
-    kib = f"{limits.term_below // 1024},{limits.kill_below // 1024}"
-    words = [program, "-M", kib, "-s", "100", "-r", "0", "--avoid", f"^{NAME}$"]
-    with ended(subprocess.Popen(words, stderr=subprocess.DEVNULL)) as process:
-        time.sleep(0.5)  # it has no way to say that it is ready
-        yield process
-
-
-@contextlib.contextmanager
-def ended(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
 
 
 @dataclass
@@ -179,16 +115,6 @@ def sample(limits: Limits, job: subprocess.Popen[bytes]) -> tuple[int, float | N
     return lowest, crossed, recovered
 
 
-def cpu_of(pid: int) -> float:
-    """Seconds of CPU that a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def rss_of(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
 def at_rest(limits: Limits, folder: Path, seconds: float) -> tuple[float, int]:
     """Share of one core and resident bytes of the daemon over some time."""
     with watchdog(limits, folder) as process:
@@ -214,12 +140,52 @@ def growth(looks: int, folder: Path) -> tuple[float, int]:
     return (time.monotonic() - began) / looks * 1e6, rss_of(os.getpid()) - before
 
 
+def rest(limits: Limits, folder: Path) -> None:
+    """Prints what the daemon costs far from the limit and 1 GiB from it."""
+    share, resident = at_rest(limits, folder, 30)
+    print(f"far from the limit: {100 * share:.3f} % of one core, RSS {resident / 2**20:.1f} MiB", flush=True)
+    near = (meminfo() - limits.term_below) / GIB - 1
+    with ended(subprocess.Popen([sys.executable, str(HOG), "--limit", f"{near}"])):
+        until = time.monotonic() + LONGEST
+        while meminfo() > limits.term_below + 1.3 * GIB and time.monotonic() < until:
+            time.sleep(0.1)
+        share, _ = at_rest(limits, folder, 15)
+    print(f"1 GiB from the limit: {100 * share:.2f} % of one core", flush=True)
+
+
+def fills(limits: Limits, folder: Path, rates: list[float], rounds: int, program: str | None) -> None:
+    """Fills under every guard, and prints each."""
+    done: list[Case] = []
+    # In turn, so that what changes on the machine changes for all; earlyoom apart and last, since it may end this
+    # program as well: it goes on to the next one while the first still gives back its memory.
+    for group in (["watchdog", "script"], ["earlyoom"] if program else []):
+        for rate in rates:
+            for obeys in (True, False):
+                for guard in group * rounds:
+                    done.append(fill(guard, limits, rate, obeys, folder, program))
+                    show(done[-1:], limits)
+    if rounds > 1:
+        print("all rounds together:")
+        for key in dict.fromkeys((case.guard, case.rate, case.obeys) for case in done):
+            show([case for case in done if (case.guard, case.rate, case.obeys) == key], limits)
+
+
+def parts(text: str) -> list[str]:
+    """The parts that a list such as `p99,polls` names. Raises ArgumentTypeError."""
+    chosen = text.split(",")
+    if unknown := [part for part in chosen if part not in PARTS]:
+        raise argparse.ArgumentTypeError(f"there is no part {unknown[0]!r}: expected {', '.join(PARTS)}")
+    return chosen
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", type=parts, default=list(PARTS), metavar="PART,PART", help=f"of {', '.join(PARTS)}")
     parser.add_argument("--term-below", type=float, default=16.0, metavar="GIB")
     parser.add_argument("--kill-below", type=float, default=8.0, metavar="GIB")
     parser.add_argument("--rates", type=float, nargs="*", default=[1.0, 4.0, 0.0], help="GiB/s; 0: as fast as it goes")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--crossings", type=int, default=120, help="for p99, in peace and in trouble each")
     parser.add_argument("--looks", type=int, default=1_000_000)
     parser.add_argument("--ballast", type=float, default=0.0, metavar="GIB", help="held by this program, to save time")
     parser.add_argument("--earlyoom", default=shutil.which("earlyoom"), help="its program, where there is one")
@@ -229,34 +195,22 @@ def main() -> int:
     ctypes.CDLL(None).prctl(PR_SET_NAME, NAME.encode(), 0, 0, 0)  # for earlyoom's --avoid
     ballast = mmap.mmap(-1, max(1, int(options.ballast * GIB)))
     ctypes.memset(ctypes.addressof(ctypes.c_char.from_buffer(ballast)), 1, len(ballast))
-    print(f"{os.cpu_count()} cores, MemTotal {meminfo('MemTotal') / GIB:.1f} GiB, {meminfo() / GIB:.1f} GiB available")
+    total = meminfo("MemTotal") / GIB
+    print(
+        f"Python {sys.version.split()[0]}, {os.cpu_count()} cores, MemTotal {total:.1f} GiB,"
+        f" {meminfo() / GIB:.1f} GiB available"
+    )
     with tempfile.TemporaryDirectory(prefix="sparkfleet-bench-") as directory:
         folder = Path(directory)
-        share, resident = at_rest(limits, folder, 30)
-        print(f"far from the limit: {100 * share:.3f} % of one core, RSS {resident / 2**20:.1f} MiB")
-        near = (meminfo() - limits.term_below) / GIB - 1
-        words = [sys.executable, str(HOG), "--limit", f"{near}"]
-        with ended(subprocess.Popen(words)):
-            until = time.monotonic() + LONGEST
-            while meminfo() > limits.term_below + 1.3 * GIB and time.monotonic() < until:
-                time.sleep(0.1)
-            share, _ = at_rest(limits, folder, 15)
-        print(f"1 GiB from the limit: {100 * share:.2f} % of one core", flush=True)
-        done: list[Case] = []
-        # In turn, so that what changes on the machine changes for all; earlyoom apart and last, since it may end this
-        # program as well: it goes on to the next one while the first still gives back its memory.
-        for group in (["watchdog", "script"], ["earlyoom"] if options.earlyoom else []):
-            for rate in options.rates:
-                for obeys in (True, False):
-                    for guard in group * options.rounds:
-                        done.append(fill(guard, limits, rate, obeys, folder, options.earlyoom))
-                        show(done[-1:], limits)
-        if options.rounds > 1:
-            print("all rounds together:")
-            for key in dict.fromkeys((case.guard, case.rate, case.obeys) for case in done):
-                show([case for case in done if (case.guard, case.rate, case.obeys) == key], limits)
-        each, grown = growth(options.looks, folder)
-        print(f"{options.looks} looks: {each:.0f} us each, grown by {grown} bytes")
+        if "rss" in options.only:
+            rest(limits, folder)
+        if "p99" in options.only:
+            crossings(folder, options.crossings)
+        if "fill" in options.only:
+            fills(limits, folder, options.rates, options.rounds, options.earlyoom)
+        if "polls" in options.only:
+            each, grown = growth(options.looks, folder)
+            print(f"{options.looks} looks: {each:.0f} us each, grown by {grown} bytes", flush=True)
     return 0
 
 

@@ -49,6 +49,19 @@ FIRST = (
     ),
     Break(("SPK-UV-02",), "rm /usr/local/bin/uvx"),
     Break(
+        ("SPK-WATCHDOG-02",),
+        "sed -i 's/^term_below = .*/term_below = \"200MiB\"/' /etc/sparkfleet/watchdog.toml;"
+        " systemctl reload sparkfleet-watchdog",
+    ),
+    Break(
+        ("SPK-WATCHDOG-03", "SPK-WATCHDOG-04", "SPK-WATCHDOG-05", "SPK-WATCHDOG-06"),
+        "mkdir /etc/systemd/system/sparkfleet-watchdog.service.d;"
+        " printf '[Service]\nExecStart=\nExecStart=/usr/local/bin/spark-watchdog run --dry-run\nOOMScoreAdjust=0\n"
+        "MemoryMin=0\nLimitMEMLOCK=0\nCapabilityBoundingSet=~CAP_IPC_LOCK\n'"
+        " > /etc/systemd/system/sparkfleet-watchdog.service.d/zz-local.conf;"
+        " systemctl daemon-reload; systemctl restart sparkfleet-watchdog",
+    ),
+    Break(
         ("SPK-HOST-09",),
         "cp /bin/sleep /usr/local/bin/earlyoom; systemd-run --quiet --unit=earlyoom /usr/local/bin/earlyoom 1d",
     ),
@@ -93,6 +106,11 @@ SECOND = (
     ),
     Break(("SPK-UV-03",), "mkdir -p /etc/uv; printf 'nonsense = 1\\n' > /etc/uv/uv.toml"),
     Break(("SPK-UV-04",), "chmod 777 /opt/sparkfleet/uv/0.13.9"),
+    Break(("SPK-WATCHDOG-08",), "echo 'nonsense = 1' >> /etc/sparkfleet/watchdog.toml"),
+    Break(
+        ("SPK-WATCHDOG-01", "SPK-WATCHDOG-07"),
+        "systemctl disable sparkfleet-watchdog; systemctl stop sparkfleet-watchdog",
+    ),
     Break(("SPK-FLEET-01",), "printf '%s\\n' {machine_id} > /etc/machine-id"),
     Break(("SPK-FLEET-02",), "printf '%s\\n' '{host_key}' > /etc/ssh/ssh_host_ed25519_key.pub"),
     Break(("SPK-FLEET-05",), f'printf %s "{NVCC.format(release="12.9")}" > /usr/local/cuda/bin/nvcc'),

@@ -1,6 +1,8 @@
-"""Evidence of what the lab does not have (a GPU, a Spark's hardware): written by hand, and marked as such."""
+"""Evidence of what the lab does not have (a GPU, a timer, a Spark's hardware): written by hand, and marked as such."""
 
 from __future__ import annotations
+
+from typing import Any
 
 GPU = "1 NVIDIA GPUs\n000f:01:00.0 0x10de:0x2e12\n"
 KERNEL = "6.11.0-1016-nvidia"
@@ -22,5 +24,32 @@ DOUBLES: dict[str, dict[str, tuple[str, str]]] = {
     },
     "SPK-HOST-07": {"release": ('VERSION_ID="24.04"\nID=ubuntu\n', 'VERSION_ID="13"\nID=debian\n')},
     "SPK-HOST-14": {"kernels": (f"{BOOT}yes\n", f"{BOOT}no\n")},
+    "SPK-WATCHDOG-09": {
+        "gpu_sample": (
+            '{"age": 0.6, "devices": [{"name": "NVIDIA GB10", "processes": {"4711": 21474836480}, "unified": true}],'
+            ' "error": null, "version": 1}\n',
+            '{"age": 3.2, "devices": [], "error": "nvmlInit_v2 returned 18", "version": 1}\n',
+        )
+    },
+    "SPK-RESET-01": {
+        "hardware_timer": (
+            "runtime 60000000\npanic 30\n1 timers\nwatchdog0 active\n",
+            "runtime 60000000\npanic 30\n1 timers\nwatchdog0 inactive\n",
+        )
+    },
+    "SPK-RESET-02": {"hardware_timer_configured": ("1 lines\n60s\n", "2 lines\n60s\noff\n")},
     "SPK-FLEET-04": {SMI: ("NVIDIA GB10, 580.95.05, 12.1\n", "NVIDIA GB10, 580.142, 12.1\n")},
 }
+
+NO_GPU, NO_TIMER = "the lab has no NVIDIA GPU", "the lab has no hardware timer"
+ARMED = {"hardware_watchdog": {"armed": True}}
+
+
+def why(control: str) -> str:
+    """What the lab lacks for a control."""
+    return NO_TIMER if control.startswith("SPK-RESET-") else NO_GPU
+
+
+def settings_of(control: str) -> dict[str, Any]:
+    """The settings under which a double is judged."""
+    return ARMED if control.startswith("SPK-RESET-") else {}

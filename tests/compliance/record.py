@@ -17,7 +17,7 @@ from sparkfleet.audit.collect import Target, collect, target_of
 from sparkfleet.audit.model import Control, HostRun
 from sparkfleet.settings import HostSettings, load_fleet
 from tests.compliance.breaks import FIRST, LAST, SECOND, Break
-from tests.compliance.doubles import DOUBLES, GPU
+from tests.compliance.doubles import DOUBLES, GPU, settings_of, why
 from tests.compliance.fixtures import BY_ID, Case, load, path_of, save, used
 from tests.compliance.standins import PREPARE, SYNCHRONISE
 from tests.integration.deploying import deploy, fleet
@@ -122,7 +122,7 @@ def doubles() -> None:
                 }
                 for host, which in hosts.items()
             }
-            save(case, Case(ident, case, {"double": "the lab has no NVIDIA GPU"}, {}, seen))
+            save(case, Case(ident, case, {"double": why(ident)}, settings_of(ident), seen))
 
 
 def spoiled() -> None:

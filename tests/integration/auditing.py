@@ -43,14 +43,16 @@ def break_hosts(first: Host, second: Host) -> set[tuple[str, str]]:
         "ln -sfn /usr/local/bin/other-uvx /usr/local/bin/uvx;"
         "printf '#!/bin/sh\\necho uvx 0.9.1\\n' > /usr/local/bin/other-uvx; chmod 755 /usr/local/bin/other-uvx;"
         "systemctl set-property --runtime system.slice MemoryMin=1M;"
-        "sed -i 's/^MemoryMax=.*/MemoryMax=infinity/' /etc/systemd/system/training.slice; systemctl daemon-reload"
+        "sed -i 's/^MemoryMax=.*/MemoryMax=infinity/' /etc/systemd/system/training.slice; systemctl daemon-reload;"
+        "systemctl stop sparkfleet-watchdog"
     )
     second.sudo(
         "rm /etc/systemd/system/swap.d/zz-sparkfleet.conf; systemctl daemon-reload;"
         "sed -i 's|^CUDA_HOME=.*|CUDA_HOME=/opt/other|' /etc/environment;"
         "echo 'nonsense = 1' >> /etc/uv/uv.toml;"
         "chmod a-x /opt/sparkfleet/lib/killable-session;"
-        "systemctl disable --now sparkfleet-launcher.socket"
+        "systemctl disable --now sparkfleet-launcher.socket;"
+        "echo 'nonsense = 1' >> /etc/sparkfleet/watchdog.toml"
     )
     return {
         ("SPK-SWAP-01", first.name),
@@ -59,6 +61,8 @@ def break_hosts(first: Host, second: Host) -> set[tuple[str, str]]:
         ("SPK-SSH-06", first.name),
         ("SPK-SLICE-01", first.name),
         ("SPK-SLICE-03", first.name),
+        ("SPK-WATCHDOG-01", first.name),
+        ("SPK-WATCHDOG-08", second.name),
         ("SPK-SWAP-03", second.name),
         ("SPK-CUDA-01", second.name),
         ("SPK-CUDA-09", second.name),

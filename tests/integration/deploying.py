@@ -30,6 +30,13 @@ LAB_SETTINGS: dict[str, dict[str, Any]] = {
         "need": "100MiB",
         "members": ["alice", "bob"],
     },
+    "watchdog": {
+        "term_below": "256MiB",
+        "kill_below": "128MiB",
+        "smallest_victim": "16MiB",
+        "system_unit_above": "256MiB",
+        "fastest_fill": "512MiB",
+    },
 }
 """Settings of every lab host, which has 1.5 GiB of memory: measure to settings; inventories/lab.yaml has them too."""
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -64,13 +71,12 @@ def fleet(
     defaults: Mapping[str, Any] | None = None,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Path:
-    """Writes a fleet file for these lab hosts: `defaults` for all, instead of the lab's own where they name the same
-    measure; `settings` by host name.
-    """
+    """Writes a fleet file for these lab hosts: `defaults` for all, over the lab's own; `settings` by host name."""
+    given = dict(defaults or {})
     data = {
         "version": 1,
         "known_hosts": str(lab.known_hosts),
-        "defaults": {**LAB_SETTINGS, **(defaults or {})},
+        "defaults": {name: {**LAB_SETTINGS.get(name, {}), **given.get(name, {})} for name in {**LAB_SETTINGS, **given}},
         "hosts": {
             host.name: {
                 "address": "127.0.0.1",

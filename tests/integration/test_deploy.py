@@ -86,7 +86,7 @@ def test_every_break_is_named_by_a_dry_run_and_by_the_audit_and_repaired(
     planned = sparkfleet(lab, fleet_file, "drift")
     assert (planned.rc, planned.states()) == (2, {"spark1": "drift", "spark2": "drift"}), planned.errors
     for host in hosts:
-        assert set(planned.changes(host.name)) >= {"swap", "cuda_env", "uv", "training_slice", "ssh"}
+        assert set(planned.changes(host.name)) >= {"swap", "cuda_env", "uv", "training_slice", "watchdog", "ssh"}
     red = audit(lab, fleet_file)
     assert red.returncode == 1, red.stdout + red.stderr
     assert expected <= verdicts(red), red.stderr

@@ -15,7 +15,7 @@ from sparkfleet.audit.controls import CONTROLS, chosen
 from sparkfleet.audit.model import Aspect, Severity, Status
 from sparkfleet.exit_codes import CommandFailed, ExitCode
 from sparkfleet.settings import HostSettings
-from tests.compliance.doubles import DOUBLES
+from tests.compliance.doubles import DOUBLES, why
 from tests.compliance.fixtures import BY_ID, CASES, EVIDENCE, load, path_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,7 +58,7 @@ def test_failing_evidence_was_recorded_on_a_broken_host(control: str) -> None:
     """Or is a double of what the lab does not have, and says so."""
     content = load(path_of(control, "fail"))
     if control in DOUBLES:
-        assert content.origin == {"double": "the lab has no NVIDIA GPU"}
+        assert content.origin == {"double": why(control)}
         return
     boots = content.origin["boot_ids"]
     assert set(boots) == set(content.hosts)
@@ -96,7 +96,7 @@ def test_every_measure_has_controls_of_more_than_one_aspect() -> None:
 
 def test_every_control_says_what_a_person_needs() -> None:
     for control in CONTROLS:
-        assert re.fullmatch(r"SPK-[A-Z]{2,6}-[0-9]{2}", control.id)
+        assert re.fullmatch(r"SPK-[A-Z]{2,8}-[0-9]{2}", control.id)
         for text in (control.title, control.why, control.source, control.manual_fix):
             assert text.isprintable()
             assert len(text) > 5, control.id
@@ -131,7 +131,12 @@ def test_controls_are_chosen(ids: list[str], measures: list[str], count: int) ->
     ("ids", "measures", "said"),
     [
         (["SPK-SWAP-99"], [], "there is no control 'SPK-SWAP-99'"),
-        ([], ["swop"], "no controls for the measure 'swop': expected cuda_env, host, ssh, swap, training_slice, uv"),
+        (
+            [],
+            ["swop"],
+            "no controls for the measure 'swop': "
+            "expected cuda_env, hardware_watchdog, host, ssh, swap, training_slice, uv, watchdog",
+        ),
         (["SPK-SWAP-01"], ["ssh"], "leave no control"),
     ],
 )

@@ -10,9 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+
+from tests.integration.deploying import LAB_SETTINGS
 
 ROOT = Path(__file__).resolve().parents[2]
 PYINFRA = Path(sys.executable).with_name("pyinfra")
+
+
+def test_the_labs_settings_are_those_of_the_tests() -> None:
+    lab = yaml.safe_load((ROOT / "inventories" / "lab.yaml").read_text())
+    assert lab["defaults"] == LAB_SETTINGS
 
 
 def pyinfra(*arguments: str, fleet: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -1,12 +1,7 @@
-"""The daemon as a process: real victims, real signals; only /proc/meminfo is what the test says.
-
-Its /proc is a directory with a meminfo of ours and links to the victims' real entries, so that no memory needs to be
-filled and nothing else on this machine can be chosen.
-"""
+"""The daemon as a process: whom it ends, what it tells, what cannot hold it up."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import pty
@@ -15,107 +10,23 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from sparkhost.watchdog import terminals
 from sparkhost.watchdog.model import MIB
 from sparkhost.watchdog.process import Processes
-
-ROOT = Path(__file__).resolve().parents[2]
-SLEEP = "import time; kept = bytearray(b'x') * ({mib} << 20); print(flush=True); time.sleep(600)"
-IGNORES = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + SLEEP
+from tests.unit.watchdog_host import IGNORES, ROOT, SLEEP, Host, made_host, until
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the configuration must be root's")
 
 
-def until(condition: Callable[[], Any]) -> Any:
-    """Waits for a condition, 20 s at most; what it was in the end."""
-    end = time.monotonic() + 20
-    while not (value := condition()):
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.01)
-    return value
-
-
-class Host:
-    """A directory that stands for a host, and the daemon that watches it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.config, self.state, self.run = folder / "watchdog.toml", folder / "state", folder / "run"
-        (folder / "proc").mkdir()
-        self.cgroups = folder / "cgroup"
-        self.cgroups.mkdir()
-        self.children: list[subprocess.Popen[str]] = []
-        self.available(8000)
-        self.set()
-
-    def set(self, **values: float | str) -> None:
-        """Writes the configuration: thresholds small enough to fall below, and what the test wants otherwise."""
-        base: dict[str, float | str] = {"term_below": "1000MiB", "kill_below": "500MiB", "smallest_victim": "16MiB"}
-        merged = {**base, "recovery_wait": 0.5, "grace": 30.0, **values}
-        self.config.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in merged.items()))
-        self.config.chmod(0o644)
-
-    def available(self, mib: int) -> None:
-        """What /proc/meminfo says from now on; written in one call, in place, as the daemon holds it open."""
-        sizes = {"MemTotal": 16000, "MemFree": mib, "MemAvailable": mib}
-        text = "".join(f"{name}: {size * 1024:8} kB\n" for name, size in sizes.items())
-        descriptor = os.open(self.folder / "proc" / "meminfo", os.O_WRONLY | os.O_CREAT)
-        os.pwrite(descriptor, text.encode(), 0)
-        os.close(descriptor)
-
-    def start(self, *command: str) -> subprocess.Popen[str]:
-        child = subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=ROOT / "files/host",
-            start_new_session=True,
-        )
-        self.children.append(child)
-        return child
-
-    def victim(self, code: str, mib: int) -> subprocess.Popen[str]:
-        child = self.start(sys.executable, "-c", code.format(mib=mib))
-        assert child.stdout is not None
-        child.stdout.readline()
-        (self.folder / "proc" / str(child.pid)).symlink_to(f"/proc/{child.pid}")
-        return child
-
-    def command(self, *arguments: str) -> list[str]:
-        where = ["--config", self.config, "--proc-root", self.folder / "proc", "--cgroup-root", self.cgroups]
-        places = ["--state-dir", self.state, "--run-dir", self.run, "--gpu-file", self.folder / "gpu.json"]
-        return [sys.executable, "-m", "sparkhost.watchdog", *map(str, [*where, *places]), *arguments]
-
-    def daemon(self, *arguments: str) -> subprocess.Popen[str]:
-        child = self.start(*self.command("run", *arguments))
-        until(lambda: (self.run / "state.json").exists() or child.poll() is not None)
-        assert child.poll() is None
-        return child
-
-    def events(self) -> list[dict[str, Any]]:
-        files = sorted((self.state / "events").glob("*.json")) if self.state.exists() else []
-        return [json.loads(path.read_text()) for path in files]
-
-    def event(self, kind: str) -> dict[str, Any]:
-        found: dict[str, Any] = until(lambda: next((e for e in self.events() if e["event"] == kind), None))
-        return found
-
-
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator[Host]:
-    made = Host(tmp_path)
-    yield made
-    for child in made.children:
-        with contextlib.suppress(ProcessLookupError):
-            child.kill()
-        child.communicate(timeout=20)
+    with made_host(tmp_path) as made:
+        yield made
 
 
 def test_the_larger_one_is_asked_to_end_and_nothing_else(host: Host) -> None:
@@ -219,24 +130,6 @@ def test_the_teller_is_within_the_kernels_reach_and_ends_with_the_watchdog(host:
     until(lambda: Processes(Path("/proc")).start_of(teller) is None)
 
 
-def test_a_bad_file_is_refused_in_one_line_and_does_not_replace_a_good_one(host: Host) -> None:
-    daemon = host.daemon()
-    host.set(term_below_="1GiB")
-    refused = subprocess.run(
-        host.command("run"), capture_output=True, text=True, timeout=60, check=False, cwd=ROOT / "files/host"
-    )
-    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
-    assert f"{host.config}: term_below_: unknown key" in refused.stderr
-    victim = host.victim(SLEEP, 60)
-    daemon.send_signal(signal.SIGHUP)
-    host.available(900)
-    assert victim.wait(20) == -signal.SIGTERM
-    daemon.send_signal(signal.SIGTERM)
-    assert daemon.wait(20) == 0
-    assert daemon.stderr is not None
-    assert "kept the old configuration" in daemon.stderr.read()
-
-
 def test_a_recorded_trace_is_replayed_under_another_policy(host: Host) -> None:
     victim = host.victim(SLEEP, 60)
     trace = host.folder / "trace"
@@ -266,49 +159,6 @@ def test_spark_why_says_it_in_plain_words(host: Host) -> None:
     after = subprocess.run([*why, *where], capture_output=True, text=True, check=True, cwd=ROOT / "files/host")
     assert "asked to end (SIGTERM)" in after.stdout
     assert "MemAvailable is below term_below" in after.stdout
-
-
-@pytest.fixture
-def slices(host: Host) -> Iterator[Path]:
-    """A training.slice in the real cgroup tree, with jobs `a` and `b`; on a machine that lets us make one."""
-    mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
-    root = next((Path(mount[1]) for mount in mounts if mount[2] == "cgroup2"), None)
-    if root is None or (root / "training.slice").exists():
-        pytest.skip("needs a cgroup v2 tree without a training.slice")
-    folders = [root / "training.slice", *(root / "training.slice" / f"{name}.service" for name in "ab")]
-    try:
-        for folder in folders:
-            folder.mkdir()
-    except OSError as error:
-        pytest.skip(f"cannot make cgroups: {error}")
-    host.cgroups = root
-    yield folders[0]
-    for child in host.children:
-        child.kill()
-        child.wait(20)
-    until(lambda: not any((folder / "cgroup.procs").read_text() for folder in folders))
-    for folder in reversed(folders):
-        folder.rmdir()
-
-
-def test_a_job_is_a_whole_cgroup_and_root_can_take_it_out(host: Host, slices: Path) -> None:
-    """The larger job is marked as `ManagedOOMPreference=omit` marks it: the other one goes, with all its processes."""
-    jobs = {}
-    for name, sizes in {"a": (60, 20), "b": (20, 16)}.items():
-        jobs[name] = [host.victim(IGNORES, size) for size in sizes]
-        for process in jobs[name]:
-            (slices / f"{name}.service" / "cgroup.procs").write_text(str(process.pid))
-    os.setxattr(slices / "a.service", "user.oomd_omit", b"1")
-    host.daemon()
-    host.available(400)
-    assert [process.wait(20) for process in jobs["b"]] == [-signal.SIGKILL] * 2
-    event = host.event("kill")
-    assert (event["victim"]["kind"], event["victim"]["name"], event["victim"]["processes"]) == ("job", "b.service", 2)
-    assert [process.poll() for process in jobs["a"]] == [None, None]
-    assert next(c for c in event["candidates"] if c["name"] == "a.service")["protected"] is True
-    # A user can set the mark on a cgroup that they own: there it counts for nothing.
-    os.chown(slices / "a.service", 64001, -1)
-    assert [process.wait(20) for process in jobs["a"]] == [-signal.SIGKILL] * 2
 
 
 def test_a_terminal_whose_flow_is_stopped_is_passed_over(tmp_path: Path) -> None:

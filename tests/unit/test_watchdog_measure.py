@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from sparkfleet.settings import Seconds, Size, WatchdogSettings
 from sparkhost.files import File
+from sparkhost.floors import FloorsFit
 from sparkhost.installed import Installed
 from sparkhost.resource import Change, Context, Refused, from_json
 from sparkhost.service import CheckedFile, Service
@@ -181,3 +182,16 @@ def test_a_change_of_the_configuration_alone_is_a_reload() -> None:
     watchdog = next(r for r in measure.apply(WatchdogSettings()) if isinstance(r, Service))
     assert list(watchdog.reload_for) == [measure.CONFIG]
     assert measure.CONFIG not in watchdog.files
+
+
+def test_thresholds_that_this_machine_cannot_hold_are_refused_before_anything_is_installed() -> None:
+    first = measure.apply(WatchdogSettings(term_below=Size.parse("8000GiB")))[0]
+    assert first.is_basis
+    with pytest.raises(Refused, match="term_below is 8192000 MiB, more than half of this host's"):
+        first.plan(Context())
+    assert FloorsFit(2**20).plan(Context()) == []
+
+
+def test_what_was_refused_is_not_started(tmp_path: Path) -> None:
+    service = Service("nonsense.service", [], only_with=str(tmp_path / "none"))
+    assert service.plan(Context()) == []

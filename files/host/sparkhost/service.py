@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -70,9 +71,13 @@ class Service(Resource):
     unit: str
     files: list[str]
     reload_for: tuple[str, ...] | list[str] = ()
+    only_with: str = ""
+    """A file without which nothing is done: what its measure has refused to set up is not started."""
 
     def plan(self, context: Context) -> Sequence[Change]:
         pending = {change.what for change in context.pending}
+        if self.only_with and self.only_with not in pending and not Path(self.only_with).exists():
+            return []
         found = show(self.unit, "LoadState", "ActiveState", "UnitFileState")
         if found["LoadState"] == "masked":
             raise Refused(
@@ -142,6 +147,21 @@ class NoService(Resource):
 
     def apply(self) -> None:
         run("systemctl", "disable", "--quiet", "--now", self.unit)
+        (Path("/run/sparkfleet") / f"{self.unit}.reloaded").unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class NoTree(Resource):
+    """A directory that a service of ours has made for itself, gone with all that is in it. After the service."""
+
+    kind: ClassVar[str] = "no_tree"
+    path: str
+
+    def plan(self, context: Context) -> Sequence[Change]:
+        return [Change(self.path, "remove")] if Path(self.path).is_dir() else []
+
+    def apply(self) -> None:
+        shutil.rmtree(self.path)
 
 
 def changed(path: Path) -> int:

@@ -16,6 +16,7 @@ from typing import ClassVar, Literal
 from sparkhost import fstab
 from sparkhost.files import keep_backup, make_directories, text_diff, write_atomic
 from sparkhost.resource import Change, Context, Failed, Refused, Resource
+from sparkhost.slices import meminfo
 from sparkhost.systemd import run, unit_property
 
 FSTAB = Path("/etc/fstab")
@@ -48,10 +49,7 @@ def read_swaps() -> list[ActiveSwap]:
 
 def memory_available() -> int:
     """MemAvailable in bytes (proc_meminfo(5))."""
-    match = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
-    if not match:
-        raise Failed("/proc/meminfo has no MemAvailable")
-    return int(match[1]) * 1024
+    return meminfo()["MemAvailable"]
 
 
 def refusal(swaps: Sequence[ActiveSwap], available: int, margin: int) -> str | None:

@@ -62,8 +62,13 @@ def blocks(evidence: Evidence, name: str) -> Iterator[Mapping[str, str]]:
 
 
 def unit(evidence: Evidence, name: str) -> Mapping[str, str]:
-    """A unit as PID 1 holds it. Raises NoEvidence where the probe did not ask for it."""
-    for found in blocks(evidence, "ssh_units"):
+    """A unit of those that sshd's protection is about. Raises NoEvidence where the probe did not ask for it."""
+    return unit_in(evidence, "ssh_units", name)
+
+
+def unit_in(evidence: Evidence, observation: str, name: str) -> Mapping[str, str]:
+    """A unit as PID 1 holds it. Raises NoEvidence where it is not in the observation."""
+    for found in blocks(evidence, observation):
         if found["Id"] == name:
             return found
     raise NoEvidence(f"systemctl show says nothing about {name}")

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from sparkfleet.audit.probe import as_root_host, as_root_slice, as_root_ssh
+from sparkfleet.audit.probe import as_root_host, as_root_slice, as_root_ssh, as_root_watchdog
 from sparkfleet.audit.probe.environment import ENV, session, shown
 from sparkfleet.audit.probe.look import PATH, PLAIN, Looks, Parameters, Seen, read, run
 
@@ -151,6 +151,7 @@ LOOKS: dict[str, Looks] = {
     "libraries": libraries,
     "environment_file": environment_file,
     **as_root_ssh.LOOKS,
+    **as_root_watchdog.LOOKS,
     **as_root_host.LOOKS,
     **as_root_slice.LOOKS,
 }

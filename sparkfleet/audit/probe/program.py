@@ -11,7 +11,18 @@ from sparkfleet.audit.probe.main import loader
 from sparkfleet.settings import HostSettings
 from sparkfleet.settings.environment import OWNED
 
-MODULES = ("frame", "look", "environment", "as_user", "as_root", "as_root_host", "as_root_slice", "as_root_ssh", "main")
+MODULES = (
+    "frame",
+    "look",
+    "environment",
+    "as_user",
+    "as_root",
+    "as_root_host",
+    "as_root_slice",
+    "as_root_ssh",
+    "as_root_watchdog",
+    "main",
+)
 JOB_SCORE = 500
 """oom_score_adj of jobs, at least."""
 # Serves these modules from SOURCES instead of from a disk, under the names they have here.

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import socket
 import sys
 import time
 from collections.abc import Sequence
@@ -13,6 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from sparkhost.sampler.nvml import LIBRARY, Nvml, NvmlError
+from sparkhost.watchdog.postmortem import replace
+from sparkhost.watchdog.survive import Supervisor
 
 VERSION = 1
 
@@ -25,21 +25,7 @@ def write(path: Path, devices: list[dict[str, object]], error: str | None) -> No
         "error": error,
         "devices": devices,
     }
-    new = path.with_name(f".{path.name}.new")
-    new.write_text(json.dumps(sample))
-    new.chmod(0o644)
-    new.rename(path)
-
-
-def tell_systemd(*lines: str) -> None:
-    """sd_notify(3), without waiting."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if address:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sender:
-            try:
-                sender.sendto("\n".join(lines).encode(), "\0" + address[1:] if address[0] == "@" else address)
-            except OSError:
-                return  # the next one may get through
+    replace(path, json.dumps(sample).encode(), 0o644)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,13 +42,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--once", action="store_true", help="one sample, to standard output as well")
     options = parser.parse_args(arguments)
     options.file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    tell_systemd("READY=1")
+    supervisor = Supervisor()
+    supervisor.tell("READY=1")
     try:
         nvml = Nvml(options.library)
         while True:
             devices = [asdict(device) for device in nvml.sample()]
             write(options.file, devices, None)
-            tell_systemd("WATCHDOG=1")
+            supervisor.tell("WATCHDOG=1")
             if options.once:
                 print(options.file.read_text())
                 return 0

@@ -13,6 +13,7 @@ from sparkhost.watchdog.config import BadConfig, Config
 from sparkhost.watchdog.loop import Watchdog
 from sparkhost.watchdog.meminfo import NoMemAvailable, field
 from sparkhost.watchdog.pipe import Pipe
+from sparkhost.watchdog.rehearse import rehearse
 from sparkhost.watchdog.report import amount, plain
 from sparkhost.watchdog.survive import lock_memory, stop_collecting
 from sparkhost.watchdog.teller import Teller
@@ -20,6 +21,8 @@ from sparkhost.watchdog.trace import BadTrace, replay, told
 from sparkhost.watchdog.work import PROTECTED_UNITS
 
 BAD = 2
+# EX_CONFIG of sysexits.h: the unit is not started again by it (RestartPreventExitStatus=), a deploy does.
+NO_CONFIG = 78
 
 
 def parser() -> argparse.ArgumentParser:
@@ -59,6 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     if line := told(samples, action):
                         print(line)
                 return 0
+            case "run":
+                return run(options, total)
         config = configuration.load(options.config, total)
         if options.command == "protected":
             print(
@@ -67,10 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 )
             )
             return 0
-        if options.command == "candidates":
-            show_candidates(config, options)
-            return 0
-        return run(config, options, total)
+        show_candidates(config, options)
+        return 0
     except (BadConfig, BadTrace, NoMemAvailable) as problem:
         print(f"spark-watchdog: {problem}", file=sys.stderr)
     except OSError as error:
@@ -126,25 +129,38 @@ def show_candidates(config: Config, options: argparse.Namespace) -> None:
         print(f"GPU memory is not counted: {watchdog.view.note}")
 
 
-def run(config: Config, options: argparse.Namespace, total: int) -> int:
+def run(options: argparse.Namespace, total: int) -> int:
     """The daemon: everything that can fail or wait comes before the loop."""
     for folder in (options.state_dir, options.run_dir):
         folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+    try:
+        config, problem = configuration.load_or_accepted(options.config, options.state_dir, total)
+    except BadConfig as refused:
+        say(f"not started, this host is NOT GUARDED: {refused}")
+        return NO_CONFIG
+    if problem:
+        say(f"GUARDED BY THE LAST ACCEPTED configuration, {options.state_dir / configuration.ACCEPTED}: {problem}")
     pipe = Pipe(Teller(options.state_dir, options.run_dir, config.textfile, options.record).serve)
     watchdog = watchdog_of(config, options, pipe, dry_run=options.dry_run, record=options.record is not None)
+    watchdog.refused = problem
     # All of the way to a signal is gone once, so that every page of it is there before it is locked.
-    watchdog.list_candidates()
+    rehearse(watchdog)
     stop_collecting()
-    if os.geteuid() == 0 and (problem := lock_memory()):
-        print(f"spark-watchdog: memory is not locked: {problem}", file=sys.stderr)
+    if os.geteuid() == 0 and (trouble := lock_memory()):
+        say(f"memory is not locked: {trouble}")
 
-    def reload() -> Config | None:
+    def reload() -> tuple[Config | None, str]:
         try:
-            return configuration.load(options.config, total)
+            return configuration.load(options.config, total), ""
         except BadConfig as problem:
-            print(f"spark-watchdog: kept the old configuration: {problem}", file=sys.stderr)
-            return None
+            say(f"kept the old configuration: {problem}")
+            return None, str(problem)
 
     watchdog.run(reload)
     pipe.close()
     return 0
+
+
+def say(text: str) -> None:
+    """One line; in the journal, of priority crit (sd-daemon(3))."""
+    print(f"{'<2>' if 'JOURNAL_STREAM' in os.environ else ''}spark-watchdog: {text}", file=sys.stderr, flush=True)

@@ -15,8 +15,10 @@ from sparkhost.watchdog.work import Preferences
 
 PATH = Path("/etc/sparkfleet/watchdog.toml")
 UNITS = {"B": 1, "KiB": 2**10, "MiB": MIB, "GiB": GIB, "TiB": 2**40}
-# A file of ours has a few hundred bytes.
-LARGEST = 1 << 16
+# A file of ours has a few hundred bytes; a copy of it must fit into one message to the teller.
+LARGEST = 1 << 14
+# The copy of the last file that was accepted, in the daemon's state directory.
+ACCEPTED = "accepted.toml"
 
 
 class BadConfig(Exception):
@@ -33,6 +35,8 @@ class Config:
     gpu_stale_after: float = 5.0
     textfile: str = ""
     """Directory of the node exporter's textfile collector; "" for none."""
+    text: str = ""
+    """As it was read: what is kept once it is accepted."""
 
 
 def size(value: Any) -> int:
@@ -115,7 +119,7 @@ def parse(text: str, file: str, total: int) -> Config:
     check(policy, file, total)
     preferences = Preferences(values.get("protect", ()), values.get("prefer", ()))
     rest = {name: values[name] for name in ("gpu_memory", "gpu_stale_after", "textfile") if name in values}
-    return Config(policy, preferences, **rest)
+    return Config(policy, preferences, text=text, **rest)
 
 
 def check(policy: Policy, file: str, total: int) -> None:
@@ -180,6 +184,21 @@ def load(path: Path, total: int) -> Config:
         raise BadConfig(f"{path}: {error.strerror}: deploy again, or see docs/watchdog.md") from None
     except UnicodeDecodeError:
         raise BadConfig(f"{path}: is not UTF-8") from None
+
+
+def load_or_accepted(path: Path, state_dir: Path, total: int) -> tuple[Config, str]:
+    """The file's configuration; where it is refused, that of the last file that was accepted, and why the first was.
+
+    Raises:
+        BadConfig: neither can be used; with what is wrong with the file.
+    """
+    try:
+        return load(path, total), ""
+    except BadConfig as problem:
+        try:
+            return load(state_dir / ACCEPTED, total), str(problem)
+        except BadConfig:
+            raise problem from None
 
 
 def one_line(value: object) -> str:

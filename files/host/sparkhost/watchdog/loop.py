@@ -82,11 +82,13 @@ class Watchdog:
         self.view = GpuView({})
         self.hunt: Hunt | None = None
         self.looks = self.signals = 0
+        self.refused = ""
+        """What is wrong with the configuration file, while an older one is in force; "" where it is the file's."""
         self._told = {"alive": -ALIVE_EVERY, "state": -STATE_EVERY, "complaint": -COMPLAIN_EVERY}
 
     def use(self, config: Config) -> None:
         """Takes another configuration from the next look on."""
-        self.config = config
+        self.config, self.refused = config, ""
         self.gpu = GpuCache(self.gpu_file, config.gpu_memory, config.gpu_stale_after)
 
     def list_candidates(self) -> tuple[Candidate, ...]:
@@ -226,14 +228,37 @@ class Watchdog:
             self._told["state"] = look.time
             if look.available >= self.config.policy.term_below:
                 self.teller.tend()
-            self.teller.tell(
-                {"do": "state", "look": look, "pause": pause, "looks": self.looks, "signals": self.signals,
-                 "dry_run": self.dry_run, "gpu_note": self.view.note}
-            )  # fmt: skip
+            self._tell_state(look, pause)
 
-    def run(self, reload: Callable[[], Config | None]) -> None:
-        """Goes on until SIGTERM or SIGINT; SIGHUP asks `reload` for another configuration."""
+    def _tell_state(self, look: Look, pause: float) -> None:
+        """What is in force, for whoever asks how it goes. `boottime`: CLOCK_BOOTTIME goes on while the host sleeps."""
+        self.teller.tell(
+            {
+                "do": "state",
+                "pid": os.getpid(),
+                "boottime": time.clock_gettime(time.CLOCK_BOOTTIME),
+                "look": look,
+                "pause": pause,
+                "looks": self.looks,
+                "signals": self.signals,
+                "dry_run": self.dry_run,
+                "gpu_note": self.gpu.view().note,
+                "policy": self.config.policy,
+                "protect": self.config.preferences.protect,
+                "prefer": self.config.preferences.prefer,
+                "refused": self.refused,
+            }
+        )
+
+    def _accepted(self) -> None:
+        """Has the configuration in force kept for the next start, unless it is the kept one already."""
+        if not self.refused:
+            self.teller.tell({"do": "accepted", "text": self.config.text})
+
+    def run(self, reload: Callable[[], tuple[Config | None, str]]) -> None:
+        """Goes on until SIGTERM or SIGINT; SIGHUP asks `reload` for another configuration, or why there is none."""
         signal.pthread_sigmask(signal.SIG_BLOCK, ASKED)
+        self._accepted()
         self.supervisor.tell("READY=1", "STATUS=Watching MemAvailable")
         while True:
             asked = signal.sigtimedwait(ASKED, self.step())
@@ -242,5 +267,10 @@ class Watchdog:
             if asked.si_signo in STOP:
                 self.supervisor.tell("STOPPING=1")
                 return
-            if config := reload():
+            config, problem = reload()
+            if config is None:
+                self.refused = problem
+            else:
                 self.use(config)
+                self._accepted()
+            self._told["state"] = -STATE_EVERY  # whoever has asked wants to see what came of it

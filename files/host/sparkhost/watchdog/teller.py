@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sparkhost.watchdog import journal, postmortem, terminals
+from sparkhost.watchdog.config import ACCEPTED
 from sparkhost.watchdog.model import MIB
 from sparkhost.watchdog.report import headline
 
@@ -52,6 +53,9 @@ class Teller:
                 self.event(message)
             case "state":
                 self.state(message)
+            case "accepted":
+                text = message["text"].encode()
+                self._try("accepted", lambda: postmortem.replace(self.state_dir / ACCEPTED, text, 0o600))
             case "record":
                 self._try("record", lambda: self.trace(message))
             case "drop_page_cache":
