@@ -93,7 +93,7 @@ def apply(settings: WatchdogSettings) -> Sequence[Resource]:
     check = (f"{USER_BIN}/spark-watchdog", "check", "-")
     link = str(installed.home() / "current")
     return (
-        FloorsFit(int(settings.floors[0])),
+        FloorsFit(int(settings.floors[0]), dry_run=settings.dry_run),
         installed,
         *commands,
         sampler_command,

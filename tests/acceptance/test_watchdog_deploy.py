@@ -10,7 +10,7 @@ import pytest
 from tests.integration.auditing import audit, verdicts
 from tests.integration.deploying import all_but, deploy, fleet, sparkfleet
 from tests.integration.host_state import state_of
-from tests.integration.watching import STATE, UNIT, active, ended, job, until, watched_fleet
+from tests.integration.watching import STATE, UNIT, active, ended, holds, job, until, watched_fleet
 from tests.lab import Host, Lab
 
 ONLY = ("--measure", "watchdog")
@@ -108,6 +108,23 @@ def test_a_host_that_is_too_small_for_the_defaults_gets_everything_else(lab: Lab
     assert [line for line in done.lines(spark1.name, "not applied") if "watchdog" in line] != []
     assert spark1.run("awk 'NR>1' /proc/swaps").stdout == ""
     assert spark1.run("ls /opt/sparkfleet/lib/watchdog /etc/sparkfleet/watchdog.toml", check=False).stdout == ""
+
+
+def test_a_deploy_does_not_end_a_job_that_holds_the_memory_already(lab: Lab, spark1: Host, tmp_path: Path) -> None:
+    spark1.clean()
+    assert deploy(lab, fleet(lab, [spark1], tmp_path / "swap.yaml", all_but("swap"))).rc == 0
+    spark1.sudo("cat > /usr/local/lib/hog.py", input=Path("tests/integration/hog.py").read_text())
+    job(spark1, "hog", "alice", "800")
+    holds(spark1, "hog", 800)
+    path = watched_fleet(lab, [spark1], tmp_path / "fleet.yaml", term_below="600MiB", kill_below="300MiB")
+    done = deploy(lab, path)
+    assert done.rc == 1
+    (line,) = {line for line in done.lines(spark1.name, "watchdog") if "MemAvailable is" in line}
+    assert "below term_below (600 MiB): the watchdog would end a job at once" in line
+    assert active(spark1, "hog", UNIT) == ["active", "inactive"]
+    spark1.console_run("systemctl stop hog")
+    assert deploy(lab, path).rc == 0
+    assert active(spark1, UNIT) == ["active"]
 
 
 def test_taken_off_it_leaves_nothing_but_post_mortems(lab: Lab, spark1: Host, tmp_path: Path) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from sparkfleet.settings import Seconds, Size, WatchdogSettings
+from sparkhost import floors, slices
 from sparkhost.files import File
 from sparkhost.floors import FloorsFit
 from sparkhost.installed import Installed
@@ -190,6 +193,25 @@ def test_thresholds_that_this_machine_cannot_hold_are_refused_before_anything_is
     with pytest.raises(Refused, match="term_below is 8192000 MiB, more than half of this host's"):
         first.plan(Context())
     assert FloorsFit(2**20).plan(Context()) == []
+
+
+def test_a_watchdog_that_would_begin_with_a_kill_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory, state = tmp_path / "meminfo", tmp_path / "state.json"
+    memory.write_text("MemTotal: 1048576 kB\nMemAvailable: 102400 kB\n")
+    monkeypatch.setattr(slices, "MEMINFO", memory)
+    monkeypatch.setattr(floors, "STATE", state)
+    wanted = FloorsFit(256 * 2**20)
+    now = time.clock_gettime(time.CLOCK_BOOTTIME)
+    good = {"dry_run": False, "boottime": now, "policy": {"term_below": 2**28}}
+    for said in ("", "nonsense", json.dumps({**good, "dry_run": True}), json.dumps({**good, "boottime": now - 600})):
+        state.write_text(said)
+        with pytest.raises(Refused, match=r"MemAvailable is 100 MiB, below term_below \(256 MiB\): the watchdog would"):
+            wanted.plan(Context())
+    assert FloorsFit(256 * 2**20, dry_run=True).plan(Context()) == []
+    assert FloorsFit(64 * 2**20).plan(Context()) == []
+    # The one that runs acts there already: what comes is not of this deploy's making.
+    state.write_text(json.dumps(good))
+    assert wanted.plan(Context()) == []
 
 
 def test_what_was_refused_is_not_started(tmp_path: Path) -> None:

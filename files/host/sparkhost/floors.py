@@ -1,30 +1,40 @@
-"""Whether the memory watchdog's thresholds leave enough of a host's memory to work in."""
+"""Whether a host can be given the memory watchdog's thresholds now: its memory in all, and what is free of it."""
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from sparkhost import slices
 from sparkhost.resource import Change, Context, Refused, Resource
 
 MIB = 2**20
+# What the daemon says every 15 s.
+STATE = Path("/run/sparkfleet/watchdog/state.json")
+STALE = 60.0
 
 
 @dataclass(frozen=True)
 class FloorsFit(Resource):
-    """Changes nothing: refuses a `term_below` (bytes) of more than half of MemTotal, before anything is installed.
+    """Changes nothing: refuses a `term_below` (bytes) that does not fit the host, or that would end a job at once.
 
-    The program refuses it as well (`spark-watchdog check`), but a first deploy would have put it there by then.
+    More than half of MemTotal: the program refuses it as well (`spark-watchdog check`), but a first deploy would have
+    put it there by then. More than MemAvailable: a watchdog that is started, or given a higher threshold, would begin
+    with a kill; a run of three days must not end by a deploy. `dry_run`: it signals nobody.
     """
 
     kind: ClassVar[str] = "floors_fit"
     is_basis: ClassVar[bool] = True
     term_below: int
+    dry_run: bool = False
 
     def plan(self, context: Context) -> Sequence[Change]:
-        total = slices.meminfo()["MemTotal"]
+        memory = slices.meminfo()
+        total, available = memory["MemTotal"], memory["MemAvailable"]
         if 2 * self.term_below > total:
             most = total // 2 // MIB
             raise Refused(
@@ -32,7 +42,23 @@ class FloorsFit(Resource):
                 f"watchdog.term_below to {most}MiB at most, and kill_below to about half of it, or watchdog.state to "
                 "unmanaged"
             )
+        if available < self.term_below and not self.dry_run and in_force() < self.term_below:
+            raise Refused(
+                f"MemAvailable is {available // MIB} MiB, below term_below ({self.term_below // MIB} MiB): the "
+                "watchdog would end a job at once: wait for the end of what holds the memory, or set watchdog.dry_run "
+                "to true, then deploy again"
+            )
         return []
 
     def apply(self) -> None:
         """Nothing to do: `plan` finds no changes."""
+
+
+def in_force() -> int:
+    """The `term_below` (bytes) at which a watchdog acts now; 0 where none does."""
+    try:
+        state = json.loads(STATE.read_text())
+        fresh = 0 <= time.clock_gettime(time.CLOCK_BOOTTIME) - float(state["boottime"]) <= STALE
+        return int(state["policy"]["term_below"]) if fresh and not state["dry_run"] else 0
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
