@@ -170,6 +170,18 @@ def test_the_end_script_tells_the_result_and_leaves_it_in_a_file(tmp_path: Path)
     assert (tmp_path / "1000" / "2").exists()
 
 
+def test_a_note_that_cannot_be_written_is_no_message_of_the_jobs(tmp_path: Path) -> None:
+    (tmp_path / "1000" / "0123abcd").mkdir(parents=True)  # in the note's place
+    script = SCRIPT.read_text().replace("/run/sparkfleet/jobs", str(tmp_path))
+    environment = {"SERVICE_RESULT": "success", "EXIT_CODE": "exited", "EXIT_STATUS": "0"}
+    command = ["sh", "-c", script, "end", "1000", "0123abcd"]
+    result = subprocess.run(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True
+    )
+    assert result.stdout.count("\n") == 1
+    assert parse_end(result.stdout)["result"] == "success"
+
+
 def test_records_are_found_by_id_and_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     monkeypatch.setattr(jobs, "ENDS", tmp_path / "ends")
