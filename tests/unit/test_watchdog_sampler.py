@@ -21,8 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The double, built."""
     compiler = shutil.which("cc")
-    if compiler is None:
-        pytest.skip("needs a C compiler")
+    assert compiler, "needs a C compiler: make test installs one"
     built = tmp_path_factory.mktemp("nvml") / "libnvidia-ml-double.so"
     source = ROOT / "tests" / "doubles" / "nvml.c"
     subprocess.run([compiler, "-Wall", "-Werror", "-shared", "-fPIC", "-o", built, source], check=True)
@@ -102,6 +101,29 @@ def test_no_library_is_a_normal_condition(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert result.stderr.count("\n") == 1
     assert "cannot be loaded" in view(tmp_path).view().note
+
+
+def test_a_library_that_comes_later_is_found_by_the_same_process(library: Path, tmp_path: Path) -> None:
+    late = tmp_path / "late.so"
+    (tmp_path / "script").write_text("device GB10 unified\ncompute 11 5\n")
+    code = "import sys; from sparkhost.sampler import main; main.PATIENCE = 0.1; sys.exit(main.main(sys.argv[1:]))"
+    words = [sys.executable, "-c", code, *command(late, tmp_path)[3:-1], "--every", "0.1"]
+    environment = {**os.environ, "NVML_DOUBLE": str(tmp_path / "script")}
+    with subprocess.Popen(
+        words, env=environment, cwd=ROOT / "files/host", stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stderr
+            assert "cannot be loaded" in process.stderr.readline()
+            shutil.copy(library, tmp_path / "copy.so")
+            (tmp_path / "copy.so").rename(late)
+            until = time.monotonic() + 30
+            while view(tmp_path).view().bytes != {11: 5} and time.monotonic() < until:
+                assert process.poll() is None, "it still runs"
+                time.sleep(0.05)
+            assert view(tmp_path).view().bytes == {11: 5}
+        finally:
+            process.kill()
 
 
 def test_while_it_hangs_the_last_sample_grows_old(library: Path, tmp_path: Path) -> None:

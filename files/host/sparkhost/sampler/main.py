@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from sparkhost.sampler.nvml import LIBRARY, Nvml, NvmlError
+from sparkhost.sampler.nvml import LIBRARY, Nvml, NvmlError, NvmlMissing
 from sparkhost.watchdog.postmortem import replace
 from sparkhost.watchdog.survive import Supervisor
 
 VERSION = 1
+PATIENCE = 10.0
+"""Seconds between two looks for a library that is missing."""
 
 
 def write(path: Path, devices: list[dict[str, object]], error: str | None) -> None:
@@ -26,6 +28,27 @@ def write(path: Path, devices: list[dict[str, object]], error: str | None) -> No
         "devices": devices,
     }
     replace(path, json.dumps(sample).encode(), 0o644)
+
+
+def opened(options: argparse.Namespace, supervisor: Supervisor) -> Nvml:
+    """NVML, as soon as there is one. A host without a GPU is no failure, and no reason to start over and over.
+
+    Raises:
+        NvmlError: it does not answer as it should; with `--once`, also that it is missing.
+    """
+    said = False
+    while True:
+        try:
+            return Nvml(options.library)
+        except NvmlMissing as problem:
+            if options.once:
+                raise
+            if not said:
+                print(f"sparkfleet-gpu-sampler: {problem}; it is looked for every {PATIENCE:g} s", file=sys.stderr)
+                said = True
+            write(options.file, [], str(problem))
+            supervisor.tell("WATCHDOG=1")
+            time.sleep(PATIENCE)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     supervisor = Supervisor()
     supervisor.tell("READY=1")
     try:
-        nvml = Nvml(options.library)
+        nvml = opened(options, supervisor)
         while True:
             devices = [asdict(device) for device in nvml.sample()]
             write(options.file, devices, None)

@@ -21,6 +21,10 @@ class NvmlError(Exception):
     """NVML is not there, or does not answer as it should. One line."""
 
 
+class NvmlMissing(NvmlError):
+    """There is no library at all: a host without a GPU, or its driver is yet to be installed."""
+
+
 class ProcessInfo(ctypes.Structure):
     """nvmlProcessInfo_v2_t, which the _v2 and _v3 functions fill (since driver 510)."""
 
@@ -56,12 +60,13 @@ class Nvml:
         """Opens and initialises it.
 
         Raises:
-            NvmlError: it is not there, or the driver is not.
+            NvmlMissing: the library is not there.
+            NvmlError: the driver is not.
         """
         try:
             self._library = ctypes.CDLL(library)
         except OSError as error:
-            raise NvmlError(f"{library} cannot be loaded: {error}") from None
+            raise NvmlMissing(f"{library} cannot be loaded: {error}") from None
         self._call("nvmlInit_v2")
 
     def _call(self, name: str, *arguments: Any, also: tuple[int, ...] = ()) -> int:
