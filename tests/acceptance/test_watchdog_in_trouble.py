@@ -129,7 +129,7 @@ def test_a_job_with_ten_times_the_gpu_memory_is_chosen_before_one_with_a_larger_
     reports(double, f"device GB10 unified\ncompute {pid} {4000 << 20}\n")
     until(double, f"grep -q '\"{pid}\"' {SAMPLE}")
     with connecting(double) as watch:
-        job(double, "fills", "bob", "400 slow")
+        job(double, "fills", "bob", "4000 slow")
         ended(double, "cuda")
     first = events(double)[0]
     assert (first["victim"]["cgroup"], first["gpu_note"]) == ("/training.slice/cuda.service", "")
