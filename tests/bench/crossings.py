@@ -49,8 +49,10 @@ def held() -> Iterator[int]:
     with mmap.mmap(-1, max(1, size)) as memory:
         view = ctypes.c_char.from_buffer(memory)
         ctypes.memset(ctypes.addressof(view), 1, len(memory))
-        yield size
-        del view
+        try:
+            yield size
+        finally:
+            del view
 
 
 @contextlib.contextmanager
@@ -109,10 +111,18 @@ def run(limits: Limits, folder: Path, count: int) -> tuple[list[float], int, int
             Path("/proc/sys/vm/drop_caches").write_text("1")
         before = major_faults_of(daemon.pid)
         for _ in range(count):
-            while meminfo() < limits.term_below + ROOM // 2:
-                time.sleep(0.01)
+            recovered(limits)
             found.append(cross(limits))
         return found, major_faults_of(daemon.pid) - before, rss_of(daemon.pid)
+
+
+def recovered(limits: Limits) -> None:
+    """Waits for room to fill. Raises SystemExit where something else has taken it for good."""
+    until = time.monotonic() + LONGEST
+    while meminfo() < limits.term_below + ROOM // 2:
+        if time.monotonic() > until:
+            raise SystemExit(f"something else holds the memory now: MemAvailable {meminfo() / GIB:.2f} GiB")
+        time.sleep(0.01)
 
 
 def cross(limits: Limits) -> float:
