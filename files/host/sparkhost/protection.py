@@ -95,7 +95,7 @@ class Protection(Resource):
 
     def plan(self, context: Context) -> Sequence[Change]:
         if any(change.what == self.drop_in or change.what == RELOAD for change in context.pending):
-            return []  # a dry run has neither written the drop-in nor reloaded
+            return self._score_change()  # a dry run has neither written the drop-in nor reloaded
         found = show(self.unit, "LoadState", "OOMScoreAdjust", "MemoryMin", "DropInPaths", "ControlGroup")
         if found["LoadState"] != "loaded":
             raise Refused(f"ssh.protect: there is no unit {self.unit} on this host: correct its name, or leave it out")
@@ -112,10 +112,13 @@ class Protection(Resource):
                 f"{self.unit} is not protected: {short}, {self.memory_min // MIB} MiB are needed: give it "
                 f"MemoryMin={self.memory_min // MIB}M"
             )
+        return self._score_change()
+
+    def _score_change(self) -> Sequence[Change]:
         score = self._score()
-        if score is not None and score != self.oom_score_adjust:
-            return [Change(self.unit, f"set its main process's oom_score_adj from {score} to {self.oom_score_adjust}")]
-        return []
+        if score is None or score == self.oom_score_adjust:
+            return []
+        return [Change(self.unit, f"set its main process's oom_score_adj from {score} to {self.oom_score_adjust}")]
 
     def _wanted(self) -> dict[str, str]:
         """Properties of the unit as `systemctl show` prints them."""

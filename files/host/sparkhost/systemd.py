@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
@@ -14,6 +15,7 @@ from sparkhost.cgroups import cgroup_of, container
 from sparkhost.resource import Change, Context, Failed, Refused, Resource
 
 UNIT_DIRECTORY = "/etc/systemd/system"
+CGROUPS = Path("/sys/fs/cgroup")
 # Where `systemctl set-property` keeps what it was told: with --runtime in the first, else in the second.
 CONTROL = (Path("/run/systemd/system.control"), Path("/etc/systemd/system.control"))
 # What a reload is called among the changes of a run.
@@ -91,6 +93,22 @@ def daemon_reload(forced: bool = False) -> None:
     run("systemctl", "daemon-reload")
 
 
+def put_in_force(paths: Sequence[str]) -> None:
+    """Has PID 1 give the cgroups of running slices what unit files below UNIT_DIRECTORY say now.
+
+    A reload alone does not reach them (systemd 257): that comes with the next unit that is started below each.
+    """
+    found: set[str] = set()
+    for path in paths:
+        name = Path(path).relative_to(UNIT_DIRECTORY).parts[0].removesuffix(".d")
+        # Services are in system.slice; `user-.slice.d` reaches every slice of a user (systemd.unit(5)).
+        pattern = name.replace("-.slice", "-*.slice") if name.endswith(".slice") else "system.slice"
+        found.update(each.name for depth in ("", "*/") for each in CGROUPS.glob(f"{depth}{pattern}"))
+    for name in sorted(found):
+        with contextlib.suppress(Failed):  # who looks at the cgroups themselves will find, and say, that it is missing
+            run("systemd-run", "--quiet", "--wait", "--collect", f"--slice={name}", "true")
+
+
 def containers_at_risk(proc: Path = Path("/proc"), dev: Path = Path("/dev")) -> list[str]:
     """Scopes of containers that use NVIDIA devices which PID 1 does not know of.
 
@@ -135,10 +153,15 @@ class DaemonReload(Resource):
         pending = sorted({c.what for c in context.pending} & set(self.paths))
         if pending:
             return [Change(RELOAD, f"run, for {', '.join(pending)}")]
-        loaded = units_loaded_at()
-        # The loading itself takes a moment, and ctime ticks with the kernel's timer: equal counts as loaded.
-        newer = [path for path in self.paths if loaded < changed_at(Path(path))]
+        newer = self._newer()
         return [Change(RELOAD, f"run, for {', '.join(newer)}")] if newer else []
 
+    def _newer(self) -> list[str]:
+        loaded = units_loaded_at()
+        # The loading itself takes a moment, and ctime ticks with the kernel's timer: equal counts as loaded.
+        return [path for path in self.paths if loaded < changed_at(Path(path))]
+
     def apply(self) -> None:
+        newer = self._newer()
         daemon_reload(self.forced)
+        put_in_force(newer)
