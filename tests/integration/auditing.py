@@ -45,7 +45,6 @@ def break_hosts(first: Host, second: Host) -> set[tuple[str, str]]:
         "sed -i 's/^MemoryMax=.*/MemoryMax=infinity/' /etc/systemd/system/training.slice; systemctl daemon-reload;"
         # After the reload, which puts what is set at run time behind our drop-in by its name.
         "systemctl set-property --runtime system.slice MemoryMin=1M;"
-        "echo 0 > /proc/$(systemctl show -P MainPID ssh.service)/oom_score_adj;"
         "systemctl stop sparkfleet-watchdog"
     )
     second.sudo(
@@ -60,7 +59,6 @@ def break_hosts(first: Host, second: Host) -> set[tuple[str, str]]:
         ("SPK-SWAP-01", first.name),
         ("SPK-CUDA-04", first.name),
         ("SPK-UV-02", first.name),
-        ("SPK-SSH-01", first.name),
         ("SPK-SSH-06", first.name),
         ("SPK-SLICE-01", first.name),
         ("SPK-SLICE-03", first.name),

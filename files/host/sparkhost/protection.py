@@ -13,7 +13,7 @@ from typing import ClassVar
 from sparkhost import rollback
 from sparkhost.files import File, NoFile
 from sparkhost.resource import Change, Context, Failed, Refused, Resource
-from sparkhost.systemd import CONTROL, RELOAD, daemon_reload, run, show
+from sparkhost.systemd import CONTROL, RELOAD, daemon_reload, run, set_at_run_time, show
 
 CGROUPS = Path("/sys/fs/cgroup")
 PROC = Path("/proc")
@@ -94,6 +94,8 @@ class Protection(Resource):
     oom_score_adjust: int | None
 
     def plan(self, context: Context) -> Sequence[Change]:
+        if set_at_run_time(self.unit, "*-MemoryMin"):
+            return [Change(self.unit, "take back the MemoryMin that was set at run time"), *self._score_change()]
         if any(change.what == self.drop_in or change.what == RELOAD for change in context.pending):
             return self._score_change()  # a dry run has neither written the drop-in nor reloaded
         found = show(self.unit, "LoadState", "OOMScoreAdjust", "MemoryMin", "DropInPaths", "ControlGroup")
@@ -105,7 +107,7 @@ class Protection(Resource):
                 return [Change(self.unit, f"read its files again: {name} is {found.get(name)} at run time")]
         if short := self._short(found["ControlGroup"]):
             if any(change.what == short.split()[0] for change in context.pending):
-                return []  # that unit's own change comes first; a real run then looks again
+                return self._score_change()  # that unit's own change comes first; a real run then looks again
             if self.unit not in self.told:
                 return [Change(self.unit, f"have systemd put its memory.min in force: {short}")]
             raise Refused(
@@ -155,11 +157,11 @@ class Protection(Resource):
         return ""
 
     def apply(self) -> None:
-        # `systemctl set-property --runtime` leaves files there; they go with the next boot anyway.
-        for path in (CONTROL[0] / f"{self.unit}.d").glob("*-MemoryMin.conf"):
-            path.unlink()
         wanted = self._wanted()
-        if show(self.unit, *wanted) != wanted:
+        overrides = set_at_run_time(self.unit, "*-MemoryMin")
+        for path in overrides:
+            path.unlink()
+        if overrides or show(self.unit, *wanted) != wanted:
             daemon_reload()
         # A reload alone does not reach the cgroups of units that run (systemd 257): that comes with the next unit that
         # is started beside them.

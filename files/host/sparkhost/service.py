@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -119,7 +120,7 @@ class Service(Resource):
         return Path("/run/sparkfleet") / f"{self.unit}.reloaded"
 
     def apply(self) -> None:
-        changes = [change.summary.split()[0] for change in self.plan(Context())]
+        changes = [re.split(r"\W", change.summary)[0] for change in self.plan(Context())]
         if "enable" in changes:
             run("systemctl", "enable", "--quiet", self.unit)
         if "start" in changes or "restart" in changes:

@@ -8,12 +8,13 @@ import pwd
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import ClassVar
 
 from sparkhost.files import File, NoFile
 from sparkhost.resource import Change, Context, Refused, Resource
-from sparkhost.systemd import CONTROL, RELOAD, daemon_reload, run, show
+from sparkhost.systemd import CONTROL, RELOAD, daemon_reload, run, set_at_run_time, show
 
 CGROUPS = Path("/sys/fs/cgroup")
 MEMINFO = Path("/proc/meminfo")
@@ -229,15 +230,34 @@ class CapInForce(Resource):
     exception: str = ""
 
     def plan(self, context: Context) -> Sequence[Change]:
+        changes = [
+            Change(name, f"take back what was set at run time ({', '.join(path.name for path in paths)})")
+            for name, paths in self._set_at_run_time().items()
+        ]
         if any(change.what in (RELOAD, self.drop_in) for change in context.pending):
-            return []  # a dry run has neither written nor reloaded
+            return changes  # a dry run has neither written nor reloaded
         looks = list(self._looks())
         context.warnings += [f"{name} has {gib_or_none(wanted)}, {why}" for name, _, wanted, why in looks if why]
-        return [
+        told = {change.what for change in changes}
+        return changes + [
             Change(name, f"have systemd put its MemoryMax in force: memory.max is {gib_or_none(found)}")
             for name, found, wanted, _ in looks
-            if found != wanted
+            if found != wanted and name not in told
         ]
+
+    def _set_at_run_time(self) -> dict[str, list[Path]]:
+        """By slice, what was set at run time against a cap of ours; all of it where the unit is ours."""
+        found: dict[str, list[Path]] = {}
+        if self.memory_max is not None:
+            name = Path(self.slices).name
+            for path in set_at_run_time(name, "*" if Path(self.drop_in).name == name else "*-MemoryMax"):
+                slice_ = path.parent.name.removesuffix(".d")
+                if not self._exempt(slice_):
+                    found.setdefault(slice_, []).append(path)
+        return found
+
+    def _exempt(self, name: str) -> bool:
+        return bool(self.exception) and (UNITS / f"{name}.d" / self.exception).exists()
 
     def _looks(self) -> Iterator[tuple[str, int | None, int | None, str]]:
         """Of each slice: its name, the kernel's memory.max, PID 1's MemoryMax, and whose that is if it is not ours."""
@@ -247,8 +267,7 @@ class CapInForce(Resource):
             name = cgroup.name
             if "*" in name:
                 return  # nobody has a session
-            exempt = bool(self.exception) and (UNITS / f"{name}.d" / self.exception).exists()
-            held, wanted, why = self._wanted(name, None if exempt else self.memory_max)
+            held, wanted, why = self._wanted(name, None if self._exempt(name) else self.memory_max)
             try:
                 text = (cgroup / "memory.max").read_text().strip()
             except OSError:
@@ -257,10 +276,7 @@ class CapInForce(Resource):
                 yield name, None if text == "max" else int(text), wanted, why
 
     def _wanted(self, name: str, ours: int | None) -> tuple[int | None, int | None, str]:
-        """What PID 1 holds, what it should hold, and why that is not ours: somebody's later drop-in is kept, and named.
-
-        Not that of `systemctl set-property --runtime`, which the next boot would end anyway.
-        """
+        """What PID 1 holds, what it should hold, and why that is not ours: a later drop-in of somebody is kept, and named."""
         ours = None if ours is None else ours // PAGE * PAGE
         found = show(name, "MemoryMax", "DropInPaths", "NeedDaemonReload")
         text = found.get("MemoryMax", "infinity")
@@ -268,17 +284,19 @@ class CapInForce(Resource):
         # A unit's own file comes before all of its drop-ins, and those in the order of their names.
         before = Path(self.drop_in).name if self.drop_in.endswith(".conf") else ""
         files = [Path(path) for path in found.get("DropInPaths", "").split()]
-        later = [str(path) for path in files if path.name > before and CONTROL[0] not in path.parents]
+        # What was set at run time is taken back where a cap of ours is; elsewhere it is somebody's own.
+        later = [str(p) for p in files if p.name > before and (ours is None or CONTROL[0] not in p.parents)]
         if value == ours or not later or found.get("NeedDaemonReload") == "yes":
             return value, ours, ""
         why = f"not {gib_or_none(ours)} as the fleet file says, by {' or '.join(later)}: somebody's wish, kept"
         return value, value, "" if ours is None else why
 
     def apply(self) -> None:
-        names = [name for name, found, wanted, _ in self._looks() if found != wanted]
-        for name in names:
-            (CONTROL[0] / f"{name}.d" / "50-MemoryMax.conf").unlink(missing_ok=True)
-        if any(show(name, "NeedDaemonReload").get("NeedDaemonReload") == "yes" for name in names):
+        overrides = self._set_at_run_time()
+        for path in chain(*overrides.values()):
+            path.unlink()
+        names = list(dict.fromkeys([*overrides, *(n for n, found, wanted, _ in self._looks() if found != wanted)]))
+        if overrides or any(show(name, "NeedDaemonReload").get("NeedDaemonReload") == "yes" for name in names):
             daemon_reload()
         for name in names:
             # A reload alone does not reach the cgroups of slices that run: that comes with the next unit started below.

@@ -71,10 +71,33 @@ def unit_property(unit: str, interface: str, name: str) -> str:
 
 
 def changed_at(path: Path) -> int:
-    """When a file last appeared, changed or (by its nearest directory) went away, in microseconds."""
-    while not path.exists():
-        path = path.parent
-    return path.stat().st_ctime_ns // 1000
+    """When a file last appeared or changed, in microseconds."""
+    return path.lstat().st_ctime_ns // 1000
+
+
+def set_at_run_time(unit: str, name: str) -> list[Path]:
+    """What `systemctl set-property --runtime` has left of a unit; both may be patterns. The next boot ends it anyway.
+
+    Also where it is of no effect, as a drop-in of ours comes later by its name.
+    """
+    return sorted(CONTROL[0].glob(f"{unit}.d/{name}.conf"))
+
+
+def unit_of(path: str) -> str:
+    """The unit that a file below UNIT_DIRECTORY says something of, as a pattern for loaded ones where they are many.
+
+    `user-.slice.d` reaches every user's slice, `x@.service` is a template (systemd.unit(5)).
+    """
+    name = Path(path).relative_to(UNIT_DIRECTORY).parts[0].removesuffix(".d")
+    return name.replace("-.slice", "-*.slice").replace("@.", "@*.")
+
+
+def still_read(paths: Sequence[str]) -> set[str]:
+    """Those of these files, which are gone, that PID 1 still knows."""
+    if not paths:
+        return set()
+    output = run("systemctl", "show", "-p", "FragmentPath,DropInPaths", "--", *sorted({unit_of(p) for p in paths}))
+    return set(paths) & set(re.split(r"[\s=]", output))
 
 
 def daemon_reload(forced: bool = False) -> None:
@@ -100,9 +123,8 @@ def put_in_force(paths: Sequence[str]) -> None:
     """
     found: set[str] = set()
     for path in paths:
-        name = Path(path).relative_to(UNIT_DIRECTORY).parts[0].removesuffix(".d")
-        # Services are in system.slice; `user-.slice.d` reaches every slice of a user (systemd.unit(5)).
-        pattern = name.replace("-.slice", "-*.slice") if name.endswith(".slice") else "system.slice"
+        name = unit_of(path)
+        pattern = name if name.endswith(".slice") else "system.slice"  # that of services
         found.update(each.name for depth in ("", "*/") for each in CGROUPS.glob(f"{depth}{pattern}"))
     for name in sorted(found):
         with contextlib.suppress(Failed):  # who looks at the cgroups themselves will find, and say, that it is missing
@@ -158,8 +180,10 @@ class DaemonReload(Resource):
 
     def _newer(self) -> list[str]:
         loaded = units_loaded_at()
+        there = [path for path in self.paths if os.path.lexists(path)]
+        gone = still_read([path for path in self.paths if path not in there])
         # The loading itself takes a moment, and ctime ticks with the kernel's timer: equal counts as loaded.
-        return [path for path in self.paths if loaded < changed_at(Path(path))]
+        return [path for path in self.paths if path in gone or (path in there and loaded < changed_at(Path(path)))]
 
     def apply(self) -> None:
         newer = self._newer()
