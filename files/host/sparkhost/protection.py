@@ -13,7 +13,7 @@ from typing import ClassVar
 from sparkhost import rollback
 from sparkhost.files import File, NoFile
 from sparkhost.resource import Change, Context, Failed, Refused, Resource
-from sparkhost.systemd import CONTROL, RELOAD, daemon_reload, run, set_at_run_time, show
+from sparkhost.systemd import CONTROL, RELOAD, daemon_reload, reload_for, run, set_at_run_time, show
 
 CGROUPS = Path("/sys/fs/cgroup")
 PROC = Path("/proc")
@@ -95,7 +95,8 @@ class Protection(Resource):
 
     def plan(self, context: Context) -> Sequence[Change]:
         if set_at_run_time(self.unit, "*-MemoryMin"):
-            return [Change(self.unit, "take back the MemoryMin that was set at run time"), *self._score_change()]
+            taken = Change(self.unit, "take back the MemoryMin that was set at run time")
+            return [taken, reload_for(self.unit), *self._score_change()]
         if any(change.what == self.drop_in or change.what == RELOAD for change in context.pending):
             return self._score_change()  # a dry run has neither written the drop-in nor reloaded
         found = show(self.unit, "LoadState", "OOMScoreAdjust", "MemoryMin", "DropInPaths", "ControlGroup")
@@ -104,7 +105,8 @@ class Protection(Resource):
         for name, value in self._wanted().items():
             if found.get(name) != value:
                 self._refuse_overrides(name, found)
-                return [Change(self.unit, f"read its files again: {name} is {found.get(name)} at run time")]
+                why = f"{name} is {found.get(name)} at run time"
+                return [Change(self.unit, f"read its files again: {why}"), reload_for(self.unit)]
         if short := self._short(found["ControlGroup"]):
             if any(change.what == short.split()[0] for change in context.pending):
                 return self._score_change()  # that unit's own change comes first; a real run then looks again

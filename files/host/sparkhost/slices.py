@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from sparkhost.files import File, NoFile
 from sparkhost.resource import Change, Context, Refused, Resource
-from sparkhost.systemd import CONTROL, RELOAD, daemon_reload, run, set_at_run_time, show
+from sparkhost.systemd import CONTROL, RELOAD, daemon_reload, reload_for, run, set_at_run_time, show
 
 CGROUPS = Path("/sys/fs/cgroup")
 MEMINFO = Path("/proc/meminfo")
@@ -234,6 +234,7 @@ class CapInForce(Resource):
             Change(name, f"take back what was set at run time ({', '.join(path.name for path in paths)})")
             for name, paths in self._set_at_run_time().items()
         ]
+        changes += [reload_for(change.what) for change in changes[:1]]
         if any(change.what in (RELOAD, self.drop_in) for change in context.pending):
             return changes  # a dry run has neither written nor reloaded
         looks = list(self._looks())
@@ -276,7 +277,7 @@ class CapInForce(Resource):
                 yield name, None if text == "max" else int(text), wanted, why
 
     def _wanted(self, name: str, ours: int | None) -> tuple[int | None, int | None, str]:
-        """What PID 1 holds, what it should hold, and why that is not ours: a later drop-in of somebody is kept, and named."""
+        """What PID 1 holds, what it should hold, and why not what we say: a later drop-in of somebody's is kept."""
         ours = None if ours is None else ours // PAGE * PAGE
         found = show(name, "MemoryMax", "DropInPaths", "NeedDaemonReload")
         text = found.get("MemoryMax", "infinity")

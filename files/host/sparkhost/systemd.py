@@ -156,6 +156,11 @@ def _knows_nvidia(scope: str) -> bool:
     return bool(re.search(r"nvidia|char-195|/char/195", run("systemctl", "show", "-p", "DeviceAllow", "--", scope)))
 
 
+def reload_for(unit: str) -> Change:
+    """A reload of a resource's own: told as one, so that a dry run expects no second one after it."""
+    return Change(RELOAD, f"run, for {unit}")
+
+
 @dataclass(frozen=True)
 class DaemonReload(Resource):
     """`systemctl daemon-reload`, when one of `paths` changed after PID 1 last read its unit files.
