@@ -1,4 +1,4 @@
-"""`make demo`: the main job on two disposable hosts, to watch. Deploy, again, break, find, repair, reboot.
+"""`make demo`: the main job on two disposable hosts, to watch. Deploy, again, break, find, repair, a job, reboot.
 
 It calls the very commands that an admin types, and leaves the hosts running for a look around.
 """
@@ -37,6 +37,8 @@ BREAKS = {
         ("the memory watchdog was stopped", "systemctl disable --quiet --now sparkfleet-watchdog"),
     ),
 }
+
+JOB = "spark-run --memory 100M -- python3 -c \"x = b'x' * (300 << 20)\""
 
 
 @dataclass
@@ -168,6 +170,16 @@ def play(demo: Demo, lab: Lab) -> None:
     step(demo, lab, "repair", as_planned)
 
     demo.audit(lab, "audit after it", 0)
+
+    demo.title("A training user's job that needs more than it asked for")
+    start = time.monotonic()
+    demo.console.print(f"[cyan]alice@spark1:~$ {JOB}[/cyan]")
+    job = hosts[0].run(JOB, user="alice", fresh=True, check=False)
+    for line in job.stderr.splitlines():
+        demo.console.out(f"  {line}", highlight=False)
+    told = "killed by its memory cap" in job.stderr
+    outcome = f"killed by its cap, exit code {job.rc}, and told so" if told else "not held by its cap"
+    demo.note("a job over its cap", time.monotonic() - start, outcome, told)
 
     demo.title("After a reboot")
     start = time.monotonic()
