@@ -29,7 +29,7 @@ class Session:
 
 def fresh_session(host: Host, user: str) -> Session:
     """Logs in anew and looks."""
-    own, child, refused, tmux = host.run(LOOK, user=user, fresh=True).stdout.split()
+    own, child, refused, tmux = host.run(LOOK, user=user, fresh=True, timeout=180).stdout.split()
     return Session(int(own), int(child), int(tmux), refused != "1")
 
 
