@@ -7,17 +7,20 @@ import hashlib
 import subprocess
 import sys
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 UV = Path(sys.executable).with_name("uv")
 
 
-def wheel(directory: Path, name: str, version: str, files: dict[str, bytes]) -> Path:
+def wheel(directory: Path, name: str, version: str, files: dict[str, bytes], requires: Sequence[str] = ()) -> Path:
     """A wheel of a pure distribution (packaging.python.org, binary distribution format)."""
     stem = f"{name.replace('-', '_')}-{version}"
     info = f"{stem}.dist-info"
     content = dict(files)
-    content[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n".encode()
+    lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}"]
+    lines += [f"Requires-Dist: {requirement}" for requirement in requires]
+    content[f"{info}/METADATA"] = "\n".join([*lines, ""]).encode()
     content[f"{info}/WHEEL"] = b"Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
     rows = [f"{path},sha256={hash_of(data)},{len(data)}" for path, data in content.items()]
     content[f"{info}/RECORD"] = "\n".join([*rows, f"{info}/RECORD,,", ""]).encode()

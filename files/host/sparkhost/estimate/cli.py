@@ -12,6 +12,7 @@ from sparkhost.estimate.fit import Choice, Host, Row, choose, table
 from sparkhost.estimate.fit import row as one_row
 from sparkhost.estimate.shape import Shape, of_count, read
 from sparkhost.estimate.terms import Run
+from sparkhost.headroom import term_below
 from sparkhost.launcher.holders import meminfo
 from sparkhost.launcher.units import GIB, Mistake, parse_size, show_size
 
@@ -20,6 +21,7 @@ EPILOG = """\
 Two figures are given: "low" is what is in use, "plan" what to plan with: it has what PyTorch's allocator may reserve
 beyond that, and the dearer way of computing the loss where --loss does not say which. "fits" is about "plan".
 Where each figure comes from, and how far off it was: docs/estimate.md. An estimate is no measurement: spark-profile.
+Exit code: 0, 1 where nothing fits, 2 for a mistake on the command line or in the config.json.
 
 examples:
   spark-estimate ~/models/Qwen3-0.6B --method sft --length 1024 --total-batch 32
@@ -54,8 +56,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--vllm", type=share, default=0.3, metavar="SHARE", help="GRPO: gpu_memory_utilization, 0 to 1")
     made.add_argument("--memory", metavar="SIZE", help="of the host, such as 119G; default: this one's")
     made.add_argument("--rest", metavar="SIZE", help="what everything else uses; default: what is used now")
-    made.add_argument("--headroom", default="16G", metavar="SIZE", help="must stay available; default %(default)s, "
-                      "below which the watchdog acts")  # fmt: skip
+    made.add_argument("--headroom", metavar="SIZE", help="must stay available; default: this host's term_below, 16G")
     made.add_argument("--json", action="store_true", help="for programs; sizes in bytes")
     return made
 
@@ -93,7 +94,8 @@ def host_of(options: argparse.Namespace) -> Host:
         raise Mistake("--rest: a size is missing: with --memory of another host, say what everything else uses there")
     else:
         rest = memory["MemTotal"] - memory["MemAvailable"]
-    return Host(total, rest, size("--headroom", options.headroom))
+    kept = size("--headroom", options.headroom) if options.headroom else term_below()
+    return Host(total, rest, kept)
 
 
 def run_of(options: argparse.Namespace) -> Run:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sparkhost.doctor import text
+from sparkhost.headroom import MARGIN, term_below
 from sparkhost.launcher.units import GIB, MIB, Mistake, parse_duration, parse_size, show_duration, show_size
 from sparkhost.profile import command, fit, plot, recipe
 from sparkhost.profile.results import CSV, JSON, PLOT, Series, Step, Store
@@ -51,8 +52,11 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--out", type=Path, default=Path("spark-profile"), metavar="DIR", help="default: ./%(default)s")
     made.add_argument("--anew", action="store_true", help="forget what the directory holds")
     made.add_argument("--again", action="store_true", help="try values again that did not end well")
-    made.add_argument("--headroom", default="20G", metavar="SIZE", help="must stay available; default %(default)s, "
-                      "above what the watchdog asks for (16G)")  # fmt: skip
+    made.add_argument(
+        "--headroom",
+        metavar="SIZE",
+        help="must stay available; default: a quarter more than this host's term_below, 20G",
+    )
     made.add_argument("--memory", metavar="SIZE", help="cap of each job; default: what training.slice has")
     made.add_argument("--time", default="30min", metavar="TIME", help="of each run, at most; default %(default)s")
     made.add_argument("--rate", type=rate, default=50.0, metavar="HZ", help="looks a second, 20 to 1000; default 50")
@@ -238,7 +242,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     memory = Memory()
     try:
         series, values = series_of(options, words[end + 1 :], memory.read("MemTotal"))
-        limits = Limits(named("--headroom", options.headroom), duration(options.time), options.rate)
+        floor = named("--headroom", options.headroom) if options.headroom else int(term_below() * MARGIN)
+        limits = Limits(floor, duration(options.time), options.rate)
         if options.memory:
             named("--memory", options.memory)
         store = Store(options.out, series)
