@@ -3,6 +3,7 @@
 Why: a batch that is too large takes the whole host on a Spark, not one job, and most of what goes wrong with CUDA 13 on
 aarch64 is a handful of known troubles. `spark-estimate` says beforehand what a run will need, `spark-profile` finds out
 by trying without endangering the host, `spark-doctor` names the trouble and the fix (docs/tools.md).
+`spark-field-report` tries what is only reported of a Spark.
 
 They need nothing but Ubuntu's python3, run as the user who calls them, and change nothing on the host.
 """
@@ -22,7 +23,8 @@ from tasks.lib.programs import program
 from tasks.lib.templates import render
 
 PROGRAM = "tools"
-PACKAGES = ("doctor", "estimate", "profile")
+PACKAGES = ("doctor", "estimate", "fieldreport", "profile")
+COMMANDS = ("spark-doctor", "spark-estimate", "spark-field-report", "spark-profile")
 # What users call is on their PATH, which /opt/sparkfleet is not.
 USER_BIN = "/usr/local/bin"
 SHARE = "/opt/sparkfleet/share"
@@ -31,7 +33,7 @@ SHARED = ("recipes", "presets", "open-instruct")
 
 def commands() -> dict[str, str]:
     """Entry point by path."""
-    return {f"{USER_BIN}/spark-{name}": f"tools/spark-{name}" for name in PACKAGES}
+    return {f"{USER_BIN}/{name}": f"tools/{name}" for name in COMMANDS}
 
 
 def shared() -> dict[str, Path]:
