@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
+import subprocess
 import sys
+import time
 import xml.etree.ElementTree as xml
 from pathlib import Path
 from typing import Any
@@ -277,3 +280,32 @@ def test_a_recipe_that_is_wrong_is_one_line(tmp_path: Path, content: str, says: 
     with pytest.raises(Mistake) as refused:
         recipe.read("r", tmp_path)
     assert says in str(refused.value)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_who_ends_the_profile_ends_the_run_with_it(tmp_path: Path, number: int) -> None:
+    """The run tells its number, and waits for ever; nobody else is let into the directory meanwhile."""
+    script = f"echo $$ >{tmp_path}/pid.new; mv {tmp_path}/pid.new {tmp_path}/pid; exec sleep 600 # {{batch}}"
+    code = "import sys; from sparkhost.profile.cli import main; sys.exit(main())"
+    words = [*PLAIN, "--out", str(tmp_path), "--", "sh", "-c", script]
+    started = subprocess.Popen(
+        [sys.executable, "-c", code, *words],
+        cwd=RECIPES.parents[1] / "host",
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        until = time.monotonic() + 60
+        while not (tmp_path / "pid").exists():
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        assert main(words) == 2
+        started.send_signal(number)
+        out, _ = started.communicate(timeout=60)
+    finally:
+        started.kill()
+    assert started.returncode == 130
+    assert "called again, it goes on" in out
+    assert not Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}").exists()
+    assert statuses(tmp_path) == {}

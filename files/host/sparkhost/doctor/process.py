@@ -13,7 +13,7 @@ from typing import NamedTuple
 from sparkhost.cgroups import cgroup_of, container
 from sparkhost.doctor.finding import Finding, plain
 from sparkhost.doctor.stack import CUDART_12
-from sparkhost.doctor.venv import Venv, is_venv
+from sparkhost.doctor.venv import Venv, is_venv, text_of
 from sparkhost.launcher.gpu import within
 from sparkhost.launcher.units import MIB, Mistake, show_size
 from sparkhost.watchdog.process import parse_stat
@@ -171,7 +171,8 @@ def asked(process: Process) -> Iterator[Finding]:
 
 
 def swapped(process: Process, proc: Path = Path("/proc")) -> Iterator[Finding]:
-    for line in (proc / str(process.pid) / "status").read_text().splitlines():
+    """A process, or a part of it, in swap."""
+    for line in text_of(proc / str(process.pid) / "status").splitlines():
         if line.startswith("VmSwap:") and (size := int(line.split()[1]) * 1024) >= MIB:
             yield Finding(
                 "swapped",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -255,8 +257,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "are to stay so: there is no room for a run (spark-top shows who holds the rest)"
             )
         try:
-            stopped, code = profile.go(values), 0
+            with store.alone(), until_told():
+                stopped, code = profile.go(values), 0
         except KeyboardInterrupt:
+            store.forget_unfinished()
             stopped, code = "interrupted: called again, it goes on", 130
         summary = profile.summary(stopped)
         profile.publish(summary)
@@ -273,6 +277,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         print("\n".join(report(summary, series.vary, options.out)))
     return code or (0 if summary["recommended"] else 1)
+
+
+@contextlib.contextmanager
+def until_told() -> Iterator[None]:
+    """Takes SIGTERM and SIGHUP for Ctrl-C: a run must not go on when nobody looks any more."""
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    before = [signal.signal(number, signal.default_int_handler) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 def named(option: str, word: str) -> int:

@@ -6,10 +6,13 @@ next run knows which value it was.
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import fcntl
 import io
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,6 +78,26 @@ class Store:
         if series._replace(total=0) != self.series._replace(total=0):
             raise Mistake(f"--out: {path} is of another command or other settings: name another directory, or --anew")
         self.steps = {step.value: step for step in steps}
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keeps others out of the directory, as long as this runs.
+
+        Raises:
+            Mistake: somebody is there already.
+        """
+        descriptor = os.open(self.directory, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        except BlockingIOError:
+            raise Mistake(f"--out: another spark-profile works in {self.directory}") from None
+        finally:
+            os.close(descriptor)
+
+    def forget_unfinished(self) -> None:
+        """Takes the note of a step away that was ended on purpose: the host did survive it."""
+        self.steps = {value: step for value, step in self.steps.items() if step.status != "unfinished"}
 
     def note(self, step: Step) -> None:
         """Keeps a step, and has it on disk when this returns.
