@@ -169,6 +169,27 @@ def test_sources_that_ask_for_flash_attention_2_are_found(tmp_path: Path) -> Non
     assert "sdpa" in found.fix
 
 
+@pytest.mark.parametrize(
+    ("line", "asks"),
+    [
+        ('    attn_implementation="flash_attention_2",', True),
+        ("  attn_implementation: flash_attention_2", True),
+        ('"_attn_implementation": "flash_attention_2"', True),
+        ("--attn_implementation flash_attention_2 \\", True),
+        ("--attn_implementation=flash_attention_2", True),
+        ('attn_implementation: str = "flash_attention_2"', True),
+        ('attn_implementation: Literal["flash_attention_2", "sdpa"] | None = "flash_attention_2"', True),
+        ('attn_implementation: Literal["flash_attention_2", "sdpa"] | None = "sdpa"', False),
+        ('if name == "flash_attention_2":', False),
+        ('attn_implementation="sdpa"  # not "flash_attention_2"', False),
+        ('attn_implementation="sdpa" if x != "flash_attention_2" else y', False),
+    ],
+)
+def test_a_line_that_asks_is_told_from_one_that_names_it(line: str, asks: bool) -> None:
+    code = line.split("#", 1)[0]
+    assert bool(project.ASKED.search(code)) is asks
+
+
 def test_what_the_compiler_links_is_what_is_read(tmp_path: Path) -> None:
     library(tmp_path, "a.so", CUDART)
     assert elf.needed(tmp_path / "a.so")[0] == CUDART

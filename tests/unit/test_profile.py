@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -258,6 +259,17 @@ def test_batch_and_accumulation_make_the_total(batch: int, total: int) -> None:
     size, steps = fit.accumulation(batch, total)
     assert size * steps == total
     assert size <= batch
+
+
+@given(st.lists(st.builds(Point, st.integers(1, 2**20), st.integers(0, 2**40)), max_size=6), st.integers(0, 2**40))
+def test_all_of_the_picture_is_in_the_frame(points: list[Point], room: int) -> None:
+    picture = xml.fromstring(plot.svg(points, fit.line(points), room, "batch", "title"))
+    for element in picture.iter():
+        for name, most in (("cx", plot.WIDTH), ("cy", plot.HEIGHT), ("x", plot.WIDTH), ("y", plot.HEIGHT)):
+            assert 0 <= float(element.get(name, "0")) <= most
+        for pair in re.findall(r"[ML]([-\d.]+) ([-\d.]+)", element.get("d", "")):
+            assert 0 <= float(pair[0]) <= plot.WIDTH
+            assert 0 <= float(pair[1]) <= plot.HEIGHT
 
 
 def test_the_picture_is_valid_whatever_the_title(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from sparkhost.doctor.venv import is_venv, text_of
 ENDINGS = (".py", ".yaml", ".yml", ".json", ".toml", ".sh")
 SKIPPED = {".git", "node_modules", "__pycache__", "site-packages"}
 MOST_FILES = 5000
+# As an argument, a default, a key of a configuration, or an option: not where a text only names it.
+ASKED = re.compile(r"""attn_implementation["']?(?:\s*:[^=]*)?[\s=:]+["']?flash_attention_2""")
 LARGEST = 1 << 20
 
 
@@ -34,8 +37,7 @@ def look(directory: Path) -> Iterator[Finding]:
     """Where flash_attention_2 is asked for: one finding a file."""
     for path in sources(directory):
         for number, line in enumerate(text_of(path, LARGEST).splitlines(), 1):
-            code = line.split("#", 1)[0]
-            if "flash_attention_2" in code and "Literal[" not in code:
+            if ASKED.search(line.split("#", 1)[0]):
                 yield Finding(
                     "flash-attention-2",
                     "warning",

@@ -26,7 +26,7 @@ def step_of(most: float) -> float:
 def svg(points: Sequence[Point], line: Line | None, room: int, name: str, title: str) -> str:
     """The whole file. `room`: what a run may use at most; `name`: of what is varied."""
     most_x = max((point.value for point in points), default=1) * 1.1
-    most_y = max([point.peak / GIB for point in points] + [room / GIB], default=1) * 1.1
+    most_y = max([point.peak / GIB for point in points] + [room / GIB]) * 1.1 or 1.0
 
     def x(value: float) -> float:
         return round(LEFT + value / most_x * (WIDTH - LEFT - RIGHT), 1)
@@ -57,9 +57,9 @@ def svg(points: Sequence[Point], line: Line | None, room: int, name: str, title:
     parts.append(f'<text x="{LEFT + 6}" y="{y(room / GIB) - 6}" fill="#b00020">limit {room / GIB:.1f} GiB</text>')
     if line:
         end = min(most_x, (most_y - line.base / GIB) / (line.slope / GIB)) if line.slope > 0 else most_x
-        parts.append(
-            f'<path d="M{x(0)} {y(line.base / GIB)}L{x(end)} {y(line.at(end) / GIB)}" stroke="#0b57d0" fill="none"/>'
-        )
+        start = max(-line.base / line.slope, 0) if line.slope > 0 else 0
+        ends = [(x(value), y(min(max(line.at(value) / GIB, 0), most_y))) for value in (start, max(end, start))]
+        parts.append(f'<path d="M{ends[0][0]} {ends[0][1]}L{ends[1][0]} {ends[1][1]}" stroke="#0b57d0" fill="none"/>')
     for point in points:
         parts.append(
             f'<circle cx="{x(point.value)}" cy="{y(point.peak / GIB)}" r="4" fill="#0b57d0"><title>{point.value}: '
