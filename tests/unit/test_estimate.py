@@ -127,6 +127,10 @@ def test_without_a_shape_nothing_is_said_about_batches(capsys: pytest.CaptureFix
     document = json.loads(capsys.readouterr().out)
     assert document["complete"] is False
     assert document["rows"][0]["fits"] is None
+    assert main(["--parameters", "8B", *HOST]) == 0
+    assert "not known whether it fits" in capsys.readouterr().out
+    assert main(["--parameters", "70B", *HOST]) == 1
+    assert "does not fit" in capsys.readouterr().out
     assert main(["--parameters", "8B", *HOST, "--total-batch", "8"]) == 2
     assert "give its config.json" in capsys.readouterr().err
 

@@ -136,7 +136,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\n".join(lines(shape, run, host, rows, single)))
         if options.total_batch:
             print(advice(choice, options.total_batch))
-    return 0 if any(row.fits for row in rows) or not shape.whole else 1
+    # Of a model without its shape only the negative is known.
+    return 0 if any(row.fits if shape.whole else row.may for row in rows) else 1
 
 
 def lines(shape: Shape, run: Run, host: Host, rows: list[Row], single: bool) -> list[str]:
@@ -151,7 +152,8 @@ def lines(shape: Shape, run: Run, host: Host, rows: list[Row], single: bool) -> 
     if single:
         peak = rows[0].estimate
         found += [f"  {span(term.low, term.high):>18}  {term.name}: {term.source}" for term in peak.terms]
-        found.append(f"  {span(peak.low, peak.high):>18}  peak, in the {peak.peak}'s phase: {verdict(rows[0])}")
+        said = verdict(rows[0]) if shape.whole else "not known whether it fits" if rows[0].may else "does not fit"
+        found.append(f"  {span(peak.low, peak.high):>18}  peak, in the {peak.peak}'s phase: {said}")
         if not shape.whole:
             found.append("without activations and logits, which need the model's config.json: at least this much")
         return found
@@ -196,7 +198,7 @@ def document(shape: Shape, run: Run, host: Host, rows: list[Row], choice: Choice
                 "low": row.estimate.low,
                 "plan": row.estimate.high,
                 "fits": row.fits if shape.whole else None,
-                "may_fit": row.may if shape.whole else None,
+                "may_fit": row.may,
                 "peak": row.estimate.peak,
                 "terms": [term._asdict() for term in row.estimate.terms],
             }
