@@ -77,7 +77,7 @@ def on_gpu(row: dict[str, Any]) -> tuple[float, float]:
     return found.low - CONTEXT - PROCESS, found.high - CONTEXT - PROCESS
 
 
-def seed(method: str, billions: float) -> float:
+def rule_of_thumb(method: str, billions: float) -> float:
     """The README's formula, GB (10^9): 6 x parameters, 1.3 times that for DPO; it gives no figure for activations."""
     return 6 * billions * (1.3 if method == "dpo" else 1)
 
@@ -98,7 +98,7 @@ def main() -> None:
     for row in PUBLISHED:
         low, fitted, plan = published(row)
         error = fitted / row.peak - 1
-        others = [value * 1e9 / GIB + REST for value in (seed(row.method, billions), accelerate(billions))]
+        others = [value * 1e9 / GIB + REST for value in (rule_of_thumb(row.method, billions), accelerate(billions))]
         cells = [f"{value:.1f} ({value / row.peak - 1:+.0%})" for value in others]
         print(
             f"| {row.method} | {row.batch} | {row.peak:.0f} | {low:.1f} | {fitted:.1f} | {error:+.1%} | "

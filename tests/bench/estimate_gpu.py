@@ -91,7 +91,7 @@ def resident() -> int:
 
 
 def cases() -> list[tuple[str, str, int, int, bool, int]]:
-    """The seed's shape first and whole; then what tells the terms apart; then other shapes."""
+    """The shape of the published table first and whole; then what tells the terms apart; then other shapes."""
     found = [("Qwen3-0.6B", "sft", b, s, c, 1) for s, c, b in product((1024, 2048), (True, False), (1, 2, 4, 8))]
     found += [("Qwen3-0.6B", method, b, 1024, True, 1) for method in ("sft-mixed", "dpo", "lora") for b in (1, 2, 4, 8)]
     found += [("Qwen3-0.6B", "sft", 2, 1024, True, 4), ("Qwen3-0.6B", "lora", 4, 1024, False, 1)]

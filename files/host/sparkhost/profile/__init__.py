@@ -4,5 +4,5 @@
 * `sample`: what is used, many times a second; `step`: one run of the command;
 * `fit`: the line through the peaks, what comes next, what is recommended (pure);
 * `results`: what is kept on disk, so that a series goes on where it stopped; `plot`: the picture;
-* `cli`: the command.
+* `sweep`: value after value; `cli`: the command.
 """
