@@ -10,6 +10,7 @@ from sparkfleet.settings.measures import (
     UvSettings,
 )
 from sparkfleet.settings.problems import FleetError
+from sparkfleet.settings.tools import ToolsSettings
 from sparkfleet.settings.training_slice import TrainingSliceSettings
 from sparkfleet.settings.units import Seconds, Size
 from sparkfleet.settings.watchdog import HardwareWatchdogSettings, WatchdogSettings
@@ -28,6 +29,7 @@ __all__ = [
     "Size",
     "SshSettings",
     "SwapSettings",
+    "ToolsSettings",
     "TrainingSliceSettings",
     "UvSettings",
     "WatchdogSettings",

@@ -77,15 +77,26 @@ def uv(parameters: Parameters) -> Mapping[str, Seen]:
         # Reads /etc/uv/uv.toml like every command, and writes nothing.
         "uv_config": run(("uv", "cache", "dir"), env=None),
     }
-    return {**seen, "uv_owner": owners()}
+    return {**seen, "uv_owner": owners("uv", "uvx")}
 
 
-def owners() -> Seen:
-    """Owner, mode and path of uv, uvx, what they lead to, and every directory above."""
-    command = "namei -mo $(command -v uv uvx)"
-    found = [where for name in ("uv", "uvx") if (where := shutil.which(name))]
-    if len(found) < 2:
-        return Seen(command, "", 127, "uv or uvx is not in PATH")
+def tools(parameters: Parameters) -> Mapping[str, Seen]:
+    """Whether the tools for training users answer this user, and who could replace them."""
+    lines = []
+    for name in TOOLS:
+        seen = run((name, "--help"), env=None)
+        first = (seen.output or seen.error).strip().partition("\n")[0]
+        lines.append(f"{name} {seen.rc} {first}")
+    command = f"for tool in {' '.join(TOOLS)}; do $tool --help; done"
+    return {"tools_answer": Seen(command, "\n".join(lines) + "\n"), "tools_owner": owners(*TOOLS)}
+
+
+def owners(*names: str) -> Seen:
+    """Owner, mode and path of programs, what they lead to, and every directory above."""
+    command = f"namei -mo $(command -v {' '.join(names)})"
+    found = [where for name in names if (where := shutil.which(name))]
+    if len(found) < len(names):
+        return Seen(command, "", 127, f"{' or '.join(names)} is not in PATH")
     paths: set[Path] = set()
     for program in map(Path, found):
         paths |= {*program.parents, program.resolve(), *program.resolve().parents}
@@ -111,6 +122,7 @@ def launcher(parameters: Parameters) -> Mapping[str, Seen]:
     return {"launcher": Seen(command, text(answer) + "\n")}
 
 
+TOOLS = ("spark-doctor", "spark-estimate", "spark-field-report", "spark-profile")
 LOOKS: dict[str, Looks] = {
     "session": kind,
     "session_score": score,
@@ -119,5 +131,6 @@ LOOKS: dict[str, Looks] = {
     "env_zsh_login": zsh,
     "env_user_service": user_service,
     "uv_version": uv,
+    "tools_answer": tools,
     "launcher": launcher,
 }

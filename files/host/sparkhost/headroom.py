@@ -1,0 +1,22 @@
+"""What must stay available on this host: the watchdog acts below it, so no tool plans to go there."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+from sparkhost.launcher.units import GIB, Mistake, parse_size
+
+CONFIG = Path("/etc/sparkfleet/watchdog.toml")
+DEFAULT = 16 * GIB
+"""The watchdog's own default."""
+MARGIN = 1.25
+"""How far above it a run is ended: the watchdog is to have nothing to do."""
+
+
+def term_below(path: Path = CONFIG) -> int:
+    """The threshold that the deploy has set on this host, in bytes; the default where there is none."""
+    try:
+        return parse_size(str(tomllib.loads(path.read_text())["term_below"]))
+    except (OSError, ValueError, KeyError, Mistake):
+        return DEFAULT

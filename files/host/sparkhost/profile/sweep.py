@@ -1,0 +1,126 @@
+"""A series on this host: value after value, until one would not leave the headroom."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from sparkhost.doctor import text
+from sparkhost.launcher.units import MIB, show_duration, show_size
+from sparkhost.profile import command, fit, plot
+from sparkhost.profile.results import CSV, JSON, PLOT, Step, Store
+from sparkhost.profile.sample import Memory
+from sparkhost.profile.step import Limits, run, settled, wrapped
+
+TOLERANCE = 512 * MIB
+"""What MemAvailable may stay below where it was, between two steps."""
+LOG_END = 1 << 16
+"""Bytes of a log's end in which known errors are looked for."""
+
+
+class Profile:
+    """A series on this host."""
+
+    def __init__(self, store: Store, limits: Limits, options: argparse.Namespace, memory: Memory) -> None:
+        self.store, self.limits, self.options, self.memory = store, limits, options, memory
+        self.series = store.series
+        self.notes: list[str] = []
+
+    def say(self, line: str) -> None:
+        print(f"spark-profile: {line}", file=sys.stderr, flush=True)
+
+    @property
+    def room(self) -> int:
+        """What a run may use now."""
+        return max(self.memory.read("MemAvailable") - self.limits.floor, 0)
+
+    def go(self, values: Sequence[int]) -> str:
+        """Tries the values, the smallest first; why it stopped, "" where it did all of them."""
+        for value in values:
+            known = self.store.steps.get(value)
+            if known and known.status == "ok":
+                self.say(f"{self.series.vary}={value}: known, {show_size(known.peak)}")
+                continue
+            if known and not self.options.again:
+                how = "ended with the host, or was cut short" if known.status == "unfinished" else known.status
+                return f"{self.series.vary}={value}: {how} before; --again tries it once more"
+            expected = fit.expect(self.store.points(), value)
+            if expected is not None and expected > self.room:
+                return (
+                    f"{self.series.vary}={value}: may need {show_size(expected)}, and {show_size(self.room)} leave the "
+                    "headroom: not tried"
+                )
+            step = self.attempt(value)
+            if step.status != "ok":
+                return self.explain(step)
+        return ""
+
+    def attempt(self, value: int) -> Step:
+        """One value, noted before and after."""
+        series = self.series
+        words = command.fill(series.template, {**series.settings, series.vary: str(value)})
+        name = f"profile-{series.vary}-{value}-{os.getpid()}"[:48]
+        log = self.store.directory / f"{series.vary}-{value}.log"
+        self.store.note(Step(value, "unfinished", 0))
+        before = self.memory.read("MemAvailable")
+        if self.options.plain:
+            outcome = run(words, log, self.limits, self.memory)
+        else:
+            outcome = run(wrapped(words, name, self.options.memory), log, self.limits, self.memory, name)
+        peaks = outcome.peaks
+        peak = peaks.processes if series.by == "processes" else max(peaks.before - peaks.available, 0)
+        step = Step(value, outcome.status, peak, outcome.code, peaks)
+        self.store.note(step)
+        self.say(
+            f"{series.vary}={value}: {outcome.status}, {show_size(peak)} in {show_duration(peaks.seconds)}; "
+            f"{show_size(peaks.available)} available at least; {peaks.looks} looks, at most "
+            f"{peaks.longest_gap * 1000:.0f} ms apart"
+        )
+        if series.by == "available" and not settled(self.memory, before, TOLERANCE):
+            missing = before - self.memory.read("MemAvailable")
+            self.notes.append(f"{show_size(missing)} did not come back after {series.vary}={value}: figures are unsure")
+        return step
+
+    def explain(self, step: Step) -> str:
+        """Why a step did not end well, with what its log says."""
+        log = self.store.directory / f"{self.series.vary}-{step.value}.log"
+        head = f"{self.series.vary}={step.value}"
+        if step.status == "stopped":
+            return f"{head}: ended, as less than {show_size(self.limits.floor)} were available"
+        if step.status == "timeout":
+            return f"{head}: ended after {show_duration(self.limits.seconds)} (--time)"
+        with log.open("rb") as stream:
+            stream.seek(max(stream.seek(0, os.SEEK_END) - LOG_END, 0))
+            known = list(text.look(stream.read().decode(errors="replace"), str(log)))
+        hint = f": {known[0].why}; {known[0].fix}" if known else f": see {log}"
+        return f"{head}: failed with exit code {step.code}{hint}"
+
+    def summary(self, stopped: str) -> dict[str, Any]:
+        """What is to be learned from it."""
+        points = self.store.points()
+        line = fit.line(points)
+        best = fit.largest(points, self.room)
+        total = self.options.total_batch
+        return {
+            "room": self.room,
+            "headroom": self.limits.floor,
+            "stopped": stopped,
+            "line": line._asdict() if line else None,
+            "recommended": best,
+            "reach": fit.reach(points, self.room),
+            "accumulation": fit.accumulation(best, total) if best and total else None,
+            "notes": self.notes,
+        }
+
+    def publish(self, summary: dict[str, Any]) -> None:
+        """Writes table and picture."""
+        self.store.summary = summary
+        self.store.write(JSON, json.dumps(self.store.document(), indent=1) + "\n")
+        self.store.write(CSV, self.store.table())
+        title = f"peak memory by {self.series.vary} ({self.series.by})"
+        points = self.store.points()
+        self.store.write(PLOT, plot.svg(points, fit.line(points), summary["room"], self.series.vary, title))

@@ -1,0 +1,17 @@
+"""The settings of the measure tools."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from sparkfleet.settings.base import Measure
+
+
+class ToolsSettings(Measure):
+    """Commands for who trains: spark-estimate, spark-profile, spark-doctor and spark-field-report."""
+
+    recipes: bool = Field(
+        default=True,
+        description="Whether recipes for spark-profile, presets and the open-instruct template are installed as well, "
+        "in /opt/sparkfleet/share.",
+    )

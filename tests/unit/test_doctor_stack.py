@@ -1,0 +1,234 @@
+"""Each trouble of a venv, made for real: wheels installed by uv, libraries made by the C compiler."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sparkhost.doctor import elf, project, ptxas, stack
+from sparkhost.doctor.finding import Finding
+from sparkhost.doctor.venv import Venv, normal
+from tests.unit.small_wheels import install, library, new_venv
+
+CUDART = "libcudart.so.12"
+
+
+@pytest.fixture
+def venv(tmp_path: Path) -> Path:
+    return new_venv(tmp_path / "env")
+
+
+def look(venv: Path, environment: dict[str, str] | None = None) -> dict[str, Finding]:
+    return {finding.id: finding for finding in stack.look(Venv(venv), environment or {})}
+
+
+def torch(cuda: str, library: bool = True) -> dict[str, bytes]:
+    files = {"torch/__init__.py": b"", "torch/version.py": f"__version__ = '2.10.0'\ncuda = {cuda}\n".encode()}
+    return {**files, "torch/lib/libtorch_cuda.so": b""} if library else files
+
+
+def test_an_empty_venv_has_no_trouble(venv: Path) -> None:
+    assert look(venv) == {}
+
+
+def test_the_file_and_the_distribution_that_want_cuda_12_are_named(venv: Path, tmp_path: Path) -> None:
+    install(venv, tmp_path, "vllm", "0.12.0", {"vllm/_C.abi3.so": library(tmp_path, "_C.abi3.so", CUDART)})
+    finding = look(venv)["cudart-12"]
+    assert finding.weight == "broken"
+    assert finding.where.endswith("site-packages/vllm/_C.abi3.so")
+    assert f"vllm 0.12.0 in {venv} needs {CUDART}" in finding.saw
+    assert "uv pip uninstall vllm" in finding.fix
+
+
+@pytest.mark.parametrize("name", ["libcudart-faf08d9a.so.12", "libcudart.faf08d9a.so.12", "libcudart.so.12.8.90"])
+def test_mangled_names_are_the_same_library(venv: Path, tmp_path: Path, name: str) -> None:
+    install(venv, tmp_path, "torchaudio", "2.9.0", {"torchaudio/x.so": library(tmp_path, "x.so", name)})
+    assert look(venv)["cudart-12"].weight == "broken"
+
+
+@pytest.mark.parametrize("name", ["libcudart.so.13", "libcudart.faf08d9a.so.13", "libcudart_static.so.12"])
+def test_other_libraries_are_no_trouble(venv: Path, tmp_path: Path, name: str) -> None:
+    install(venv, tmp_path, "torchaudio", "2.11.0", {"torchaudio/x.so": library(tmp_path, "x.so", name)})
+    assert look(venv) == {}
+
+
+def test_cupy_for_cuda_12_is_a_warning_only(venv: Path, tmp_path: Path) -> None:
+    install(venv, tmp_path, "cupy-cuda12x", "13.6.0", {"cupy/core.so": library(tmp_path, "core.so", CUDART)})
+    assert look(venv)["cudart-12"].weight == "warning"
+
+
+def test_a_venv_that_brings_the_library_is_told_from_one_that_does_not(venv: Path, tmp_path: Path) -> None:
+    install(venv, tmp_path, "torch", "2.9.0", {**torch("'12.8'"), "torch/lib/x.so": library(tmp_path, "x.so", CUDART)})
+    runtime = {f"nvidia/cuda_runtime/lib/{CUDART}": (tmp_path / CUDART).read_bytes()}
+    install(venv, tmp_path, "nvidia-cuda-runtime-cu12", "12.8.90", runtime)
+    found = look(venv)
+    assert found["cudart-12"].weight == "warning"
+    assert "built for CUDA 12.8" in found["torch-cuda-12"].saw
+
+
+def test_a_file_of_no_distribution_is_found_too(venv: Path, tmp_path: Path) -> None:
+    (Venv(venv).sites[0] / "stray.so").write_bytes(library(tmp_path, "stray.so", CUDART))
+    assert "a file of no distribution" in look(venv)["cudart-12"].saw
+
+
+def test_flash_attn_is_found_and_the_copy_in_vllm_is_not(venv: Path, tmp_path: Path) -> None:
+    install(venv, tmp_path, "vllm", "0.32.0", {"vllm/vllm_flash_attn/__init__.py": b""})
+    assert look(venv) == {}
+    install(venv, tmp_path, "flash-attn", "2.8.3", {"flash_attn/__init__.py": b""})
+    assert look(venv)["flash-attn"].fix.startswith("uv pip uninstall flash-attn")
+
+
+def test_a_flash_attn_without_metadata_is_found(venv: Path) -> None:
+    (Venv(venv).sites[0] / "flash_attn").mkdir()
+    assert "a top-level flash_attn" in look(venv)["flash-attn"].saw
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        (torch("None", library=False), "torch-cpu"),
+        (torch("None"), "torch-cpu"),
+        ({"torch/version.py": b"__version__ = '2.10.0'\n"}, "torch-cpu"),
+        (torch("'12.8'"), "torch-cuda-12"),
+        (torch("'13.0'", library=False), "torch-incomplete"),
+    ],
+)
+def test_the_build_of_torch_is_read_from_its_files(
+    venv: Path, tmp_path: Path, files: dict[str, bytes], expected: str
+) -> None:
+    install(venv, tmp_path, "torch", "2.13.0", files)
+    assert set(look(venv)) == {expected}
+
+
+@pytest.mark.parametrize("line", ["'13.0'", '"13.2"', "Optional[str]"])
+def test_a_cuda_13_build_of_torch_is_no_trouble(venv: Path, tmp_path: Path, line: str) -> None:
+    files = torch("'13.0'") if line.startswith("O") else torch(line)
+    if line.startswith("O"):
+        files["torch/version.py"] = b"cuda: Optional[str] = '13.0'\nhip: Optional[str] = None\n"
+    install(venv, tmp_path, "torch", "2.13.0", files)
+    assert look(venv) == {}
+
+
+def test_two_cuda_runtimes_in_one_venv_are_a_warning(venv: Path, tmp_path: Path) -> None:
+    install(venv, tmp_path, "nvidia-cuda-runtime-cu12", "12.8.90", {"nvidia/a.py": b""})
+    assert look(venv) == {}
+    install(venv, tmp_path, "nvidia-cuda-runtime", "13.0.96", {"nvidia/b.py": b""})
+    assert look(venv)["cuda-mixed"].weight == "warning"
+
+
+def triton(version: str, **programs: bytes) -> dict[str, bytes]:
+    found = {
+        f"triton/backends/nvidia/bin/{name.replace('_', '-')}": content for name, content in programs.items()
+    }  # fmt: skip
+    return {"triton/__init__.py": f"__version__ = '{version}'\n".encode(), **found}
+
+
+KNOWS, DOES_NOT = b"\0sm_120a\0sm_121a\0", b"\0sm_120\0sm_120a\0"
+
+
+def test_the_ptxas_in_use_is_named_with_the_reason(venv: Path, tmp_path: Path) -> None:
+    install(venv, tmp_path, "triton", "3.5.0", triton("3.5.0", ptxas=DOES_NOT))
+    finding = look(venv)["ptxas-sm121a"]
+    assert "triton 3.5.0 brings it along, and TRITON_PTXAS_PATH is not set" in finding.saw
+    assert finding.fix.startswith("export TRITON_PTXAS_PATH=/usr/local/cuda/bin/ptxas")
+    good = tmp_path / "good"
+    good.write_bytes(KNOWS)
+    assert look(venv, {"TRITON_PTXAS_PATH": str(good)}) == {}
+    assert look(venv, {"TRITON_PTXAS_BLACKWELL_PATH": str(good)}).keys() == {"ptxas-sm121a"}
+    # Triton falls back to its own where the named one is missing.
+    assert "/none, where no file is" in look(venv, {"TRITON_PTXAS_PATH": "/none"})["ptxas-sm121a"].saw
+
+
+def test_a_newer_triton_uses_its_ptxas_for_blackwell(venv: Path, tmp_path: Path) -> None:
+    install(venv, tmp_path, "triton", "3.7.1", triton("3.7.1", ptxas=DOES_NOT, ptxas_blackwell=KNOWS))
+    assert look(venv) == {}
+    old = tmp_path / "old"
+    old.write_bytes(DOES_NOT)
+    assert "TRITON_PTXAS_BLACKWELL_PATH names it" in look(venv, {"TRITON_PTXAS_BLACKWELL_PATH": str(old)})[
+        "ptxas-sm121a"
+    ].saw  # fmt: skip
+
+
+@pytest.mark.parametrize("files", [triton("3.6.0"), triton("3.6.0", ptxas_blackwell=b"")])
+def test_a_triton_without_a_ptxas_is_told(venv: Path, tmp_path: Path, files: dict[str, bytes]) -> None:
+    install(venv, tmp_path, "triton", "3.6.0", files)
+    assert set(look(venv)) == {"ptxas-missing"}
+
+
+def test_sources_that_ask_for_flash_attention_2_are_found(tmp_path: Path) -> None:
+    new_venv(tmp_path / ".venv")
+    (tmp_path / ".venv" / "in_venv.py").write_text("x = 'flash_attention_2'\n")
+    (tmp_path / "fine.py").write_text('# not "flash_attention_2"\na: Literal["flash_attention_2", "sdpa"]\n')
+    (tmp_path / "train.py").write_text('import x\n\nload(attn_implementation="flash_attention_2")\n')
+    (found,) = project.look(tmp_path)
+    assert found.where == f"{tmp_path}/train.py:3"
+    assert "sdpa" in found.fix
+
+
+@pytest.mark.parametrize(
+    ("line", "asks"),
+    [
+        ('    attn_implementation="flash_attention_2",', True),
+        ("  attn_implementation: flash_attention_2", True),
+        ('"_attn_implementation": "flash_attention_2"', True),
+        ("--attn_implementation flash_attention_2 \\", True),
+        ("--attn_implementation=flash_attention_2", True),
+        ('attn_implementation: str = "flash_attention_2"', True),
+        ('attn_implementation: Literal["flash_attention_2", "sdpa"] | None = "flash_attention_2"', True),
+        ('attn_implementation: Literal["flash_attention_2", "sdpa"] | None = "sdpa"', False),
+        ('if name == "flash_attention_2":', False),
+        ('attn_implementation="sdpa"  # not "flash_attention_2"', False),
+        ('attn_implementation="sdpa" if x != "flash_attention_2" else y', False),
+    ],
+)
+def test_a_line_that_asks_is_told_from_one_that_names_it(line: str, asks: bool) -> None:
+    code = line.split("#", 1)[0]
+    assert bool(project.ASKED.search(code)) is asks
+
+
+def test_what_the_compiler_links_is_what_is_read(tmp_path: Path) -> None:
+    library(tmp_path, "a.so", CUDART)
+    assert elf.needed(tmp_path / "a.so")[0] == CUDART
+    with pytest.raises(elf.NotElf):
+        elf.needed(tmp_path / "empty.c")
+
+
+@given(st.binary(max_size=64), st.integers(0, 4000), st.integers(0, 20000))
+def test_no_damaged_library_brings_it_down(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes, at: int, cut: int
+) -> None:
+    directory = tmp_path_factory.getbasetemp()
+    whole = directory / "whole.so"
+    if not whole.exists():
+        whole.write_bytes(library(directory, "made.so", CUDART))
+    content = bytearray(whole.read_bytes())
+    content[at : at + len(data)] = data
+    damaged = directory / "damaged.so"
+    damaged.write_bytes(bytes(content[: max(cut, 1)]))
+    try:
+        names = elf.needed(damaged)
+    except elf.NotElf:
+        return
+    assert all(isinstance(name, str) for name in names)
+
+
+def test_a_table_of_programs_that_is_too_small_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    header = elf.MAGIC + b"\x02\x01" + bytes(26) + struct.pack("<Q", 64) + bytes(14) + struct.pack("<HH", 8, 9)
+    path.write_bytes(header + bytes(6))
+    with pytest.raises(elf.NotElf):
+        elf.needed(path)
+
+
+@pytest.mark.parametrize(("name", "expected"), [("Flash_Attn", "flash-attn"), ("a.-_b", "a-b")])
+def test_names_are_compared_as_installers_do(name: str, expected: str) -> None:
+    assert normal(name) == expected
+
+
+@pytest.mark.parametrize(("version", "expected"), [("3.5.0", (3, 5)), ("3.10.1+git", (3, 10)), ("x", (0, 0))])
+def test_releases_are_compared_as_numbers(version: str, expected: tuple[int, int]) -> None:
+    assert ptxas.release(version) == expected
