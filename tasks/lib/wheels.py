@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -14,6 +13,7 @@ from pyinfra.api.host import Host
 from pyinfra.connectors.local import LocalConnector
 from pyinfra.connectors.ssh import SSHConnector
 
+from sparkfleet.wheel_cache import cache
 from sparkhost.files import digest
 from sparkhost.resource import Need
 
@@ -26,12 +26,6 @@ UPLOADS = ".cache/sparkfleet-uploads"
 
 class NoWheel(Exception):
     """A wheel cannot be had. One line, with the remedy."""
-
-
-def cache() -> Path:
-    """Where wheels are kept, by SHA-256: `${XDG_CACHE_HOME:-~/.cache}/sparkfleet/wheels`."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "sparkfleet" / "wheels"
 
 
 def fetch(need: Need) -> Path:
