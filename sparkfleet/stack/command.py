@@ -85,7 +85,10 @@ def lock(arguments: argparse.Namespace) -> ExitCode:
                 continue  # all that can be locked without more to say
             text = f"{profile.name}: which build? name vLLM's commit with --commit"
             raise CommandFailed(text, ExitCode.BAD_CONFIGURATION)
-        new = resolve(profile, machine, arguments.commit or "")
+        try:
+            new = resolve(profile, machine, arguments.commit or "")
+        except CommandFailed as error:
+            raise CommandFailed(f"{profile.name} ({machine}): {error}", error.code) from error
         if wrong := problems(new):
             refuse(f"{profile.name} ({machine})", wrong)
             return ExitCode.FAILURE

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
+import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from sparkfleet.exit_codes import CommandFailed, ExitCode
 from sparkfleet.stack.lock import Lock, Wheel
 from sparkfleet.stack.profile import COMMIT, INPUT, Profile
 
+# A choice by this machine's GPU, and the versions of the stack that this machine has itself (`constrain_users`).
+LEFT_OUT = ("UV_TORCH_BACKEND", "UV_CONSTRAINT", "UV_OVERRIDE")
 TIMEOUT = 900
 """Seconds that a resolution may take."""
 
@@ -53,7 +56,7 @@ def pylock(source: Path, platform: str, python: str, arguments: Sequence[str] = 
     # uv reads the settings of the project that it stands in: the folder of the source, and no other's.
     command = [uv(), "pip", "compile", source.name, "--quiet", "--format", "pylock.toml", "--only-binary", ":all:"]
     command += ["--python-platform", platform, "--python-version", python, "--no-python-downloads", *arguments]
-    environment = {name: value for name, value in os.environ.items() if name != "UV_TORCH_BACKEND"}
+    environment = {name: value for name, value in os.environ.items() if name not in LEFT_OUT}
     try:
         done = subprocess.run(
             command,
@@ -99,12 +102,11 @@ def chosen(package: Mapping[str, Any], profile: Profile, machine: str) -> Wheel:
         )
     file = min(ranked, key=lambda one: (ranked[one], one))
     wheel = files[file]
-    # A direct URL says neither size nor, sometimes, hash: then there is nothing to check a download against.
-    if "sha256" not in wheel.get("hashes", {}) or not wheel.get("size"):
-        raise CommandFailed(f"{name}: {file} has no SHA-256 or no size in its index")
+    if "sha256" not in wheel.get("hashes", {}):
+        raise CommandFailed(f"{name}: {file} has no SHA-256 in its index: there would be nothing to check it against")
     version = str(parse_wheel_filename(file)[1])
     url = wheel["url"] if name in profile.sources else ""
-    return Wheel(name, version, file, int(wheel["size"]), wheel["hashes"]["sha256"], url)
+    return Wheel(name, version, file, size_of(wheel), wheel["hashes"]["sha256"], url)
 
 
 def wheels_of(package: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -119,6 +121,20 @@ def filename(wheel: Mapping[str, Any]) -> str:
         urlsplit(wheel.get("url") or wheel.get("path", "")).path.rpartition("/")[2]
     )
     return name
+
+
+def size_of(wheel: Mapping[str, Any]) -> int:
+    """Bytes of a wheel, as its index says; else as its server does. Raises CommandFailed."""
+    if wheel.get("size"):
+        return int(wheel["size"])
+    if "path" in wheel:
+        return Path(wheel["path"]).stat().st_size
+    request = urllib.request.Request(wheel["url"], method="HEAD")
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return int(answer.headers["Content-Length"])
+    except (OSError, TypeError, ValueError) as error:
+        raise CommandFailed(f"{wheel['url']}: its server does not say its size: {error}") from error
 
 
 def rank_of(file: str, order: Mapping[Tag, int]) -> int | None:
