@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from sparkfleet.settings.base import Measure, Strict
 from sparkfleet.settings.environment import Variables
 from sparkfleet.settings.problems import contradiction
+from sparkfleet.settings.stack import StackSettings
 from sparkfleet.settings.training_slice import TrainingSliceSettings
 from sparkfleet.settings.units import GiB, MiB, Seconds, Size
 from sparkfleet.settings.values import ArchList, HostPath, Release, ServiceName, Sha256, TomlTable
@@ -157,3 +158,4 @@ class HostSettings(Strict):
     hardware_watchdog: HardwareWatchdogSettings = HardwareWatchdogSettings()
     ssh: SshSettings = SshSettings()
     training_slice: TrainingSliceSettings = TrainingSliceSettings()
+    stack: StackSettings = StackSettings()
