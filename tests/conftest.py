@@ -2,6 +2,12 @@
 
 import signal
 
+from hypothesis import settings
+
+# How long an example takes says nothing here: hosts, or other tests, keep the machine busy.
+settings.register_profile("busy", deadline=None)
+settings.load_profile("busy")
+
 pytest_plugins = ["tests.lab.fixtures", "tests.unit.fleet_files"]
 
 

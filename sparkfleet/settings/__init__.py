@@ -10,6 +10,7 @@ from sparkfleet.settings.measures import (
     UvSettings,
 )
 from sparkfleet.settings.problems import FleetError
+from sparkfleet.settings.stack import StackSettings
 from sparkfleet.settings.tools import ToolsSettings
 from sparkfleet.settings.training_slice import TrainingSliceSettings
 from sparkfleet.settings.units import Seconds, Size
@@ -28,6 +29,7 @@ __all__ = [
     "Seconds",
     "Size",
     "SshSettings",
+    "StackSettings",
     "SwapSettings",
     "ToolsSettings",
     "TrainingSliceSettings",

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from sparkfleet.settings.base import Measure, Strict
 from sparkfleet.settings.environment import Variables
 from sparkfleet.settings.problems import contradiction
+from sparkfleet.settings.stack import StackSettings
 from sparkfleet.settings.tools import ToolsSettings
 from sparkfleet.settings.training_slice import TrainingSliceSettings
 from sparkfleet.settings.units import GiB, MiB, Seconds, Size
@@ -159,3 +160,4 @@ class HostSettings(Strict):
     ssh: SshSettings = SshSettings()
     training_slice: TrainingSliceSettings = TrainingSliceSettings()
     tools: ToolsSettings = ToolsSettings()
+    stack: StackSettings = StackSettings()

@@ -206,6 +206,33 @@ def _count(value: Any) -> int:
 Count = Annotated[int, BeforeValidator(_count), Means("whole number")]
 
 
+def _stack_profile(value: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9-]{0,31}", value):
+        raise wrong("the name of a folder below files/stack, such as current")
+    return value
+
+
+StackProfile = Annotated[str, AfterValidator(_stack_profile), Means("profile")]
+
+
+def _stack_release(value: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9-]{0,31}-[0-9a-f]{12}", value):
+        raise wrong("a release as `spark-stack list` names it, such as current-1a2b3c4d5e6f")
+    return value
+
+
+StackRelease = Annotated[str, AfterValidator(_stack_release), Means("release of the stack")]
+
+
+def _keep(value: Any) -> int:
+    if type(value) is not int or not 1 <= value <= 20:
+        raise wrong("a number from 1 to 20")
+    return value
+
+
+Keep = Annotated[int, BeforeValidator(_keep), Means("whole number")]
+
+
 def _toml_table(value: dict[str, Any]) -> dict[str, Any]:
     _check_toml(value, ())
     return value

@@ -153,13 +153,15 @@ def apply(state: State, host: Host, measure: str) -> bool:
     names = [entry["name"] for entry in run.measures]
     uploads: dict[str, str] = {}
     try:
-        for need in needs(run, measure):
-            uploads[need.sha256] = wheels.deliver(host, wheels.fetch(need), need.sha256)
+        if needed := {need.sha256: wheels.fetch(need) for need in needs(run, measure)}:
+            uploads = wheels.deliver(
+                host, needed, lambda line: logger.info(f"{host.print_prefix}{shown(measure)}: {line}")
+            )
         answer = ask(
             host, measure, remote.request("apply", run.measures[names.index(measure) :], uploads), APPLY_TIMEOUT
         )
-        for path in uploads.values():
-            wheels.take_away(host, path)
+        if uploads:
+            wheels.take_away(host, uploads.values())
     except wheels.NoWheel as error:
         report(host, run, measure, {"changes": [], "refused": [], "error": str(error)})
         return True  # this measure only: `finish` fails the host, the others go on

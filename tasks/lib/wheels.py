@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
+import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from gevent.lock import BoundedSemaphore
@@ -14,24 +15,21 @@ from pyinfra.api.host import Host
 from pyinfra.connectors.local import LocalConnector
 from pyinfra.connectors.ssh import SSHConnector
 
+from sparkfleet.wheel_cache import cache
 from sparkhost.files import digest
 from sparkhost.resource import Need
 
 # One fetch at a time in this process: many hosts need the same file, and the second finds it there.
 _FETCHING = BoundedSemaphore()
-# manylinux tags that the hosts' glibc 2.36 and later satisfies; pip wants each named.
-_PLATFORMS = ("manylinux_2_28", "manylinux_2_17", "manylinux2014")
+# manylinux tags, up to Ubuntu 24.04's glibc; pip wants each named. The hash decides which file it is.
+_PLATFORMS = (*(f"manylinux_2_{glibc}" for glibc in range(39, 4, -1)), "manylinux2014", "manylinux2010", "linux")
 UPLOADS = ".cache/sparkfleet-uploads"
+LONG = 200e6
+"""Bytes of an upload from which on its progress is told."""
 
 
 class NoWheel(Exception):
     """A wheel cannot be had. One line, with the remedy."""
-
-
-def cache() -> Path:
-    """Where wheels are kept, by SHA-256: `${XDG_CACHE_HOME:-~/.cache}/sparkfleet/wheels`."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "sparkfleet" / "wheels"
 
 
 def fetch(need: Need) -> Path:
@@ -72,11 +70,12 @@ def download(need: Need, aside: Path, directory: Path) -> Path:
     return found[0]
 
 
-def deliver(host: Host, wheel: Path, sha256: str) -> str:
-    """Puts a wheel on the host, into a directory of the admin's own (mode 0700), and says where.
+def deliver(host: Host, wheels: Mapping[str, Path], tell: Callable[[str], None]) -> dict[str, str]:
+    """Puts wheels (SHA-256 → file) on the host, into a directory of the admin's own (mode 0700), and says where.
 
-    The host's root side copies it and checks the hash of its copy, so a file left by a cut upload does no harm.
-    Streamed from disk: a hundred hosts do not hold a hundred wheels in memory.
+    The host's root side copies each and checks the hash of its copy, so a file left by a cut upload does no harm; such
+    a file is gone on with. Streamed from disk: a hundred hosts do not hold a hundred wheels in memory. `tell` is
+    called with a line for a person at every tenth of a long upload.
 
     Raises:
         NoWheel: the host does not take it; a full disk, mostly.
@@ -84,35 +83,57 @@ def deliver(host: Host, wheel: Path, sha256: str) -> str:
     """
     connector = host.connector
     if isinstance(connector, LocalConnector):
-        return str(wheel)
+        return {sha256: str(wheel) for sha256, wheel in wheels.items()}
     if not isinstance(connector, SSHConnector) or connector.client is None:
         raise NoWheel(f"no way to upload a file to {host.name}: only SSH and @local hosts take wheels")
+    total, sent, told = sum(wheel.stat().st_size for wheel in wheels.values()), 0, 0
+    targets: dict[str, str] = {}
     with connector.client.open_sftp() as sftp:
         home = sftp.normalize(".")
         directory = f"{home}/{UPLOADS}"
-        target = f"{directory}/{sha256}"
         try:
             for path in (f"{home}/.cache", directory):
-                if not exists(sftp, path):
+                if size_of(sftp, path) is None:
                     sftp.mkdir(path, 0o700)
             sftp.chmod(directory, 0o700)
-            sftp.put(str(wheel), target)
+            for sha256, wheel in wheels.items():
+                upload(sftp, wheel, f"{directory}/{sha256}")
+                targets[sha256] = f"{directory}/{sha256}"
+                sent += wheel.stat().st_size
+                if total > LONG and sent * 10 // total > told:
+                    told = sent * 10 // total
+                    tell(f"{len(targets)} of {len(wheels)} wheels, {sent / 1e9:.2f} of {total / 1e9:.2f} GB are there")
         except OSError as error:
-            raise NoWheel(f"cannot upload {wheel.name} to {directory}: {error}; is the host's disk full?") from error
-        return target
+            raise NoWheel(f"cannot upload wheels to {directory}: {error}; is the host's disk full?") from error
+    return targets
 
 
-def exists(sftp: SFTPClient, path: str) -> bool:
+def upload(sftp: SFTPClient, wheel: Path, target: str) -> None:
+    """Sends what of a file is not there yet. Raises OSError."""
+    size = wheel.stat().st_size
+    there = size_of(sftp, target) or 0
+    if there == size:
+        return
+    with wheel.open("rb") as source, sftp.open(target, "ab" if there < size else "wb") as out:
+        source.seek(there if there < size else 0)
+        out.set_pipelined(True)
+        shutil.copyfileobj(source, out, 256 * 1024)
+    if size_of(sftp, target) != size:
+        raise OSError("it arrived cut short")
+
+
+def size_of(sftp: SFTPClient, path: str) -> int | None:
+    """Bytes; None: there is no such file."""
     try:
-        sftp.stat(path)
+        return sftp.stat(path).st_size or 0
     except FileNotFoundError:
-        return False
-    return True
+        return None
 
 
-def take_away(host: Host, path: str) -> None:
-    """Removes a delivered wheel from the host again; the cache on the controller stays."""
+def take_away(host: Host, paths: Iterable[str]) -> None:
+    """Removes delivered wheels from the host again; the cache on the controller stays."""
     connector = host.connector
     if isinstance(connector, SSHConnector) and connector.client is not None:
         with connector.client.open_sftp() as sftp:
-            sftp.remove(path)
+            for path in paths:
+                sftp.remove(path)

@@ -30,6 +30,7 @@ LAB_SETTINGS: dict[str, dict[str, Any]] = {
         "need": "100MiB",
         "members": ["alice", "bob"],
     },
+    "stack": {"profile": "lab"},
     "ssh": {"confirm_within": "5min"},
     "watchdog": {
         "term_below": "256MiB",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from sparkfleet.wheel_cache import cache as wheel_cache
 from sparkhost.resource import Need
 from sparkhost.uv import UvBinary
 from tasks.lib import wheels
@@ -24,7 +25,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
-    return wheels.cache() / SHA256
+    return wheel_cache() / SHA256
 
 
 def test_a_wheel_in_the_cache_is_taken(cache: Path) -> None:

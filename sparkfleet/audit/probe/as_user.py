@@ -122,6 +122,13 @@ def launcher(parameters: Parameters) -> Mapping[str, Seen]:
     return {"launcher": Seen(command, text(answer) + "\n")}
 
 
+def spark_python(parameters: Parameters) -> Mapping[str, Seen]:
+    """Where the Python that `spark-python` starts is installed, and where `current` leads."""
+    command = "spark-python -I -c 'import sys; print(sys.prefix)'; readlink -f /opt/sparkfleet/stacks/current"
+    code = "import os, sys; print(sys.prefix); print(os.path.realpath('/opt/sparkfleet/stacks/current'))"
+    return {"spark_python": run(("spark-python", "-I", "-c", code), env=None, shown=command)}
+
+
 TOOLS = ("spark-doctor", "spark-estimate", "spark-field-report", "spark-profile")
 LOOKS: dict[str, Looks] = {
     "session": kind,
@@ -133,4 +140,5 @@ LOOKS: dict[str, Looks] = {
     "uv_version": uv,
     "tools_answer": tools,
     "launcher": launcher,
+    "spark_python": spark_python,
 }

@@ -20,6 +20,7 @@ MODULES = (
     "as_root_host",
     "as_root_slice",
     "as_root_ssh",
+    "as_root_stack",
     "as_root_watchdog",
     "main",
 )

@@ -1,0 +1,72 @@
+"""`spark-stack`: which stacks this host has, and whether one is as it was installed. For everybody; changes nothing."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from sparkhost import stack_store
+from sparkhost.stack_verify import hashes, problems, walk
+
+USAGE = """\
+usage: spark-stack [list]           what is installed; * is what spark-python starts
+       spark-stack path             the environment of spark-python
+       spark-stack verify [RELEASE] reads every file: is it what its lock says?"""
+OURS = {
+    stack_store.MANIFEST,
+    stack_store.SUMS,
+    "constraints.txt",
+    "cuda-constraints.txt",
+    "pyproject-snippet.toml",
+}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit codes: 0, 1 where something is wrong with a stack or there is none, 2 for a wrong call."""
+    match list(arguments):
+        case [] | ["list"]:
+            return listed()
+        case ["path"]:
+            release = stack_store.current()
+            print(stack_store.home(release) if release else "no stack is installed here")
+            return 0 if release else 1
+        case ["verify"]:
+            return verified(stack_store.current())
+        case ["verify", release]:
+            return verified(release)
+        case ["-h" | "--help"]:
+            print(USAGE)
+            return 0
+    print(USAGE, file=sys.stderr)
+    return 2
+
+
+def listed() -> int:
+    found = stack_store.releases()
+    for release in found:
+        manifest = stack_store.read_manifest(stack_store.home(release))
+        what = f"{len(manifest.wheels)} packages" if manifest else "damaged: was never finished, or was changed"
+        versions = manifest.wheels if manifest else {}
+        named = "".join(f", {name} {versions[name]}" for name in ("torch", "vllm") if name in versions)
+        print(f"{'*' if release == stack_store.current() else ' '} {release}  {what}{named}")
+    if not found:
+        print("no stack is installed here")
+    return 0 if found else 1
+
+
+def verified(release: str) -> int:
+    """Everything anew, as before the release was put in place, and against what was noted then."""
+    manifest = stack_store.read_manifest(stack_store.home(release)) if release in stack_store.releases() else None
+    if manifest is None:
+        print(f"spark-stack: {release or 'current'} is not installed, or damaged", file=sys.stderr)
+        return 1
+    root = stack_store.home(release)
+    paths = [path for path in sorted(walk(root)) if path not in OURS]
+    sums = stack_store.sums_of(root, manifest) or {}
+    found = hashes(root, paths)
+    wrong = problems(root, manifest.wheels, found, lambda path, sha256: sums.get(path) == sha256)
+    wrong += stack_store.changed(root, manifest)
+    for line in dict.fromkeys(wrong):
+        print(line)
+    print(f"{release}: {len(paths)} files, {'nothing wrong' if not wrong else f'{len(set(wrong))} things wrong'}")
+    return 1 if wrong else 0

@@ -1,0 +1,175 @@
+"""Where stacks lie on a host: one directory a release, what each is made of, who uses it, which may go.
+
+/opt/sparkfleet/stacks/RELEASE is a virtual environment, `current` a link to one of them. In it, sparkfleet.json says
+what it is, and SHA256SUMS has every file, for `sha256sum -c`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from sparkhost.files import write_atomic
+from sparkhost.stack_verify import ARROW, hashes, walk, writable
+
+STORE = Path("/opt/sparkfleet/stacks")
+CURRENT = "current"
+MANIFEST = "sparkfleet.json"
+SUMS = "SHA256SUMS"
+PROC = Path("/proc")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What sparkfleet.json says of a release."""
+
+    release: str
+    digest: str
+    """Of the lock that it was made of."""
+    wheels: dict[str, str]
+    """Distribution → version."""
+    fingerprint: str
+    """Of what stat(2) says of every file; ctime cannot be set by hand, so the same is taken for unchanged."""
+    sums: str
+    """SHA-256 of SHA256SUMS."""
+    links: dict[str, str]
+    """Every symbolic link: path → where it leads."""
+
+
+def home(release: str) -> Path:
+    return STORE / release
+
+
+def releases() -> list[str]:
+    """All that are installed, whole or damaged, the newest first."""
+    if not STORE.is_dir():
+        return []
+    found = [path for path in STORE.iterdir() if not path.name.startswith(".") and not path.is_symlink()]
+    return [path.name for path in sorted(found, key=lambda path: -path.stat().st_ctime_ns) if path.is_dir()]
+
+
+def current() -> str:
+    """The release that `current` leads to; "" where there is none."""
+    link = STORE / CURRENT
+    return link.readlink().name if link.is_symlink() else ""
+
+
+def read_manifest(root: Path) -> Manifest | None:
+    """What a release is; None where it says nothing that can be understood: it was never finished, or is damaged."""
+    try:
+        values = json.loads((root / MANIFEST).read_text())
+        values.pop("_", None)
+        return Manifest(**values)
+    except (OSError, ValueError, TypeError, AttributeError):
+        return None
+
+
+def write_manifest(root: Path, release: str, digest: str, wheels: Mapping[str, str], found: Mapping[str, str]) -> None:
+    """Notes a release that was verified. `found`: path → SHA-256 of every file."""
+    lines = "".join(f"{value}  {path}\n" for path, value in sorted(found.items()) if not value.startswith(ARROW))
+    write_atomic(root / SUMS, lines.encode("utf-8", "surrogateescape"), 0o644)
+    sums = hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
+    links = {path: value.removeprefix(ARROW) for path, value in sorted(found.items()) if value.startswith(ARROW)}
+    note(root, Manifest(release, digest, dict(wheels), fingerprint(root), sums, links))
+
+
+def note(root: Path, manifest: Manifest) -> None:
+    values = {"_": "managed by sparkfleet (measure: stack)", **asdict(manifest)}
+    write_atomic(root / MANIFEST, (json.dumps(values, indent=1) + "\n").encode(), 0o644)
+
+
+def fingerprint(root: Path) -> str:
+    """SHA-256 over what stat(2) says of everything below a release, except for sparkfleet.json itself."""
+    lines = []
+    pending = [""]
+    while pending:
+        folder = pending.pop()
+        with os.scandir(root / folder) as entries:
+            for entry in entries:
+                path, status = f"{folder}{entry.name}", entry.stat(follow_symlinks=False)
+                if path == MANIFEST:
+                    continue
+                what = f"{path}\0{status.st_mode:o}\0{status.st_uid}"
+                if stat.S_ISDIR(status.st_mode):
+                    pending.append(f"{path}/")  # its times change with what is in it, which is looked at
+                else:
+                    what += f"\0{status.st_ino}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}"
+                lines.append(what)
+    return hashlib.sha256("\n".join(sorted(lines)).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def sums_of(root: Path, manifest: Manifest) -> dict[str, str] | None:
+    """Path → SHA-256 as SHA256SUMS has it; None where that file is not the one of the manifest."""
+    try:
+        data = (root / SUMS).read_bytes()
+    except OSError:
+        return None
+    if hashlib.sha256(data).hexdigest() != manifest.sums:
+        return None
+    rows = (row.partition("  ") for row in data.decode("utf-8", "surrogateescape").splitlines())
+    return {path: value for value, _, path in rows}
+
+
+def changed(root: Path, manifest: Manifest) -> list[str]:
+    """Every file that is not as it was when the release was verified, by content: all of it is read.
+
+    Times and inodes may differ without harm, after a backup was played back; who can write may not.
+    """
+    sums = sums_of(root, manifest)
+    if sums is None:
+        return [f"{SUMS}: was changed"]
+    known = {**sums, **{path: ARROW + target for path, target in manifest.links.items()}}
+    paths = [path for path in walk(root) if path not in (MANIFEST, SUMS)]
+    found = hashes(root, paths)
+    wrong = []
+    for path in sorted({*known, *found}):
+        if path not in found:
+            wrong.append(f"{path}: is missing")
+        elif path not in known:
+            wrong.append(f"{path}: was added")
+        elif found[path] != known[path]:
+            wrong.append(f"{path}: was changed")
+    return [*wrong, *writable(root, paths)]
+
+
+def users(release: str) -> Iterator[int]:
+    """Processes that use a release: started from it, with a library of it, or in its environment.
+
+    The program itself does not tell: it is the distribution's Python. May be called as root only.
+    """
+    mark = f"{home(release)}/".encode()
+    bare = str(home(release)).encode()
+    for process in PROC.iterdir():
+        if process.name.isdecimal() and any(
+            mark in data or bare in data.split(b"\0") or b"VIRTUAL_ENV=" + bare in data.split(b"\0")
+            for data in looks(process)
+        ):
+            yield int(process.name)
+
+
+def looks(process: Path) -> Iterator[bytes]:
+    for name in ("cmdline", "environ", "maps"):
+        try:
+            yield (process / name).read_bytes()
+        except OSError:  # it has ended
+            continue
+    try:
+        yield os.fsencode((process / "cwd").readlink()) + b"/"
+    except OSError:
+        return
+
+
+def superfluous(keep: int, wanted: str) -> list[str]:
+    """Releases that may go once `wanted` is in use: all but that one and the newest, `keep` in all."""
+    others = [release for release in releases() if release != wanted]
+    return others[max(0, keep - 1) :]
+
+
+def leftovers() -> list[Path]:
+    """What a build that was killed has left."""
+    return sorted(path for path in STORE.glob(".*") if path.is_dir()) if STORE.is_dir() else []

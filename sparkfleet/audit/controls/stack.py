@@ -1,0 +1,95 @@
+"""The CUDA stack: what the lock says, unchanged, for CUDA 13, started by everybody."""
+
+from __future__ import annotations
+
+from sparkfleet.audit.controls import stack_judges as judges
+from sparkfleet.audit.model import Aspect, Control, Severity
+
+MEASURE = "stack"
+
+CONTROLS = (
+    Control(
+        id="SPK-STACK-01",
+        title="The stack is exactly what its lock says",
+        severity=Severity.HIGH,
+        measure=MEASURE,
+        aspect=Aspect.CONFIGURED,
+        why="One other version of one package, and what works on one host does not on the next.",
+        source="docs/stack.md",
+        manual_fix="deploy the measure stack; what it is: spark-stack verify",
+        evidence=("stack_installed", "architecture"),
+        judge=judges.as_locked,
+    ),
+    Control(
+        id="SPK-STACK-02",
+        title="No file of the stack was changed since it was installed",
+        severity=Severity.HIGH,
+        measure=MEASURE,
+        aspect=Aspect.CONFIGURED,
+        why="An edit by hand is in every job from then on, and in no lock; a .pth file runs code in every Python.",
+        source="docs/stack.md; site(3), .pth files; inode(7), ctime",
+        manual_fix="deploy the measure stack: it builds the release anew",
+        evidence=("stack_changed",),
+        judge=judges.unchanged,
+    ),
+    Control(
+        id="SPK-STACK-03",
+        title="Only root can change the stack",
+        severity=Severity.HIGH,
+        measure=MEASURE,
+        aspect=Aspect.CONFIGURED,
+        why="Everybody runs it: who can write to it runs code as everybody.",
+        source="path_resolution(7)",
+        manual_fix="chown root: and chmod go-w what is named, then spark-stack verify",
+        evidence=("stack_owner",),
+        judge=judges.only_root_writes,
+    ),
+    Control(
+        id="SPK-STACK-04",
+        title="The loader takes CUDA 13 for torch, vLLM and Triton",
+        severity=Severity.HIGH,
+        measure=MEASURE,
+        aspect=Aspect.RUNNING,
+        why="A Spark has no libcudart.so.12: the import fails, on the first job that needs it.",
+        source="ld.so(8); docs/stack.md",
+        manual_fix="sparkfleet stack check --wheels, then deploy the measure stack",
+        evidence=("stack_libraries", "stack_torch"),
+        judge=judges.cuda_13_libraries,
+    ),
+    Control(
+        id="SPK-STACK-05",
+        title="torch is a build for CUDA 13.0",
+        severity=Severity.HIGH,
+        measure=MEASURE,
+        aspect=Aspect.CONFIGURED,
+        why="The CPU build has the same name and version: jobs run, hundreds of times slower.",
+        source="docs/stack.md",
+        manual_fix="deploy the measure stack",
+        evidence=("stack_torch",),
+        judge=judges.cuda_13_torch,
+    ),
+    Control(
+        id="SPK-STACK-06",
+        title="There is no flash-attn in the stack",
+        severity=Severity.MEDIUM,
+        measure=MEASURE,
+        aspect=Aspect.CONFIGURED,
+        why="It wants CUDA 12; frameworks that find it choose it, and fail.",
+        source="docs/stack.md",
+        manual_fix="deploy the measure stack; in training scripts: attn_implementation sdpa",
+        evidence=("stack_flash",),
+        judge=judges.no_flash_attention,
+    ),
+    Control(
+        id="SPK-STACK-07",
+        title="spark-python starts the stack in use",
+        severity=Severity.MEDIUM,
+        measure=MEASURE,
+        aspect=Aspect.RUNNING,
+        why="What users start decides what they train with.",
+        source="docs/stack.md",
+        manual_fix="look at `type -a spark-python` and /opt/sparkfleet/stacks/current",
+        evidence=("spark_python",),
+        judge=judges.starts,
+    ),
+)
