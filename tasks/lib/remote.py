@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
-from tasks.lib import ROOT
+from sparkhost.resource import Resource
+from tasks.lib.programs import HOST, imported
 
 # Serves `import sparkhost` from the request instead of from a disk. The path is absolute and -I ignores
 # the environment: a PATH or PYTHONPATH on the host must not decide what root runs. -S: no site-packages.
@@ -33,15 +35,35 @@ COMMAND = f"/usr/bin/python3 -I -S -B -c {shlex.quote(LOADER)}"
 
 
 @cache
-def sources() -> dict[str, str]:
-    """Every module of sparkhost, by its dotted name."""
-    package = ROOT / "files" / "host" / "sparkhost"
-    return {
-        "sparkhost" if path.stem == "__init__" else f"sparkhost.{path.stem}": path.read_text()
-        for path in sorted(package.glob("*.py"))
-    }
+def sources(modules: frozenset[str]) -> dict[str, str]:
+    """By dotted name the source of sparkhost.converge, of these modules, and of all that they import of sparkhost."""
+    found: dict[str, str] = {}
+    wanted = [HOST / f"{name.replace('.', '/')}.py" for name in {"sparkhost.converge", *modules}]
+    wanted.append(HOST / "sparkhost" / "__init__.py")
+    while wanted:
+        path = wanted.pop()
+        name = str(path.relative_to(HOST).with_suffix("")).replace("/", ".").removesuffix(".__init__")
+        if name not in found:
+            found[name] = path.read_text()
+            wanted += imported(found[name])
+    return found
+
+
+def kinds(resources: Iterable[dict[str, Any]]) -> set[str]:
+    """The kinds of these resources, and of those that stand inside of one (under guard)."""
+    return {kind for r in resources for kind in (r["kind"], *kinds(r.get("resources", ())))}
 
 
 def request(action: str, measures: list[dict[str, Any]], uploads: dict[str, str] | None = None) -> str:
     """The request as one line, ready for stdin. `uploads`: SHA-256 → path on the host of what was delivered."""
-    return json.dumps({"action": action, "measures": measures, "uploads": uploads or {}, "sources": sources()})
+    known = Resource.KINDS
+    modules = {known[k].__module__ for measure in measures for k in kinds(measure["resources"]) if k in known}
+    return json.dumps(
+        {
+            "action": action,
+            "modules": sorted(modules),
+            "measures": measures,
+            "uploads": uploads or {},
+            "sources": sources(frozenset(modules)),
+        }
+    )

@@ -54,7 +54,7 @@ def file(path: Path, content: str = "managed by sparkfleet\n") -> dict[str, Any]
 
 
 def request(action: str, **measures: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"action": action, "measures": [{"name": n, "resources": r} for n, r in measures.items()]}
+    return {"action": action, "modules": [], "measures": [{"name": n, "resources": r} for n, r in measures.items()]}
 
 
 def test_a_plan_changes_nothing_and_shows_the_diff(tmp_path: Path) -> None:
@@ -115,6 +115,7 @@ def test_resources_survive_the_journey() -> None:
 def test_the_loader_runs_on_a_python_that_knows_nothing_of_us(tmp_path: Path) -> None:
     """As on a host: another directory, no environment, sources on stdin only."""
     wanted = json.loads(remote.request("apply", [{"name": "one", "resources": [file(tmp_path / "a")]}]))
+    assert "sparkhost.swap" not in wanted["sources"], "modules that nothing here needs stay at home"
     result = subprocess.run(
         ["sh", "-c", remote.COMMAND],
         input=json.dumps(wanted),

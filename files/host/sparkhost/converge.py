@@ -1,6 +1,7 @@
 """Plans and applies resources on this host: the one program behind every deploy.
 
-Request (JSON): `{"action": "plan" | "apply", "measures": [{"name": …, "resources": […]}, …]}`. "apply" makes the
+Request (JSON): `{"action": "plan" | "apply", "modules": […], "measures": [{"name": …, "resources": […]}, …]}`. The
+modules are those that define the kinds of these resources; importing them registers the kinds. "apply" makes the
 first measure so and then plans the rest: the answer carries the plan that the next step needs, which saves
 a connection round trip. Answer: `{"applied": …, "plan": {measure: {"changes", "warnings", "refused", "error"}}}`.
 """
@@ -8,6 +9,7 @@ a connection round trip. Answer: `{"applied": …, "plan": {measure: {"changes",
 from __future__ import annotations
 
 import errno
+import importlib
 import json
 import os
 import sys
@@ -15,49 +17,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from sparkhost import (
-    docker,
-    environment,
-    files,
-    floors,
-    guard,
-    hardware,
-    installed,
-    ldconfig,
-    pam,
-    people,
-    protection,
-    service,
-    slices,
-    sshd,
-    stack,
-    swap,
-    systemd,
-    uv,
-)
+from sparkhost import guard
 from sparkhost.resource import UPLOADS, Change, Context, Failed, Refused, Resource, from_json
-
-# The modules that define resources; importing them registers their kinds.
-RESOURCE_MODULES = (
-    docker,
-    environment,
-    files,
-    floors,
-    guard,
-    hardware,
-    installed,
-    ldconfig,
-    pam,
-    people,
-    protection,
-    service,
-    slices,
-    sshd,
-    stack,
-    swap,
-    systemd,
-    uv,
-)
 
 
 def one_line(error: BaseException) -> str:
@@ -132,6 +93,8 @@ def apply_measure(resources: Sequence[Resource]) -> dict[str, Any]:
 
 def run(request: dict[str, Any]) -> dict[str, Any]:
     """Carries out one request; see the module's docstring."""
+    for name in request["modules"]:
+        importlib.import_module(name)
     measures = [
         (measure["name"], [from_json(resource) for resource in measure["resources"]]) for measure in request["measures"]
     ]
