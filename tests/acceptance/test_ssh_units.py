@@ -104,3 +104,22 @@ def test_without_a_trial_login_a_refused_login_is_still_taken_back(
     assert result.rc == 0, result.output
     for host in hosts:
         assert fresh_session(host, "alice") == KILLABLE
+
+
+def test_a_configuration_that_sshd_has_not_read_is_not_brought_into_force(
+    lab: Lab, hosts: tuple[Host, Host], tmp_path: Path
+) -> None:
+    """A broken file that was there before, and one that lets nobody in: both are named, nothing is changed."""
+    broken, nobody = "/etc/ssh/sshd_config.d/broken.conf", "/etc/ssh/sshd_config.d/nobody.conf"
+    hosts[0].sudo(f"echo 'PermitRootLogin perhaps' >{broken}")
+    hosts[1].sudo(f"echo 'AllowUsers nobody' >{nobody}")
+    result = deploy(lab, fleet(lab, hosts, tmp_path / "fleet.yaml", SETTINGS))
+    assert result.rc == 1
+    assert "Traceback" not in result.output
+    lines = ["".join(result.lines(host.name, "ssh")) for host in hosts]
+    assert "sshd -t fails" in lines[0]
+    assert broken in lines[0]
+    assert f"{nobody} was changed after sshd read it" in lines[1]
+    for host in hosts:
+        assert is_as_before(host)
+        assert logs_in(host)

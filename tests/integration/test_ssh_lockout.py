@@ -34,26 +34,6 @@ def fleet_file(lab: Lab, hosts: tuple[Host, Host], tmp_path_factory: pytest.Temp
     return fleet(lab, hosts, tmp_path_factory.mktemp("fleet") / "fleet.yaml", defaults)
 
 
-def test_a_configuration_that_sshd_has_not_read_is_not_brought_into_force(
-    lab: Lab, hosts: tuple[Host, Host], fleet_file: Path
-) -> None:
-    """A broken file that was there before, and one that lets nobody in: both are named, nothing is changed."""
-    broken, nobody = "/etc/ssh/sshd_config.d/broken.conf", "/etc/ssh/sshd_config.d/nobody.conf"
-    hosts[0].sudo(f"echo 'PermitRootLogin perhaps' >{broken}")
-    hosts[1].sudo(f"echo 'AllowUsers nobody' >{nobody}")
-    result = deploy(lab, fleet_file)
-    assert result.rc == 1
-    assert "Traceback" not in result.output
-    lines = ["".join(result.lines(host.name, "ssh")) for host in hosts]
-    assert "sshd -t fails" in lines[0]
-    assert broken in lines[0]
-    assert f"{nobody} was changed after sshd read it" in lines[1]
-    for host in hosts:
-        assert is_as_before(host)
-        assert logs_in(host)
-        host.sudo(f"rm -f {broken} {nobody}; systemctl restart ssh.service")
-
-
 def test_a_state_that_refuses_logins_is_taken_back_at_once(
     lab: Lab, hosts: tuple[Host, Host], fleet_file: Path
 ) -> None:
