@@ -16,7 +16,7 @@ from tests.lab import Host, Lab
 ONLY = ("--measure", "watchdog")
 BREAKS = {
     "systemctl stop sparkfleet-watchdog": {"01", "02", "03", "04", "05", "06"},
-    "systemctl kill -s STOP sparkfleet-watchdog; rm /run/sparkfleet/watchdog/state.json": {"01", "02", "03"},
+    "systemctl kill -s STOP sparkfleet-watchdog; rm /run/sparkfleet/watchdog/state.json": {"01", "02", "03", "05"},
     "systemctl disable sparkfleet-watchdog": {"07"},
     "echo 'nonsense = 1' >> /etc/sparkfleet/watchdog.toml": {"08"},
     "sed -i 's/^term_below.*/term_below = \"200MiB\"/' /etc/sparkfleet/watchdog.toml;"
@@ -135,7 +135,7 @@ def test_taken_off_it_leaves_nothing_but_post_mortems(lab: Lab, spark1: Host, tm
     before = state_of(spark1)
     assert deploy(lab, watched_fleet(lab, [spark1], tmp_path / "all.yaml")).rc == 0
     spark1.sudo("cat > /usr/local/lib/hog.py", input=Path("tests/integration/hog.py").read_text())
-    job(spark1, "hog", "alice", "4000 slow")
+    job(spark1, "hog", "alice", "4000 slow", slice_="other.slice")  # training.slice is compared
     ended(spark1, "hog")
     until(spark1, "ls /var/lib/sparkfleet/watchdog/events/*-term.json")
     spark1.sudo("rm /usr/local/lib/hog.py")

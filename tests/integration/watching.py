@@ -141,7 +141,7 @@ def killed_by_the_kernel(host: Host) -> str:
 def denied(host: Host) -> str:
     """What the hardened unit was not allowed to do, as the kernel and the daemon itself say it."""
     kernel = host.console_run(
-        "journalctl -k --no-pager -g 'SECCOMP|apparmor=.DENIED|audit: type=1326'", check=False
+        "journalctl -k -t kernel --no-pager -g 'SECCOMP|apparmor=.DENIED|audit: type=1326'", check=False
     ).stdout
     lines = [line for line in kernel.splitlines() if not line.startswith("-- ")]
     failed = json.loads(host.console_run(f"cat {STATE}").stdout)["failed"]
