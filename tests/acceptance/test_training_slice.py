@@ -128,7 +128,7 @@ def test_a_cap_is_not_put_over_somebodys_head(lab: Lab, host: Host, folder: Path
         assert "putting the cap in force would kill what runs there" in result.output
         assert host.run("pgrep -u alice python3").stdout
     finally:
-        host.run("pkill -u alice python3")
+        host.run("pkill python3", user="alice")
     assert deploy(lab, training(lab, host, folder)).rc == 0
 
 
