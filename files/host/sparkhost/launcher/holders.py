@@ -88,10 +88,10 @@ def meminfo(path: Path = Path("/proc/meminfo")) -> dict[str, int]:
 
 
 def table(found: Iterable[Holder], least: int = 0) -> list[str]:
-    """Lines for a person. `least`: who holds less in all is left out."""
+    """Lines for a person. `least`: who holds less in all is left out, but for jobs, which people look for by name."""
     rows = [("USER", "WHAT", "CPU", "GPU")]
     for holder in found:
-        if holder.total >= least:
+        if holder.total >= least or holder.what.startswith("job "):
             gpu_bytes = "unknown" if holder.gpu is None else show_size(holder.gpu)
             rows.append((holder.user, holder.what, show_size(holder.cpu), gpu_bytes))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
