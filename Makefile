@@ -41,6 +41,7 @@ bench: lab ## what a deploy and an audit cost, beside pyinfra and testinfra them
 	@$(PYTHON) -m tests.bench.deploy
 	@$(PYTHON) -m tests.bench.audit
 	@$(PYTHON) -m tests.bench.audit_reports
+	@$(PYTHON) -m tests.bench.launcher
 
 format: setup ## let ruff format the code
 	@.venv/bin/ruff check --fix .

@@ -160,7 +160,8 @@ def test_a_time_limit_ends_a_job_and_is_named(host: Host) -> None:
 
 
 def test_no_unit_of_a_job_is_left_behind(host: Host) -> None:
-    assert host.run("systemctl list-units --all --plain --no-legend 'spark-job-*'").stdout == ""
+    # What was stopped a moment ago is told to end, and not waited for.
+    wait_for(host, "[ -z \"$(systemctl list-units --all --plain --no-legend 'spark-job-*')\" ]")
     assert host.run("systemctl --failed --plain --no-legend | grep spark", check=False).stdout == ""
     assert host.run(f"ls {SLICE}", check=False).stdout.count("spark-job") == 0
     assert unit_of("0" * 8) not in host.run("systemctl list-units --all").stdout
