@@ -15,7 +15,7 @@ from tests.lab import Host, Lab
 # From the mirror that the host's apt knows; the image is one static program.
 INSTALL = """\
 set -e
-DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends docker.io busybox-static
+DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends docker.io apparmor busybox-static
 mkdir -p /image/bin && cp /bin/busybox /image/bin/ && ln -sf busybox /image/bin/sleep
 tar -C /image -c . | docker import - box
 """
