@@ -72,7 +72,7 @@ def current() -> str:
 
 
 def write(text: str) -> None:
-    """Puts a new daemon.json in its place once dockerd itself has found it valid."""
+    """Puts a new daemon.json in its place once dockerd itself has found it valid, where it knows how to."""
     make_directories(DAEMON_JSON.parent)
     if not text:
         DAEMON_JSON.unlink(missing_ok=True)
@@ -80,7 +80,8 @@ def write(text: str) -> None:
     trial = DAEMON_JSON.with_name("daemon.json.sparkfleet-trial")
     trial.write_text(text, errors="surrogateescape")
     try:
-        run("dockerd", "--validate", "--config-file", str(trial))
+        if "--validate" in run("dockerd", "--help"):  # since 23.0; Debian 12 has 20.10
+            run("dockerd", "--validate", "--config-file", str(trial))
     finally:
         trial.unlink()
     mode = stat.S_IMODE(DAEMON_JSON.stat().st_mode) if DAEMON_JSON.exists() else 0o644
