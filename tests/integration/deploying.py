@@ -60,7 +60,8 @@ class Deployed:
     def changes(self, host: str) -> dict[str, list[str]]:
         """Measure → what was changed (or, in a dry run, would be), in order; "would " is taken off."""
         found: dict[str, list[str]] = {}
-        pattern = rf"^\s*\[{re.escape(host)}\] (\w+): (/?\S+: .*)$"
+        # "armed: …" and "kept: …" tell the steps of a guarded change.
+        pattern = rf"^\s*\[{re.escape(host)}\] (\w+): (?!armed: |kept: |taken back: )(/?\S+: .*)$"
         for measure, line in re.findall(pattern, self.output, re.MULTILINE):
             found.setdefault(measure, []).append(line.replace(": would ", ": ", 1).strip())
         return found
