@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 
 from sparkfleet.audit.model import Evidence, Judgement, NoEvidence, Status
@@ -93,3 +94,19 @@ def listed(items: list[str], most: int = 5) -> str:
 def about_the_fleet(evidence: Evidence, settings: HostSettings) -> Judgement:
     """Stands where a control has a fleet judge instead."""
     raise NoEvidence("this control compares hosts")
+
+
+def only_roots(evidence: Evidence, name: str, wanted: str) -> Judgement:
+    """Whether every path of an observation (lines of owner, mode, path) is root's, and writable for root only."""
+    wrong, lines = [], evidence.text(name).splitlines()
+    for line in lines:
+        match = re.fullmatch(r"(\d+) ([0-7]{4}) (/.*)", line)
+        if not match:
+            raise malformed(evidence, name)
+        uid, mode, path = int(match[1]), int(match[2], 8), match[3]
+        if uid != 0:
+            wrong.append(f"{path} belongs to user {uid}")
+        elif mode & 0o002 or (mode & 0o020 and not path.startswith("/usr/local")):
+            # Debian gives /usr/local to the group staff, in which nobody is (Debian policy, 9.1.2).
+            wrong.append(f"{path} has mode {mode:04o}")
+    return judged(not wrong, wanted, listed(wrong) or f"{len(lines)} paths, all root's")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from sparkfleet.audit.controls.kit import judged, listed, malformed
+from sparkfleet.audit.controls.kit import judged, malformed, only_roots
 from sparkfleet.audit.model import Aspect, Control, Evidence, Judge, Judgement, Severity
 from sparkfleet.settings import HostSettings
 
@@ -45,18 +45,7 @@ def only_root_replaces(evidence: Evidence, settings: HostSettings) -> Judgement:
     seen = evidence.observations.get("uv_owner")
     if seen and seen.rc == NOT_FOUND:
         return judged(False, wanted, "no uv or no uvx in PATH")
-    wrong, lines = [], evidence.text("uv_owner").splitlines()
-    for line in lines:
-        match = re.fullmatch(r"(\d+) ([0-7]{4}) (/.*)", line)
-        if not match:
-            raise malformed(evidence, "uv_owner")
-        uid, mode, path = int(match[1]), int(match[2], 8), match[3]
-        if uid != 0:
-            wrong.append(f"{path} belongs to user {uid}")
-        elif mode & 0o002 or (mode & 0o020 and not path.startswith("/usr/local")):
-            # Debian gives /usr/local to the group staff, in which nobody is (Debian policy, 9.1.2).
-            wrong.append(f"{path} has mode {mode:04o}")
-    return judged(not wrong, wanted, listed(wrong) or f"{len(lines)} paths, all root's")
+    return only_roots(evidence, "uv_owner", wanted)
 
 
 CONTROLS = (
