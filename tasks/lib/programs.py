@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -21,7 +22,18 @@ def program(name: str, *packages: str) -> Installed:
     Raises:
         FileNotFoundError: a package that does not exist.
     """
-    wanted = [path for package in packages for path in modules_of(HOST / "sparkhost" / package)]
+    found = closure(path for package in packages for path in modules_of(HOST / "sparkhost" / package))
+    for key in list(found):
+        for parent in (HOST / key).parents:
+            if HOST in parent.parents:
+                found.setdefault(str((parent / "__init__.py").relative_to(HOST)), (parent / "__init__.py").read_text())
+    modules = dict(sorted(found.items()))
+    return Installed(name, hashlib.sha256(json.dumps(modules).encode()).hexdigest()[:16], modules)
+
+
+def closure(paths: Iterable[Path]) -> dict[str, str]:
+    """These files, and all that they import of sparkhost: path below HOST → source."""
+    wanted = [*paths]
     found: dict[str, str] = {}
     while wanted:
         path = wanted.pop()
@@ -29,12 +41,7 @@ def program(name: str, *packages: str) -> Installed:
         if key not in found:
             found[key] = path.read_text()
             wanted += imported(found[key])
-    for key in list(found):
-        for parent in (HOST / key).parents:
-            if HOST in parent.parents:
-                found.setdefault(str((parent / "__init__.py").relative_to(HOST)), (parent / "__init__.py").read_text())
-    modules = dict(sorted(found.items()))
-    return Installed(name, hashlib.sha256(json.dumps(modules).encode()).hexdigest()[:16], modules)
+    return found
 
 
 def modules_of(package: Path) -> list[Path]:

@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 from sparkhost.resource import Resource
-from tasks.lib.programs import HOST, imported
+from tasks.lib.programs import HOST, closure
 
 # Serves `import sparkhost` from the request instead of from a disk. The path is absolute and -I ignores
 # the environment: a PATH or PYTHONPATH on the host must not decide what root runs. -S: no site-packages.
@@ -37,16 +37,9 @@ COMMAND = f"/usr/bin/python3 -I -S -B -c {shlex.quote(LOADER)}"
 @cache
 def sources(modules: frozenset[str]) -> dict[str, str]:
     """By dotted name the source of sparkhost.converge, of these modules, and of all that they import of sparkhost."""
-    found: dict[str, str] = {}
-    wanted = [HOST / f"{name.replace('.', '/')}.py" for name in {"sparkhost.converge", *modules}]
-    wanted.append(HOST / "sparkhost" / "__init__.py")
-    while wanted:
-        path = wanted.pop()
-        name = str(path.relative_to(HOST).with_suffix("")).replace("/", ".").removesuffix(".__init__")
-        if name not in found:
-            found[name] = path.read_text()
-            wanted += imported(found[name])
-    return found
+    paths = [HOST / f"{name.replace('.', '/')}.py" for name in {"sparkhost.converge", *modules}]
+    found = closure([HOST / "sparkhost" / "__init__.py", *paths])
+    return {key.removesuffix(".py").replace("/", ".").removesuffix(".__init__"): text for key, text in found.items()}
 
 
 def kinds(resources: Iterable[dict[str, Any]]) -> set[str]:
