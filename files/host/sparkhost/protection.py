@@ -13,7 +13,7 @@ from typing import ClassVar
 from sparkhost import rollback
 from sparkhost.files import File, NoFile
 from sparkhost.resource import Change, Context, Failed, Refused, Resource
-from sparkhost.systemd import CONTROL, RELOAD, daemon_reload, reload_for, run, set_at_run_time, show
+from sparkhost.systemd import CONTROL, RELOAD, daemon_reload, reload_for, set_at_run_time, show, start_below
 
 CGROUPS = Path("/sys/fs/cgroup")
 PROC = Path("/proc")
@@ -167,7 +167,7 @@ class Protection(Resource):
             daemon_reload()
         # A reload alone does not reach the cgroups of units that run (systemd 257): that comes with the next unit that
         # is started beside them.
-        run("systemd-run", "--quiet", "--wait", "--collect", "true")
+        start_below("system.slice")
         self.told.add(self.unit)
         if self._score() is not None:
             score_file(self.unit).write_text(str(self.oom_score_adjust))

@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from sparkhost.files import File, NoFile
 from sparkhost.resource import Change, Context, Refused, Resource
-from sparkhost.systemd import CONTROL, RELOAD, daemon_reload, reload_for, run, set_at_run_time, show
+from sparkhost.systemd import CONTROL, RELOAD, daemon_reload, reload_for, set_at_run_time, show, start_below
 
 CGROUPS = Path("/sys/fs/cgroup")
 MEMINFO = Path("/proc/meminfo")
@@ -301,4 +301,4 @@ class CapInForce(Resource):
             daemon_reload()
         for name in names:
             # A reload alone does not reach the cgroups of slices that run: that comes with the next unit started below.
-            run("systemd-run", "--quiet", "--wait", "--collect", f"--slice={name}", "true")
+            start_below(name)

@@ -128,7 +128,12 @@ def put_in_force(paths: Sequence[str]) -> None:
         found.update(each.name for depth in ("", "*/") for each in CGROUPS.glob(f"{depth}{pattern}"))
     for name in sorted(found):
         with contextlib.suppress(Failed):  # who looks at the cgroups themselves will find, and say, that it is missing
-            run("systemd-run", "--quiet", "--wait", "--collect", f"--slice={name}", "true")
+            start_below(name)
+
+
+def start_below(slice_: str) -> None:
+    """Starts a unit below a slice that ends at once: PID 1 gives the slice's cgroup its limits then. Raises Failed."""
+    run("systemd-run", "--quiet", "--wait", "--collect", f"--slice={slice_}", "true")
 
 
 def containers_at_risk(proc: Path = Path("/proc"), dev: Path = Path("/dev")) -> list[str]:
