@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from sparkhost import stack_store
+from sparkhost import stack_store, stack_users
 from sparkhost.stack_verify import hashes, problems, walk
 
 USAGE = """\
@@ -15,9 +15,7 @@ usage: spark-stack [list]           what is installed; * is what spark-python st
 OURS = {
     stack_store.MANIFEST,
     stack_store.SUMS,
-    "constraints.txt",
-    "cuda-constraints.txt",
-    "pyproject-snippet.toml",
+    *stack_users.FILES,
 }
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sparkhost.files import write_atomic
 
-ALL, CUDA, SNIPPET = "constraints.txt", "cuda-constraints.txt", "pyproject-snippet.toml"
+FILES = ALL, CUDA, SNIPPET = "constraints.txt", "cuda-constraints.txt", "pyproject-snippet.toml"
 HEADER = "# managed by sparkfleet (measure: stack)\n"
 # What must be the build for this host's CUDA; the rest is a matter of taste.
 OF_CUDA = re.compile(r"torch|torchvision|torchaudio|torchcodec|triton|vllm|(nvidia|cuda)-.*|cuda-python")
