@@ -193,6 +193,11 @@ def main() -> int:
     limits = Limits(int(options.term_below * GIB), int(options.kill_below * GIB))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     ctypes.CDLL(None).prctl(PR_SET_NAME, NAME.encode(), 0, 0, 0)  # for earlyoom's --avoid
+    # earlyoom goes on killing until memory is back: it must not end what measures. The jobs set a score of their own.
+    try:
+        Path("/proc/self/oom_score_adj").write_text("-1000")
+    except PermissionError:
+        print("oom_score_adj cannot be lowered here: earlyoom may end this program", flush=True)
     ballast = mmap.mmap(-1, max(1, int(options.ballast * GIB)))
     ctypes.memset(ctypes.addressof(ctypes.c_char.from_buffer(ballast)), 1, len(ballast))
     total = meminfo("MemTotal") / GIB
