@@ -1,4 +1,4 @@
-"""A job that fills memory: `python3 memory_hog.py --rate GIB_PER_S --threads N [--ignore-term] [--limit GIB]`.
+"""A job that fills memory: `memory_hog.py --rate GIB_PER_S --threads N [--ignore-term] [--limit GIB] [--score N]`.
 
 Standard library only, so that it runs on any host. On SIGTERM it prints CLOCK_MONOTONIC and ends, or with --ignore-term
 prints it and goes on.
@@ -38,9 +38,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--limit", type=float, default=1e6)
     parser.add_argument("--ignore-term", action="store_true")
+    parser.add_argument("--score", type=int, default=1000, help="oom_score_adj")
     options = parser.parse_args()
     # Whoever ranks by the kernel's score is to end one of these, and not what measures.
-    Path("/proc/self/oom_score_adj").write_text("1000")
+    Path("/proc/self/oom_score_adj").write_text(str(options.score))
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     kept: list[mmap.mmap] = []
     share = options.rate * GIB / options.threads, options.limit * GIB / options.threads

@@ -34,6 +34,7 @@ from tests.bench.guards import GIB, HOST, NAME, Limits, cpu_of, earlyoom, ended,
 HOG = Path(__file__).with_name("memory_hog.py")
 PR_SET_NAME = 15
 PARTS = ("rss", "p99", "fill", "polls")
+HELD = "SPARKFLEET_BENCH_HELD"
 
 # A rendition of the script that people pass around: one process is watched, looked at once a second.
 SCRIPT = """\
@@ -153,18 +154,56 @@ def rest(limits: Limits, folder: Path) -> None:
     print(f"1 GiB from the limit: {100 * share:.2f} % of one core", flush=True)
 
 
-def fills(limits: Limits, folder: Path, rates: list[float], rounds: int, program: str | None) -> None:
+class Ballast:
+    """Memory that is held so that less is left to fill, by the parent of the program that measures: the watchdog leaves
+    alone what it descends from. earlyoom does not; another process then holds it anew, and what measures lives on."""
+
+    def __init__(self, gib: float) -> None:
+        self.gib = gib
+        self.parent = os.getppid()
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def lives(self) -> bool:
+        """Whether somebody holds it."""
+        return not self.gib or (self.process.poll() is None if self.process else os.getppid() == self.parent)
+
+    def hold(self) -> None:
+        """Waits until it is held."""
+        if self.lives():
+            return
+        before = meminfo()
+        self.process = subprocess.Popen([sys.executable, str(HOG), "--limit", str(self.gib), "--score", "0"])
+        until = time.monotonic() + LONGEST
+        while before - meminfo() < 0.97 * self.gib * GIB and time.monotonic() < until:
+            time.sleep(0.1)
+
+    def close(self) -> None:
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+
+
+def holding(gib: float) -> int:
+    """Runs this program anew as a child of one that holds memory, and returns the child's exit code."""
+    ballast = mmap.mmap(-1, int(gib * GIB))
+    ctypes.memset(ctypes.addressof(ctypes.c_char.from_buffer(ballast)), 1, len(ballast))
+    return subprocess.run([sys.executable, *sys.argv], env={**os.environ, HELD: "1"}, check=False).returncode
+
+
+def fills(limits: Limits, folder: Path, options: argparse.Namespace, ballast: Ballast) -> None:
     """Fills under every guard, and prints each."""
     done: list[Case] = []
-    # In turn, so that what changes on the machine changes for all; earlyoom apart and last, since it may end this
-    # program as well: it goes on to the next one while the first still gives back its memory.
-    for group in (["watchdog", "script"], ["earlyoom"] if program else []):
-        for rate in rates:
+    # In turn, so that what changes on the machine changes for all; earlyoom apart and last, since it ends the ballast.
+    for group in (["watchdog", "script"], ["earlyoom"] if options.earlyoom else []):
+        for rate in options.rates:
             for obeys in (True, False):
-                for guard in group * rounds:
-                    done.append(fill(guard, limits, rate, obeys, folder, program))
+                for guard in group * options.rounds:
+                    ballast.hold()
+                    done.append(fill(guard, limits, rate, obeys, folder, options.earlyoom))
                     show(done[-1:], limits)
-    if rounds > 1:
+                    if not ballast.lives():
+                        print(f"{guard} has ended the ballast as well", flush=True)
+    if options.rounds > 1:
         print("all rounds together:")
         for key in dict.fromkeys((case.guard, case.rate, case.obeys) for case in done):
             show([case for case in done if (case.guard, case.rate, case.obeys) == key], limits)
@@ -187,32 +226,28 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--crossings", type=int, default=120, help="for p99, in peace and in trouble each")
     parser.add_argument("--looks", type=int, default=1_000_000)
-    parser.add_argument("--ballast", type=float, default=0.0, metavar="GIB", help="held by this program, to save time")
+    parser.add_argument("--ballast", type=float, default=0.0, metavar="GIB", help="held beside all, to save time")
     parser.add_argument("--earlyoom", default=shutil.which("earlyoom"), help="its program, where there is one")
     options = parser.parse_args()
     limits = Limits(int(options.term_below * GIB), int(options.kill_below * GIB))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     ctypes.CDLL(None).prctl(PR_SET_NAME, NAME.encode(), 0, 0, 0)  # for earlyoom's --avoid
-    # earlyoom goes on killing until memory is back: it must not end what measures. The jobs set a score of their own.
-    try:
-        Path("/proc/self/oom_score_adj").write_text("-1000")
-    except PermissionError:
-        print("oom_score_adj cannot be lowered here: earlyoom may end this program", flush=True)
-    ballast = mmap.mmap(-1, max(1, int(options.ballast * GIB)))
-    ctypes.memset(ctypes.addressof(ctypes.c_char.from_buffer(ballast)), 1, len(ballast))
+    if options.ballast and HELD not in os.environ:
+        return holding(options.ballast)
+    ballast = Ballast(options.ballast)
     total = meminfo("MemTotal") / GIB
     print(
         f"Python {sys.version.split()[0]}, {os.cpu_count()} cores, MemTotal {total:.1f} GiB,"
         f" {meminfo() / GIB:.1f} GiB available"
     )
-    with tempfile.TemporaryDirectory(prefix="sparkfleet-bench-") as directory:
+    with contextlib.closing(ballast), tempfile.TemporaryDirectory(prefix="sparkfleet-bench-") as directory:
         folder = Path(directory)
         if "rss" in options.only:
             rest(limits, folder)
         if "p99" in options.only:
             crossings(folder, options.crossings)
         if "fill" in options.only:
-            fills(limits, folder, options.rates, options.rounds, options.earlyoom)
+            fills(limits, folder, options, ballast)
         if "polls" in options.only:
             each, grown = growth(options.looks, folder)
             print(f"{options.looks} looks: {each:.0f} us each, grown by {grown} bytes", flush=True)
