@@ -9,12 +9,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sparkhost.launcher import inherit, run
+from sparkhost.launcher import inherit, run, stay
 from sparkhost.launcher.attach import Ending, attend
 
 HOST = Path(__file__).resolve().parents[2] / "files" / "host"
 STUB = f"import sys; sys.path.insert(0, {str(HOST)!r}); from sparkhost.launcher.stub import main; sys.exit(main())"
 CLEAN = {"PATH": "/usr/bin:/bin", "INVOCATION_ID": "0123456789abcdef0123456789abcdef"}
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """The launcher's own, as sockets that a `with` closes."""
+    ours, theirs = (socket.socket(fileno=end.detach()) for end in run.pair())
+    return ours, theirs
 
 
 def stub(theirs: socket.socket, user: int | None = None) -> subprocess.Popen[bytes]:
@@ -34,13 +40,13 @@ def job(
     *argv: str, environment: Sequence[tuple[str, str]] = (("PATH", "/usr/bin:/bin"),), detached: bool = False
 ) -> tuple[int, bytes, bytes, Ending, int]:
     """Runs a command as a job with pipes: exit code, standard output and error, how it ended, the unit's exit code."""
-    ours, theirs = run.pair()
+    ours, theirs = pair()
     out, err = os.memfd_create("out"), os.memfd_create("err")
     process = stub(theirs)
     nothing = os.open(os.devnull, os.O_RDONLY)
     try:
         with ours:
-            run.hand_over(ours, inherit.gather(argv, list(environment)), [nothing, out, err], detached)
+            stay.hand_over(ours, inherit.gather(argv, list(environment)), [nothing, out, err], detached)
             ending = attend(ours)
         status = process.wait(timeout=30)
         texts = [os.pread(descriptor, 1 << 20, 0) for descriptor in (out, err)]

@@ -26,12 +26,12 @@ ROOT = Path(__file__).resolve().parents[2]
 LAUNCHER = f"""
 import os, subprocess, sys
 sys.path[:0] = [{str(ROOT / "files" / "host")!r}]
-from sparkhost.launcher import inherit, report, run, terminal
+from sparkhost.launcher import inherit, report, run, stay, terminal
 ours, theirs = run.pair()
 command = ["/usr/bin/python3", "-IS", "-c", {STUB!r}]
 stub = subprocess.Popen(command, stdin=theirs, stdout=theirs, start_new_session=True)
 theirs.close()
-ending = run.stay(ours, inherit.gather(sys.argv[1:], [*os.environ.items()]), terminal.usable(), "/none")
+ending = stay.stay(ours, inherit.gather(sys.argv[1:], [*os.environ.items()]), terminal.usable(), "/none")
 stub.wait()
 print("CODE", report.code_of(ending), "SENT", ending.sent, flush=True)
 """

@@ -46,15 +46,14 @@ def test_holders_are_told_with_cpu_and_gpu_and_without_cache(tmp_path: Path) -> 
 
 def test_preflight_names_who_holds_the_memory() -> None:
     memory = {"MemAvailable": 50 * GIB, "MemFree": 10 * GIB}
-    finding = preflight.judge(
-        80 * GIB, memory, [Holder("ann", "job 1", 60 * GIB, None), Holder("bob", "sessions", 1, 0)]
-    )
+    found = [Holder("ann", "job 1", 60 * GIB, None), Holder("bob", "sessions", 1, 0)]
+    finding = preflight.judge(80 * GIB, memory, lambda: found)
     assert finding.short
     assert "80.0 GiB are asked for, but 50.0 GiB are available" in finding.lines[0]
     assert any("ann" in line for line in finding.lines)
     assert not any("bob" in line for line in finding.lines)
-    assert preflight.judge(20 * GIB, memory, []).cached
-    assert preflight.judge(5 * GIB, memory, []) == preflight.Finding(False, False, ())
+    assert preflight.judge(20 * GIB, memory, lambda: []).cached
+    assert preflight.judge(5 * GIB, memory, lambda: []) == preflight.Finding(False, False, ())
 
 
 def test_meminfo_is_in_bytes() -> None:

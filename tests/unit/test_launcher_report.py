@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import marshal
 import os
 import signal
 import subprocess
@@ -144,8 +144,8 @@ def test_the_cause_is_named(end: str, code: int, sent: list[int], limit: int | N
 
 def test_what_the_stub_said_counts_before_what_the_unit_says() -> None:
     ending = Ending()
-    ending.take(json.dumps({"started": "abc"}).encode())
-    ending.take(json.dumps({"ended": 7, "peak": 5}).encode())
+    ending.take(marshal.dumps({"started": "abc"}))
+    ending.take(marshal.dumps({"ended": 7, "peak": 5}))
     ending.take(b"result=exit-code code=exited status=7 peak=9 oom=0 oom_kill=0\n")
     assert (code_of(ending), ending.started) == (7, True)
     assert summary(ending, 7, 3671, "") == (

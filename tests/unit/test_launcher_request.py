@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import string
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sparkhost.launcher.client import start_message
 from sparkhost.launcher.config import Config
 from sparkhost.launcher.request import (
-    LEAST_MEMORY,
     LONGEST,
     BadRequest,
     DropCache,
@@ -22,6 +24,7 @@ from sparkhost.launcher.request import (
     parse,
 )
 from sparkhost.launcher.unit import END, STUB, TooLarge, properties, unit_name
+from sparkhost.launcher.units import LEAST_MEMORY
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -60,6 +63,26 @@ starts = st.builds(
 @given(starts | st.builds(Stop, id=st.from_regex(r"[0-9a-f]{8}", fullmatch=True)) | st.just(DropCache()))
 def test_what_is_written_is_read(request: Start | Stop | DropCache) -> None:
     assert parse(encode(request)) == request
+
+
+@settings(deadline=None)  # other tests keep the machine busy
+@given(starts)
+def test_a_start_is_written_the_same_without_the_modules_for_it(start: Start) -> None:
+    assert parse(start_message(*start)) == start
+
+
+@pytest.mark.parametrize(
+    ("module", "needless"),
+    [
+        ("sparkhost.launcher.stub", {"enum", "re", "json", "pathlib", "typing", "contextlib", "signal", "socket"}),
+        ("sparkhost.launcher.run", {"enum", "re", "json", "pathlib", "typing", "contextlib", "signal", "socket"}),
+    ],
+)
+def test_what_every_start_waits_for_imports_nothing_that_takes_long(module: str, needless: set[str]) -> None:
+    host = Path(__file__).resolve().parents[2] / "files" / "host"
+    script = f"import sys; sys.path.insert(0, {str(host)!r}); import {module}; print(*sys.modules)"
+    done = subprocess.run(["/usr/bin/python3", "-IS", "-c", script], capture_output=True, text=True, check=True)
+    assert needless & set(done.stdout.split()) == set()
 
 
 @settings(deadline=None)  # other tests keep the machine busy

@@ -1,24 +1,8 @@
-"""Which cgroup a process is in, and which cgroups are containers. For deploys, watchdog and launcher alike."""
+"""Which cgroup a process is in. For deploys, watchdog and launcher alike; before each job too, so it imports little."""
 
 from __future__ import annotations
 
 import os
-import re
-
-# The scopes and services of containers (Docker, Podman, containerd, CRI-O, LXC, nspawn), whoever runs them.
-CONTAINER = re.compile(
-    r"(?:docker|libpod|cri-containerd|crio|nerdctl)-([0-9a-f]{12})[0-9a-f]*\.scope|(?:docker|libpod)/([0-9a-f]{12})"
-    r"[0-9a-f]*|lxc\.payload\.([^/]+)|(machine-[^/]+)\.scope|systemd-nspawn@([^/]+)\.service"
-)
-
-
-def container(name: str) -> str:
-    """The short id, or the name, of the container that a cgroup's last one or two parts stand for; "" for no container.
-
-    Two parts: with the driver cgroupfs a container is a directory below `docker`.
-    """
-    match = CONTAINER.fullmatch(name)
-    return next(filter(None, match.groups())) if match else ""
 
 
 def parse(text: bytes) -> str:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from sparkhost.cgroups import cgroup_of, container
+from sparkhost.cgroups import cgroup_of
+from sparkhost.containers import container
 from sparkhost.resource import Change, Context, Failed, Refused, Resource
 
 UNIT_DIRECTORY = "/etc/systemd/system"

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from sparkhost.cgroups import cgroup_of, container
+from sparkhost.cgroups import cgroup_of
+from sparkhost.containers import container
 from sparkhost.doctor.finding import Finding, plain
 from sparkhost.doctor.stack import CUDART_12
 from sparkhost.doctor.venv import Venv, is_venv, text_of

@@ -1,19 +1,24 @@
 """What launcher and stub say to each other over their socket pair, both being the same user's processes.
 
-One JSON value a message. The first goes to the stub and brings file descriptors; among them a memfd with what does not
-fit into a message: the command, its environment and the rest that a child inherits from its parent.
+One value a message, by marshal(3py): it is part of the interpreter, while importing json takes as long as half a start
+of Python, which every job waits for. It is not for data of somebody else, and gets none: the kernel says who has sent a
+message, and both ends are run by one interpreter. The first message goes to the stub and brings file descriptors; among
+them a memfd with what does not fit into a message: the command, its environment and the rest that a child inherits.
 """
 
 from __future__ import annotations
 
-import json
+import marshal
 import os
-import socket
 import struct
 
+# The C module below the public one, whose own imports (enum, selectors) would cost every job a sixth of its start.
 TYPE_CHECKING = False
-if TYPE_CHECKING:  # importing it takes time that every job waits for
+if TYPE_CHECKING:
+    import socket
     from typing import Any
+else:
+    import _socket as socket
 
 LONGEST = 8192
 FDS = 5
@@ -25,7 +30,7 @@ class Broken(Exception):
 
 
 def text(raw: bytes) -> str:
-    """Any bytes as text that JSON can hold; back by `raw`. Not os.fsdecode: both sides may have different locales."""
+    """Any bytes as text; back by `raw`. Not os.fsdecode: both sides may have different locales."""
     return raw.decode("utf-8", "surrogateescape")
 
 
@@ -37,7 +42,7 @@ def memfd(value: dict[str, Any]) -> int:
     """A file in memory that holds a value."""
     descriptor = os.memfd_create("spark-run", os.MFD_CLOEXEC)
     with os.fdopen(os.dup(descriptor), "wb") as stream:
-        stream.write(json.dumps(value).encode("ascii"))
+        stream.write(marshal.dumps(value))
     return descriptor
 
 
@@ -49,8 +54,8 @@ def read_memfd(descriptor: int) -> dict[str, Any]:
 
 def expect_mapping(data: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(data)
-    except (ValueError, RecursionError) as error:
+        value = marshal.loads(data)
+    except (ValueError, EOFError, TypeError, MemoryError) as error:
         raise Broken("not a message") from error
     if not isinstance(value, dict):
         raise Broken("not a message")
@@ -58,7 +63,8 @@ def expect_mapping(data: bytes) -> dict[str, Any]:
 
 
 def send(channel: socket.socket, value: dict[str, Any], fds: list[int] | None = None) -> None:
-    socket.send_fds(channel, [json.dumps(value).encode("ascii")], fds or [])
+    passed = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack(f"{len(fds)}i", *fds))] if fds else []
+    channel.sendmsg([marshal.dumps(value)], passed)
 
 
 def receive(channel: socket.socket, uid: int) -> tuple[bytes, list[int]]:

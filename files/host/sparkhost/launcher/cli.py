@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
 
 from sparkhost.launcher.options import USAGE, parse
 from sparkhost.launcher.units import Mistake, show_duration, show_size
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 MISTAKE = 2
 
@@ -102,10 +105,11 @@ def stop(words: list[str]) -> int:
     """Ends a job of one's own, by the helper: it takes the processes that ignore us as well."""
     from sparkhost.launcher import jobs
     from sparkhost.launcher.client import ask
-    from sparkhost.launcher.request import ID, Stop
+    from sparkhost.launcher.request import Stop
+    from sparkhost.launcher.units import is_id
 
     word = _one(words, "stop")
-    ask(Stop(word if ID.fullmatch(word) else jobs.chosen(word).id))
+    ask(Stop(word if is_id(word) else jobs.chosen(word).id))
     return 0
 
 

@@ -1,13 +1,18 @@
-"""One request to the root helper, and its answer."""
+"""One request to the root helper, and its answer. What a start need not wait for is imported where it is used."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import socket
-from typing import Any
+import struct
 
-from sparkhost.launcher.request import Request, encode
+# The C module below the public one, whose imports take longer than asking for a job does.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from typing import Any
+
+    from sparkhost.launcher.request import Request
+else:
+    import _socket as socket
 
 SOCKET = "/run/sparkfleet/launcher.sock"
 TIMEOUT = 60.0
@@ -18,26 +23,50 @@ class Trouble(Exception):
     """Why there is no job. One line for the user, with the remedy where one is known."""
 
 
-def ask(request: Request, fds: list[int] | None = None, path: str = "") -> dict[str, Any]:
-    """The helper's answer to a request.
+def start_message(memory: int | None, time: int | None, name: str | None, host_ipc: bool) -> bytes:
+    """What `request.encode` makes of a `Start`, without the modules that it needs. A name has nothing to be escaped."""
+    words = {"memory": memory, "time": time, "name": f'"{name}"' if name else None, "host_ipc": str(host_ipc).lower()}
+    rest = "".join(f', "{key}": {"null" if value is None else value}' for key, value in words.items())
+    return f'{{"version": 1, "action": "start"{rest}}}'.encode("ascii")
+
+
+def send(message: bytes, fds: list[int], path: str = "") -> socket.socket:
+    """Sends a request; the connection, on which the answer will come.
 
     Raises:
-        Trouble: it refused, or does not answer.
+        Trouble: the helper does not answer.
     """
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    passed = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack(f"{len(fds)}i", *fds))] if fds else []
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
-            connection.settimeout(TIMEOUT)
-            connection.connect(path or SOCKET)
-            with contextlib.suppress(BrokenPipeError):  # refused unread: the answer, or a reset, says why
-                socket.send_fds(connection, [encode(request)], fds or [])
-            data = connection.recv(8192)
+        connection.settimeout(TIMEOUT)
+        connection.connect(path or SOCKET)
+        try:
+            connection.sendmsg([message], passed)
+        except BrokenPipeError:
+            return connection  # refused unread: the answer, or a reset, says why
+    except OSError as error:
+        connection.close()
+        raise silent(error) from error
+    return connection
+
+
+def receive(connection: socket.socket) -> dict[str, Any]:
+    """The answer, and closes the connection.
+
+    Raises:
+        Trouble: the helper refused, or does not answer.
+    """
+    import json
+
+    try:
+        data = connection.recv(8192)
     except ConnectionResetError as error:  # closed there before our request was read
         raise Trouble("the launcher's helper has too many requests at a time: try again") from error
     except OSError as error:
-        raise Trouble(
-            f"the launcher's helper does not answer ({error.strerror or error}): is the measure training_slice "
-            "deployed on this host? systemctl status sparkfleet-launcher.socket"
-        ) from error
+        raise silent(error) from error
+    finally:
+        connection.close()
     try:
         told = json.loads(data)
         if told["ok"] is True:
@@ -45,3 +74,21 @@ def ask(request: Request, fds: list[int] | None = None, path: str = "") -> dict[
         raise Trouble(str(told["error"]))
     except (ValueError, KeyError, TypeError) as error:
         raise Trouble("the launcher's helper gave no answer: journalctl -u sparkfleet-launcher.service") from error
+
+
+def silent(error: OSError) -> Trouble:
+    return Trouble(
+        f"the launcher's helper does not answer ({error.strerror or error}): is the measure training_slice "
+        "deployed on this host? systemctl status sparkfleet-launcher.socket"
+    )
+
+
+def ask(request: Request, fds: list[int] | None = None, path: str = "") -> dict[str, Any]:
+    """The helper's answer to a request.
+
+    Raises:
+        Trouble: it refused, or does not answer.
+    """
+    from sparkhost.launcher.request import encode
+
+    return receive(send(encode(request), fds or [], path))

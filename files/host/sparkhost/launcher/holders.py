@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from sparkhost.cgroups import cgroup_of, container
+from sparkhost.cgroups import cgroup_of
+from sparkhost.containers import container
 from sparkhost.launcher.gpu import within
 from sparkhost.launcher.units import show_size
 

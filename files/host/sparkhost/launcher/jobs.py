@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -12,10 +11,10 @@ from typing import NamedTuple
 from sparkhost.launcher.attach import parse_end
 from sparkhost.launcher.client import Trouble
 from sparkhost.launcher.unit import SLICE, unit_name
+from sparkhost.launcher.units import is_id
 
 CGROUPS = Path("/sys/fs/cgroup")
 ENDS = Path("/run/sparkfleet/jobs")
-ID = re.compile(r"[0-9a-f]{8}")
 KEPT = 200
 """Jobs of which the records are kept; the oldest ones go."""
 
@@ -71,7 +70,7 @@ def read(id_: str) -> Job | None:
 def all_jobs() -> list[Job]:
     """Every recorded job, the newest last."""
     try:
-        names = [path.name for path in home().iterdir() if ID.fullmatch(path.name)]
+        names = [path.name for path in home().iterdir() if is_id(path.name)]
     except OSError:
         return []
     return sorted((job for name in names if (job := read(name))), key=lambda job: job.started)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from sparkhost.launcher.units import LEAST_MEMORY, Mistake, is_name, parse_duration, parse_size
 
-from sparkhost.launcher.request import LEAST_MEMORY, NAME
-from sparkhost.launcher.units import Mistake, parse_duration, parse_size
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 USAGE = """\
 spark-run [OPTIONS] -- COMMAND [ARGUMENT...]   run a training job, capped, killable, in a cgroup of its own
@@ -89,7 +90,7 @@ def _set(options: Options, name: str, value: str) -> None:
             case "--time":
                 options.time = parse_duration(value)
             case "--name":
-                if not NAME.fullmatch(value):
+                if not is_name(value):
                     raise Mistake(f"got {value!r}, expected at most 48 letters, digits, dots, dashes and underscores")
                 options.name = value
             case _:

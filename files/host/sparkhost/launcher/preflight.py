@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 from sparkhost.launcher import gpu
@@ -21,8 +21,8 @@ class Finding(NamedTuple):
     lines: tuple[str, ...]
 
 
-def judge(need: int, memory: dict[str, int], found: Sequence[Holder]) -> Finding:
-    """Compares what is asked for with what is there; bytes, as in /proc/meminfo.
+def judge(need: int, memory: dict[str, int], found: Callable[[], Sequence[Holder]]) -> Finding:
+    """Compares what is asked for with what is there; bytes, as in /proc/meminfo. `found`: asked where too little is.
 
     MemAvailable sees CUDA memory; MemFree leaves out page cache, as the CUDA runtime does when it says what is free.
     """
@@ -30,7 +30,7 @@ def judge(need: int, memory: dict[str, int], found: Sequence[Holder]) -> Finding
     if available < need:
         text = f"{show_size(need)} are asked for, but {show_size(available)} are available"
         hint = "who holds the rest (spark-top shows all):"
-        return Finding(True, False, (text, hint, *table([h for h in found if h.total >= GIB][:8])))
+        return Finding(True, False, (text, hint, *table([h for h in found() if h.total >= GIB][:8])))
     if free < need:
         return Finding(
             False,
@@ -44,7 +44,7 @@ def judge(need: int, memory: dict[str, int], found: Sequence[Holder]) -> Finding
 
 
 def look(need: int) -> Finding:
-    return judge(need, meminfo(), holders(samples=gpu.by_process()))
+    return judge(need, meminfo(), lambda: holders(samples=gpu.by_process()))
 
 
 def drop_cache() -> None:

@@ -7,17 +7,14 @@ kernel (SO_PEERCRED), all else reaches the job without passing through root.
 from __future__ import annotations
 
 import json
-import re
 from typing import Any, NamedTuple
+
+from sparkhost.launcher.units import LEAST_MEMORY, is_id, is_name
 
 LONGEST = 1024
 """Bytes of a request."""
 VERSION = 1
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,47}")
-ID = re.compile(r"[0-9a-f]{8}")
 LARGEST = 2**63 - 1
-LEAST_MEMORY = 32 * 2**20
-"""A job needs room for the stub, at least."""
 
 
 class BadRequest(Exception):
@@ -67,7 +64,7 @@ def parse(data: bytes) -> Request:
         return _start(value)
     if action == "stop":
         id_ = value.pop("id", None)
-        if value or not isinstance(id_, str) or not ID.fullmatch(id_):
+        if value or not isinstance(id_, str) or not is_id(id_):
             raise BadRequest("stop takes the id of a job: 8 hex digits")
         return Stop(id_)
     if action == "drop_cache" and not value:
@@ -84,7 +81,7 @@ def _start(value: dict[str, Any]) -> Start:
         raise BadRequest("memory: expected a number of bytes, 32 MiB at least")
     if time is not None and not (type(time) is int and 1 <= time <= 10_000 * 86400):
         raise BadRequest("time: expected a number of seconds, 10000 days at most")
-    if name is not None and not (isinstance(name, str) and NAME.fullmatch(name)):
+    if name is not None and not (isinstance(name, str) and is_name(name)):
         raise BadRequest("name: expected at most 48 letters, digits, dots, dashes and underscores")
     if type(host_ipc) is not bool:
         raise BadRequest("host_ipc: expected true or false")

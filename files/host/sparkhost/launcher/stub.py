@@ -6,14 +6,11 @@ launcher's socket. It stays beside the command, because memory.peak goes away wi
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import os
 import resource
 import select
-import signal
-import socket
 import struct
 import sys
 import termios
@@ -22,10 +19,16 @@ from sparkhost.cgroups import cgroup_of
 from sparkhost.launcher import channel as messages
 from sparkhost.launcher.channel import Broken, raw
 
-# pathlib and typing would cost every job a quarter of its start.
+# Every job waits for what is imported here. So: nothing that is written in Python but os, no pathlib, no contextlib,
+# and the C modules below socket and signal, whose enum alone takes a fifth of a start of Python.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal
+    import socket
     from typing import Any
+else:
+    import _signal as signal
+    import _socket as socket
 
 HELLO_TIMEOUT = 30.0
 # What a launcher may have the stub send on. Not KILL and STOP: those are for systemd.
@@ -62,13 +65,14 @@ def enter(directory: bytes, logical: bytes | None, device: int, inode: int) -> N
     Raises:
         OSError: it is not there for this job (below /dev/shm, say, which each job has for itself).
     """
-    for path in [logical, directory]:
-        if path:
-            with contextlib.suppress(OSError):
-                status = os.stat(path)  # noqa: PTH116 - bytes, whatever the locale
-                if (status.st_dev, status.st_ino) == (device, inode):
-                    os.chdir(path)
-                    return
+    for path in filter(None, [logical, directory]):
+        try:
+            status = os.stat(path)  # noqa: PTH116 - bytes, whatever the locale
+            if (status.st_dev, status.st_ino) == (device, inode):
+                os.chdir(path)
+                return
+        except OSError:
+            continue
     raise OSError(errno.ENOENT, "not the same directory inside the job", os.fsdecode(directory))
 
 
@@ -80,8 +84,10 @@ def run_command(job: dict[str, Any], fds: list[int], report: int) -> None:
         os.setsid()
         for number in range(1, signal.NSIG):
             if number not in (signal.SIGKILL, signal.SIGSTOP):
-                with contextlib.suppress(OSError, ValueError):
+                try:
                     signal.signal(number, signal.SIG_IGN if number in job["ignored"] else signal.SIG_DFL)
+                except (OSError, ValueError):
+                    continue  # the C library keeps it for itself
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         if len(fds) > 3:
             fcntl.ioctl(fds[3], termios.TIOCSCTTY, 0)
@@ -143,13 +149,15 @@ def attend(channel: socket.socket, uid: int, child: int, detached: bool) -> int:
         if not data:
             # The launcher is gone, as a terminal goes: hang up. Who ignores that goes on (nohup(1)).
             poll.unregister(channel)
-            signals = [signal.SIGHUP, signal.SIGCONT]
+            signals = [int(signal.SIGHUP), int(signal.SIGCONT)]
         else:
             number = messages.expect_mapping(data).get("signal")
-            signals = [signal.Signals(number)] if type(number) is int and number in FORWARDED else []
+            signals = [number] if type(number) is int and number in FORWARDED else []
         for signal_ in signals:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
+            try:
                 os.killpg(child, signal_)
+            except (ProcessLookupError, PermissionError):
+                continue
 
 
 def serve(channel: socket.socket) -> int:
@@ -190,8 +198,10 @@ def serve(channel: socket.socket) -> int:
 
 def tell(channel: socket.socket, value: dict[str, Any]) -> None:
     """Tells the launcher, if it is still there."""
-    with contextlib.suppress(OSError):
+    try:
         messages.send(channel, value)
+    except OSError:
+        return
 
 
 def main() -> int:

@@ -9,6 +9,25 @@ DURATIONS = {"s": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}
 LARGEST = 2**63 - 1
 
 
+LEAST_MEMORY = 32 * MIB
+"""A job needs room for the stub, at least."""
+LONGEST_NAME = 48
+
+
+def is_name(text: str) -> bool:
+    """Whether a job may be called so: at most 48 letters, digits, dots, dashes and underscores, not one of these first.
+
+    No regular expression: importing `re` takes longer than all else that `spark-run` imports before it asks for a job.
+    """
+    plain = text.isascii() and all(letter.isalnum() or letter in "._-" for letter in text)
+    return plain and text[:1].isalnum() and len(text) <= LONGEST_NAME
+
+
+def is_id(text: str) -> bool:
+    """Whether it can be the id of a job: 8 hex digits."""
+    return len(text) == 8 and all(letter in "0123456789abcdef" for letter in text)
+
+
 class Mistake(Exception):
     """Something that the user wrote and cannot be meant. One line, with what is expected."""
 

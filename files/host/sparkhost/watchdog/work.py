@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
-from sparkhost.cgroups import container
+from sparkhost.containers import container
 from sparkhost.watchdog.cgroup import Charge
 from sparkhost.watchdog.model import Candidate, Kind, Member
 from sparkhost.watchdog.process import Process
