@@ -44,7 +44,7 @@ PROGRAM = "launcher"
 BIN, USER_BIN = "/opt/sparkfleet/bin", "/usr/local/bin"
 # What users call is on their PATH, which /opt/sparkfleet is not.
 PROGRAMS = (
-    *(f"{USER_BIN}/{name}" for name in ("spark-run", "spark-top")),
+    *(f"{USER_BIN}/{name}" for name in ("spark-run", "spark-top", "spark-preflight")),
     *(f"{BIN}/{name}" for name in ("spark-job", "spark-job-end", "spark-helper")),
 )
 MANAGED = "managed by sparkfleet (measure: training_slice)"

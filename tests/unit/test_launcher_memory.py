@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sparkhost.launcher import leftovers, preflight
+from sparkhost.launcher import leftovers, preflight, preflight_cli
 from sparkhost.launcher.holders import Holder, holders, meminfo, table
 from sparkhost.launcher.units import GIB
 
@@ -54,6 +55,19 @@ def test_preflight_names_who_holds_the_memory() -> None:
     assert not any("bob" in line for line in finding.lines)
     assert preflight.judge(20 * GIB, memory, lambda: []).cached
     assert preflight.judge(5 * GIB, memory, lambda: []) == preflight.Finding(False, False, ())
+
+
+def test_preflight_by_itself_says_what_is_there_and_how_it_ended(capsys: pytest.CaptureFixture[str]) -> None:
+    assert preflight_cli.main(["--need", "1M", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["need"] == 2**20
+    assert 2**20 < told["available"] <= told["total"] == os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert preflight_cli.main(["--need", "1000T"]) == 1
+    assert capsys.readouterr().out.startswith("1024000.0 GiB are asked for, but ")
+    assert preflight_cli.main(["--need", "60GB"]) == 2
+    assert capsys.readouterr().err == (
+        "spark-preflight: --need: got '60GB', expected a size such as 60G or 512M (G is 2^30 bytes)\n"
+    )
 
 
 def test_meminfo_is_in_bytes() -> None:
