@@ -22,7 +22,7 @@ from tests.lab import Host, Lab, LabError
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ("spark1", "spark2")
-MEASURES = ("swap", "ssh", "cuda_env", "uv", "training_slice", "watchdog")
+MEASURES = ("swap", "ssh", "cuda_env", "uv", "stack", "tools", "training_slice", "watchdog")
 BREAKS = {
     "spark1": (
         ("swap is back in /etc/fstab", "sed -i 's/^# swapped off by sparkfleet: //' /etc/fstab"),

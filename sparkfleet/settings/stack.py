@@ -13,7 +13,7 @@ from sparkfleet.stack.profile import names
 
 
 class StackSettings(Measure):
-    """One PyTorch and vLLM for everybody, byte for byte the same on all hosts. Not deployed yet."""
+    """One PyTorch and vLLM for everybody, byte for byte the same on all hosts."""
 
     profile: StackProfile = Field(
         default="current",

@@ -8,7 +8,7 @@ from sparkfleet.settings.base import Measure
 
 
 class ToolsSettings(Measure):
-    """Commands for who trains: spark-estimate, spark-profile, spark-doctor and spark-field-report. Not deployed yet."""
+    """Commands for who trains: spark-estimate, spark-profile, spark-doctor and spark-field-report."""
 
     recipes: bool = Field(
         default=True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from sparkfleet.settings import HostSettings
 from tests.compliance.standins import PREPARE
 from tests.integration.auditing import SETTINGS
 from tests.integration.deploying import deploy, fleet
@@ -40,9 +41,8 @@ def test_all_measures_removed_leave_the_host_as_it_was(lab: Lab, spark1: Host, s
         host.sudo(PREPARE)
     before = [state_of(host) for host in hosts]
     assert deploy(lab, fleet(lab, hosts, tmp_path / "all.yaml", {"ssh": SSH}, SETTINGS)).rc == 0
-    absent = {name: {"state": "absent"} for name in ("swap", "cuda_env", "uv", "training_slice", "watchdog")}
-    defaults = {**absent, "ssh": {"state": "absent", "confirm_within": "300s"}}
-    path = fleet(lab, hosts, tmp_path / "absent.yaml", defaults)
+    absent: dict[str, dict[str, str]] = {name: {"state": "absent"} for name in HostSettings.model_fields}
+    path = fleet(lab, hosts, tmp_path / "absent.yaml", {**absent, "ssh": {**SSH, "state": "absent"}})
     result = deploy(lab, path)
     assert result.rc == 0, result.output
     for host, was in zip(hosts, before, strict=True):

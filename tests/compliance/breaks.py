@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from tests.compliance.standins import NVCC
 
+STACK = "/opt/sparkfleet/stacks/current/lib/python3.*/site-packages"
+
 
 @dataclass(frozen=True)
 class Break:
@@ -48,6 +50,14 @@ FIRST = (
         "rm /usr/local/bin/uv; printf '#!/bin/sh\\necho uv 0.9.1\\n' > /usr/local/bin/uv; chmod 755 /usr/local/bin/uv",
     ),
     Break(("SPK-UV-02",), "rm /usr/local/bin/uvx"),
+    Break(("SPK-STACK-01", "SPK-STACK-02"), f"rm -r {STACK}/tqdm-*.dist-info"),
+    Break(("SPK-STACK-03",), f"chmod o+w {STACK}/packaging"),
+    Break(("SPK-STACK-06",), f"cd {STACK} && mkdir flash_attn"),
+    Break(
+        ("SPK-STACK-07",),
+        "printf '#!/bin/sh\\nexec /usr/bin/python3 \"$@\"\\n' > /usr/local/bin/spark-python",
+    ),
+    Break(("SPK-TOOLS-01",), "rm /usr/local/bin/spark-estimate"),
     Break(
         ("SPK-WATCHDOG-02",),
         "sed -i 's/^term_below = .*/term_below = \"200MiB\"/' /etc/sparkfleet/watchdog.toml;"
@@ -106,6 +116,7 @@ SECOND = (
     ),
     Break(("SPK-UV-03",), "mkdir -p /etc/uv; printf 'nonsense = 1\\n' > /etc/uv/uv.toml"),
     Break(("SPK-UV-04",), "chmod 777 /opt/sparkfleet/uv/0.13.9"),
+    Break(("SPK-TOOLS-02",), "chmod o+w /opt/sparkfleet/lib/tools/current/sparkhost"),
     Break(("SPK-WATCHDOG-08",), "echo 'nonsense = 1' >> /etc/sparkfleet/watchdog.toml"),
     Break(
         ("SPK-WATCHDOG-01", "SPK-WATCHDOG-07"),

@@ -8,6 +8,7 @@ GPU = "1 NVIDIA GPUs\n000f:01:00.0 0x10de:0x2e12\n"
 KERNEL = "6.11.0-1016-nvidia"
 BOOT = f"running {KERNEL}\nkernel {KERNEL} initrd=81000000 modules=yes nvidia="
 SMI = "nvidia_smi"
+TORCH = "cuda: Optional[str] = '13.0'\nlibtorch_cuda.so present\n"
 
 # Control → observation → what it printed where it passes, and where it fails.
 DOUBLES: dict[str, dict[str, tuple[str, str]]] = {
@@ -24,6 +25,14 @@ DOUBLES: dict[str, dict[str, tuple[str, str]]] = {
     },
     "SPK-HOST-07": {"release": ('VERSION_ID="24.04"\nID=ubuntu\n', 'VERSION_ID="13"\nID=debian\n')},
     "SPK-HOST-14": {"kernels": (f"{BOOT}yes\n", f"{BOOT}no\n")},
+    "SPK-STACK-04": {
+        "stack_libraries": (
+            "2 libraries\ntorch/lib/libtorch_cuda.so libcudart.so.13\nvllm/_C.abi3.so libcudart.so.13\n",
+            "2 libraries\ntorch/lib/libtorch_cuda.so libcudart.so.13\nvllm/_C.abi3.so libcudart.so.12\n",
+        ),
+        "stack_torch": (TORCH, TORCH),
+    },
+    "SPK-STACK-05": {"stack_torch": (TORCH, "cuda: Optional[str] = None\nlibtorch_cuda.so absent\n")},
     "SPK-WATCHDOG-09": {
         "gpu_sample": (
             '{"age": 0.6, "devices": [{"name": "NVIDIA GB10", "processes": {"4711": 21474836480}, "unified": true}],'
@@ -41,13 +50,14 @@ DOUBLES: dict[str, dict[str, tuple[str, str]]] = {
     "SPK-FLEET-04": {SMI: ("NVIDIA GB10, 580.95.05, 12.1\n", "NVIDIA GB10, 580.142, 12.1\n")},
 }
 
-NO_GPU, NO_TIMER = "the lab has no NVIDIA GPU", "the lab has no hardware timer"
+LACKS = {"SPK-RESET": "the lab has no hardware timer", "SPK-STACK": "the stack of lab hosts has no torch"}
+NO_GPU = "the lab has no NVIDIA GPU"
 ARMED = {"hardware_watchdog": {"armed": True}}
 
 
 def why(control: str) -> str:
     """What the lab lacks for a control."""
-    return NO_TIMER if control.startswith("SPK-RESET-") else NO_GPU
+    return LACKS.get(control.rpartition("-")[0], NO_GPU)
 
 
 def settings_of(control: str) -> dict[str, Any]:

@@ -45,7 +45,8 @@ def break_hosts(first: Host, second: Host) -> set[tuple[str, str]]:
         "sed -i 's/^MemoryMax=.*/MemoryMax=infinity/' /etc/systemd/system/training.slice; systemctl daemon-reload;"
         # After the reload, which puts what is set at run time behind our drop-in by its name.
         "systemctl set-property --runtime system.slice MemoryMin=1M;"
-        "systemctl stop sparkfleet-watchdog"
+        "systemctl stop sparkfleet-watchdog;"
+        "echo import os > $(echo /opt/sparkfleet/stacks/current/lib/python3.*/site-packages)/zz.pth"
     )
     second.sudo(
         "rm /etc/systemd/system/swap.d/zz-sparkfleet.conf; systemctl daemon-reload;"
@@ -53,7 +54,8 @@ def break_hosts(first: Host, second: Host) -> set[tuple[str, str]]:
         "echo 'nonsense = 1' >> /etc/uv/uv.toml;"
         "chmod a-x /opt/sparkfleet/lib/killable-session;"
         "systemctl disable --now sparkfleet-launcher.socket;"
-        "echo 'nonsense = 1' >> /etc/sparkfleet/watchdog.toml"
+        "echo 'nonsense = 1' >> /etc/sparkfleet/watchdog.toml;"
+        "rm /usr/local/bin/spark-estimate"
     )
     return {
         ("SPK-SWAP-01", first.name),
@@ -63,6 +65,8 @@ def break_hosts(first: Host, second: Host) -> set[tuple[str, str]]:
         ("SPK-SLICE-01", first.name),
         ("SPK-SLICE-03", first.name),
         ("SPK-WATCHDOG-01", first.name),
+        ("SPK-STACK-02", first.name),
+        ("SPK-TOOLS-01", second.name),
         ("SPK-WATCHDOG-08", second.name),
         ("SPK-SWAP-03", second.name),
         ("SPK-CUDA-01", second.name),

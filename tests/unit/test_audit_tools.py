@@ -1,4 +1,4 @@
-"""The judges of the measure tools, which are not in the list of controls yet."""
+"""The judges of the measure tools."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The tools for training users: they answer, and only root can replace them.
-
-Not in the list of controls yet: the measure is not in deploy.py, and there is no evidence of a host (docs/tools.md).
-"""
+"""The tools for training users: they answer, and only root can replace them."""
 
 from __future__ import annotations
 

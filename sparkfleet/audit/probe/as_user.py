@@ -88,18 +88,21 @@ def tools(parameters: Parameters) -> Mapping[str, Seen]:
         first = (seen.output or seen.error).strip().partition("\n")[0]
         lines.append(f"{name} {seen.rc} {first}")
     command = f"for tool in {' '.join(TOOLS)}; do $tool --help; done"
-    return {"tools_answer": Seen(command, "\n".join(lines) + "\n"), "tools_owner": owners(*TOOLS)}
+    return {"tools_answer": Seen(command, "\n".join(lines) + "\n"), "tools_owner": owners(*TOOLS, below=TOOLS_LIBRARY)}
 
 
-def owners(*names: str) -> Seen:
-    """Owner, mode and path of programs, what they lead to, and every directory above."""
-    command = f"namei -mo $(command -v {' '.join(names)})"
+def owners(*names: str, below: str = "") -> Seen:
+    """Owner, mode and path of programs, what they lead to, and every directory above; and of all below a path."""
+    command = f"namei -mo $(command -v {' '.join(names)})" + (f"; find -L {below} -printf '%U %m %p'" if below else "")
     found = [where for name in names if (where := shutil.which(name))]
     if len(found) < len(names):
         return Seen(command, "", 127, f"{' or '.join(names)} is not in PATH")
     paths: set[Path] = set()
     for program in map(Path, found):
         paths |= {*program.parents, program.resolve(), *program.resolve().parents}
+    if below:
+        library = Path(below).resolve()
+        paths |= {library, *library.parents, *library.rglob("*")}
     lines = []
     for part in sorted(paths):
         status = part.stat()
@@ -130,6 +133,7 @@ def spark_python(parameters: Parameters) -> Mapping[str, Seen]:
 
 
 TOOLS = ("spark-doctor", "spark-estimate", "spark-field-report", "spark-profile")
+TOOLS_LIBRARY = "/opt/sparkfleet/lib/tools/current"
 LOOKS: dict[str, Looks] = {
     "session": kind,
     "session_score": score,
