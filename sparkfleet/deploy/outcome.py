@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from sparkfleet.deploy.cause import Cause, cause_of
 from sparkfleet.exit_codes import ExitCode
 
 
@@ -51,6 +52,10 @@ class Measure:
     """Each with `what`, `summary`, and `diff`, which may be empty."""
     problems: list[str] = field(default_factory=list)
     """Why it was refused or has failed, one line each."""
+    cause: Cause = Cause.UNKNOWN
+    """Why there is anything to change, by the host's history; of a dry run only."""
+    history: str = ""
+    """The same for a person, one line."""
 
 
 @dataclass
@@ -63,6 +68,8 @@ class Outcome:
     """One line, where the state is a bad one; else empty."""
     measures: dict[str, Measure]
     """Only those with changes or problems, in the order of the deploy."""
+    applied: dict[str, Any] = field(default_factory=dict)
+    """Each measure as the host's history has it (/var/lib/sparkfleet/applied.json); empty where it was not asked."""
 
     def changes(self) -> int:
         return sum(len(measure.changes) for measure in self.measures.values())
@@ -95,8 +102,14 @@ def outcome(host: str, events: Sequence[dict[str, Any]], *, dry: bool) -> Outcom
         elif event["event"] == "trouble":
             measures.setdefault(event["measure"], Measure()).problems.append(event["problem"])
     measures = {name: measure for name, measure in measures.items() if measure.changes or measure.problems}
+    told: dict[str, Any] = next((event for event in reversed(events) if event["event"] == "history"), {})
+    if dry:
+        for name, measure in measures.items():
+            if measure.changes:
+                measure.cause, measure.history = cause_of(name, told)
     state, reason = state_of(events, measures, dry=dry, executed=executed)
-    return Outcome(host, state, reason, measures)
+    applied = told.get("applied")
+    return Outcome(host, state, reason, measures, applied if isinstance(applied, dict) else {})
 
 
 def state_of(

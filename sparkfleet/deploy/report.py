@@ -12,15 +12,16 @@ from sparkfleet.settings.problems import escaped
 
 
 def as_json(found: Sequence[Outcome], code: ExitCode) -> str:
-    """The run as JSON: `schema`, `exit_code`, and `hosts`, each with `state`, `reason` and `measures`."""
+    """The run as JSON: `schema`, `exit_code`, and `hosts`, each with `state`, `reason`, `measures` and `applied`."""
     hosts: dict[str, Any] = {
         one.host: {
             "state": one.state,
             "reason": one.reason,
             "measures": {
-                name: {"changes": measure.changes, "problems": measure.problems}
+                name: {"changes": measure.changes, "problems": measure.problems, "cause": measure.cause}
                 for name, measure in one.measures.items()
             },
+            "applied": one.applied,
         }
         for one in found
     }
@@ -31,6 +32,8 @@ def details(one: Outcome, *, diff: bool) -> list[str]:
     """The lines about one host of a dry run: each change, with its diff, and each problem."""
     lines = []
     for name, measure in one.measures.items():
+        if measure.history:
+            lines.append(f"{name}: {escaped(measure.history)}")
         for change in measure.changes:
             lines.append(f"{name}: {escaped(change['what'])}: would {escaped(change['summary'])}")
             if diff:

@@ -35,6 +35,11 @@ from tasks.lib import journal
 SUDO_PASSWORD = ("env", "LC_ALL=C", "sudo", "-H", "-k", "-S", "-p", "''")
 SUDO_PLAIN = ("env", "LC_ALL=C", "sudo", "-H", "-n")
 
+# Seconds.
+KEEPALIVE = 30
+UNACKNOWLEDGED = 90
+CHANNEL_TIMEOUT = 60
+
 Result = tuple[bool, CommandOutput]
 RunShellCommand = Callable[..., Result]
 
@@ -129,16 +134,28 @@ def refused(reason: str) -> Result:
     return False, CommandOutput([OutputLine("stderr", reason)])
 
 
-def with_nodelay(connect: Callable[..., None]) -> Callable[..., None]:
-    """Wraps the SSH client's `connect`: TCP_NODELAY, without which each command waits for a delayed ACK (40 ms)."""
+def with_socket_options(connect: Callable[..., None]) -> Callable[..., None]:
+    """Wraps the SSH client's `connect`: what stock pyinfra and paramiko leave at its default.
+
+    TCP_NODELAY: without it each command waits for a delayed ACK (40 ms). A packet every `KEEPALIVE` seconds: the host
+    knows by it that this controller lives (`sparkhost.deploylock`). TCP_USER_TIMEOUT: a host that is cut off or frozen
+    does not acknowledge those packets, and is given up after `UNACKNOWLEDGED` seconds, not after a command's own limit.
+    An sshd that does not begin a command is given up after `CHANNEL_TIMEOUT` seconds (paramiko: an hour).
+    """
 
     @functools.wraps(connect)
     def wrapper(self: SSHClient, *args: Any, **kwargs: Any) -> None:
         connect(self, *args, **kwargs)
         transport = self.get_transport()
+        if transport is None:
+            return
+        transport.set_keepalive(KEEPALIVE)
+        setattr(transport, "channel_timeout", CHANNEL_TIMEOUT)  # noqa: B010 - not in its types
         # Through a ProxyCommand the transport writes to a pipe, which has no such option.
-        if transport is not None and hasattr(transport.sock, "setsockopt"):
+        if hasattr(transport.sock, "setsockopt"):
             transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
+                transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED * 1000)
 
     return wrapper
 
@@ -159,6 +176,13 @@ def with_every_identity(attach: Callable[..., None]) -> Callable[..., None]:
             attach(config, ssh_config)
 
     return wrapper
+
+
+def is_gone(connector: Any) -> bool:
+    """Whether the connection of an SSH connector has ended."""
+    client = getattr(connector, "client", None)
+    transport = client.get_transport() if client is not None else None
+    return transport is not None and not transport.is_active()
 
 
 def without_jump_to_none(lookup: Callable[..., Any]) -> Callable[..., Any]:
@@ -201,7 +225,7 @@ def install() -> None:
         raise PyinfraError(f"pyinfra {version('pyinfra')} is installed, sparkfleet needs 3.10: run make setup")
     if getattr(SSHClient.connect, "__wrapped__", None):
         return
-    setattr(SSHClient, "connect", with_nodelay(SSHClient.connect))  # noqa: B010 - mypy: a method is replaced on purpose
+    setattr(SSHClient, "connect", with_socket_options(SSHClient.connect))  # noqa: B010 - mypy: a method is replaced on purpose
     attach = ssh_client._attach_identity_with_certificate
     setattr(ssh_client, "_attach_identity_with_certificate", with_every_identity(attach))  # noqa: B010
     setattr(SSHConfig, "lookup", without_jump_to_none(SSHConfig.lookup))  # noqa: B010

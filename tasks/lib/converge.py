@@ -7,11 +7,10 @@ of pyinfra's two phases, are not atomic, and cannot say "refused" without ending
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import asdict
 from types import ModuleType
 from typing import Any, cast
-from weakref import WeakKeyDictionary
 
 import click
 from paramiko import SSHException
@@ -19,38 +18,20 @@ from pyinfra import logger
 from pyinfra.api.command import FunctionCommand, PyinfraCommand, StringCommand
 from pyinfra.api.host import Host
 from pyinfra.api.operation import operation
-from pyinfra.api.state import State, StateStage
+from pyinfra.api.state import State
+from pyinfra.connectors.local import LocalConnector
+from pyinfra.connectors.util import CommandOutput, OutputLine
 from pyinfra.context import ctx_host, state
 
 from sparkfleet.settings import HostSettings
 from sparkhost.resource import Need, Resource, from_json
 from sparkhost.systemd import UNIT_DIRECTORY, DaemonReload
-from tasks.lib import journal, proof, remote, wheels
+from tasks.lib import connection, journal, origin, proof, remote, wheels
+from tasks.lib.runs import AFTER_RELOAD, RUNS, Run, report, show, shown, warn
 
 # Seconds. A plan only looks; a change may have to read swapped pages back, or unpack a large archive.
 PLAN_TIMEOUT = 120
 APPLY_TIMEOUT = 1800
-# What of a measure comes after systemd has read its units again; its lines are told as those of the measure.
-AFTER_RELOAD = " after daemon-reload"
-
-
-@dataclass
-class Run:
-    """What a deploy knows about one host while it runs."""
-
-    measures: list[dict[str, Any]] = field(default_factory=list)
-    """All measures in order, as requests."""
-    plan: dict[str, Any] = field(default_factory=dict)
-    """The plan in force, by measure."""
-    stage: StateStage | None = None
-    """The stage in which the plan was made: each of pyinfra's two phases looks for itself."""
-    trouble: list[str] = field(default_factory=list)
-    """One line for each refusal or failure of a measure."""
-    warned: set[str] = field(default_factory=set)
-    """Warnings that have been shown: a plan is made more than once."""
-
-
-RUNS: WeakKeyDictionary[Host, Run] = WeakKeyDictionary()
 
 
 def current_host() -> Host:
@@ -67,6 +48,10 @@ def deploy(*measures: ModuleType) -> None:
     this_host = current_host()
     settings = HostSettings.model_validate(this_host.data.get("settings") or {})
     run = RUNS.setdefault(this_host, Run())
+    names = [measure.__name__.rpartition(".")[2] for measure in measures]
+    run.deploy = origin.deploy_of(settings, names, local=isinstance(this_host.connector, LocalConnector))
+    if leaves(settings, names):
+        measures = measures[::-1]
     resources: list[Resource] = []
     late: list[dict[str, Any]] = []
     for measure in measures:
@@ -81,6 +66,11 @@ def deploy(*measures: ModuleType) -> None:
     for entry in run.measures:
         converge(name=entry["name"], measure=entry["name"])
     finish(name="finish")
+
+
+def leaves(settings: HostSettings, names: Iterable[str]) -> bool:
+    """Whether everything is taken off this host: in the reverse order then."""
+    return all(getattr(settings, name).state == "absent" for name in names)
 
 
 def wanted_of(measure: ModuleType, settings: Any) -> Sequence[Resource]:
@@ -111,7 +101,11 @@ def converge(measure: str) -> Generator[PyinfraCommand, None, None]:
             else:
                 state.fail_hosts({this_host})  # type: ignore[no-untyped-call]
             return
-        run.plan = answer["plan"]
+        run.plan, run.last = answer["plan"], answer["history"]["last"]
+        if not state.is_executing:
+            wanted = {name: one["settings"] for name, one in run.deploy["measures"].items()}
+            applied = answer["history"]["measures"]
+            journal.note(this_host.name, "history", version=run.deploy["version"], wanted=wanted, applied=applied)
     plan = run.plan.get(measure, {"changes": [], "warnings": [], "refused": [], "error": None})
     warn(this_host, run, measure, plan)
     if not state.is_executing:
@@ -130,8 +124,13 @@ def ask(host: Host, measure: str, request: str, timeout: int) -> dict[str, Any] 
             StringCommand(remote.COMMAND), _sudo=host.state.config.SUDO, _stdin=request, _timeout=timeout
         )
         if ok and output.stdout_lines:
-            return cast(dict[str, Any], json.loads(output.stdout_lines[-1]))
+            answer = cast(dict[str, Any], json.loads(output.stdout_lines[-1]))
+            if "busy" not in answer:
+                return answer
+            output = CommandOutput([OutputLine("stderr", answer["busy"])])
         problem = (output.stderr_lines or ["no answer"])[-1]
+        if not output.stderr_lines and connection.is_gone(host.connector):
+            lost, problem = True, "lost the host: the connection broke"
     except json.JSONDecodeError as error:
         problem = f"the answer is not JSON: {error}"
     except (OSError, EOFError, SSHException) as error:
@@ -157,9 +156,10 @@ def apply(state: State, host: Host, measure: str) -> bool:
             uploads = wheels.deliver(
                 host, needed, lambda line: logger.info(f"{host.print_prefix}{shown(measure)}: {line}")
             )
-        answer = ask(
-            host, measure, remote.request("apply", run.measures[names.index(measure) :], uploads), APPLY_TIMEOUT
-        )
+        run.changing = True
+        told = {"deploy": run.deploy, "measure": shown(measure)}
+        request = remote.request("apply", run.measures[names.index(measure) :], uploads, **told)
+        answer = ask(host, measure, request, APPLY_TIMEOUT)
         if uploads:
             wheels.take_away(host, uploads.values())
     except wheels.NoWheel as error:
@@ -172,7 +172,7 @@ def apply(state: State, host: Host, measure: str) -> bool:
         return False
     run.plan = answer["plan"]
     for note in answer["notes"]:
-        logger.warning(f"{host.print_prefix}{measure}: {note}")
+        logger.warning(f"{host.print_prefix}{shown(measure)}: {note}")
     warn(host, run, measure, answer["applied"])
     show(host, measure, answer["applied"], "")
     report(host, run, measure, answer["applied"])
@@ -201,62 +201,37 @@ def prove_guarded(state: State, host: Host, run: Run, measure: str) -> None:
     for resource in entry["resources"]:
         if resource["kind"] == "guarded":
             for line in proof.prove(state, host, resource):
+                run.results[shown(measure)] = "failed"
                 run.trouble.append(f"{measure}: {line}")
                 logger.error(f"{host.print_prefix}{measure}: {line}")
                 journal.note(host.name, "trouble", measure=measure, problem=line)
-
-
-def shown(measure: str) -> str:
-    """The name that people know a measure by."""
-    return measure.removesuffix(AFTER_RELOAD)
-
-
-def show(host: Host, measure: str, plan: dict[str, Any], verb: str) -> None:
-    """One line for each change, with its diff under --diff; warnings for what is refused."""
-    measure = shown(measure)
-    if verb:
-        told(host, "plan", measure, plan)
-    for change in plan["changes"]:
-        logger.info(f"{host.print_prefix}{measure}: {change['what']}: {verb}{change['summary']}")
-        if change["diff"] and state.config.DIFF:
-            for line in change["diff"].splitlines():
-                colour = {"+": "green", "-": "red"}.get(line[:1])
-                logger.info(f"{host.print_prefix}    {click.style(line, colour)}")
-    if verb:
-        for line in [*plan["refused"], *([plan["error"]] if plan["error"] else [])]:
-            logger.warning(f"{host.print_prefix}{measure}: {line}")
-
-
-def warn(host: Host, run: Run, measure: str, result: dict[str, Any]) -> None:
-    """Shows what a person should know about a host, once; it fails nothing."""
-    measure = measure.removesuffix(AFTER_RELOAD)
-    for line in result["warnings"]:
-        if line not in run.warned:
-            run.warned.add(line)
-            logger.warning(f"{host.print_prefix}{measure}: {line}")
-
-
-def report(host: Host, run: Run, measure: str, result: dict[str, Any]) -> None:
-    """Notes what a measure did and could not do, for `finish` and the journal."""
-    measure = shown(measure)
-    told(host, "applied", measure, result)
-    for line in [*result["refused"], *([result["error"]] if result["error"] else [])]:
-        run.trouble.append(f"{measure}: {line}")
-        logger.error(f"{host.print_prefix}{measure}: {line}")
-
-
-def told(host: Host, event: str, measure: str, result: dict[str, Any]) -> None:
-    changes = [{key: change[key] for key in ("what", "summary", "diff")} for change in result["changes"]]
-    journal.note(host.name, event, measure=measure, changes=changes, refused=result["refused"], error=result["error"])
 
 
 @operation()
 def finish() -> Generator[PyinfraCommand, None, None]:
     """Fails the host, and with it the deploy's exit code, where a measure was refused or failed."""
     this_host = current_host()
-    journal.note(this_host.name, "executed" if state.is_executing else "planned")
-    if state.is_executing and RUNS[this_host].trouble:
-        yield FunctionCommand(fail, [], {})
+    if state.is_executing:
+        recorded = record(this_host, RUNS[this_host])
+        journal.note(this_host.name, "executed")
+        if RUNS[this_host].trouble or not recorded:
+            yield FunctionCommand(fail, [], {})
+    else:
+        journal.note(this_host.name, "planned")
+
+
+def record(host: Host, run: Run) -> bool:
+    """Ends the deploy on a host: notes it in the host's history, and gives its lock back. Whether that could be done.
+
+    No command where there is nothing to say that the last entry does not say.
+    """
+    if not origin.to_record(run.deploy, run.results, run.last, changed=run.changing):
+        return True
+    request = remote.request("record", [], deploy=run.deploy, results=run.results)
+    answer = ask(host, "finish", request, PLAN_TIMEOUT)
+    for note in answer["notes"] if answer else []:
+        logger.warning(f"{host.print_prefix}finish: {note}")
+    return answer is not None
 
 
 def fail(state: State, host: Host) -> bool:

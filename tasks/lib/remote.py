@@ -47,8 +47,10 @@ def kinds(resources: Iterable[dict[str, Any]]) -> set[str]:
     return {kind for r in resources for kind in (r["kind"], *kinds(r.get("resources", ())))}
 
 
-def request(action: str, measures: list[dict[str, Any]], uploads: dict[str, str] | None = None) -> str:
-    """The request as one line, ready for stdin. `uploads`: SHA-256 → path on the host of what was delivered."""
+def request(action: str, measures: list[dict[str, Any]], uploads: dict[str, str] | None = None, **more: Any) -> str:
+    """The request as one line, ready for stdin. `uploads`: SHA-256 → path on the host of what was delivered; `more`:
+    further keys, see `sparkhost.converge`.
+    """
     known = Resource.KINDS
     modules = {known[k].__module__ for measure in measures for k in kinds(measure["resources"]) if k in known}
     return json.dumps(
@@ -58,5 +60,6 @@ def request(action: str, measures: list[dict[str, Any]], uploads: dict[str, str]
             "measures": measures,
             "uploads": uploads or {},
             "sources": sources(frozenset(modules)),
+            **more,
         }
     )

@@ -48,5 +48,6 @@ def test_all_measures_removed_leave_the_host_as_it_was(lab: Lab, spark1: Host, s
     for host, was in zip(hosts, before, strict=True):
         assert sorted(state_of(host) ^ was) == []
         assert fresh_session(host, "alice") == KILLABLE
+        assert host.sudo("test -e /var/lib/sparkfleet/applied.json", check=False).rc == 1
     again = deploy(lab, path)
     assert [again.changes(host.name) for host in hosts] == [{}, {}]

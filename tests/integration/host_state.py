@@ -11,10 +11,11 @@ from tests.lab import Host
 #   *.scope                             sessions that come and go
 #   /var/lib/sparkfleet                 empty directories, and the file that the guard locks
 #   /etc/group- and its like            what shadow's tools keep of the last change of the accounts
+#   /var/lib/sparkfleet/applied.json    the history of deploys: another one after each
 #   /var/lib/sparkfleet/backup/etc/fstab    as it was before the first deploy, kept for whoever wants to compare
 EXCLUDED = re.compile(
     r" (/etc/ld\.so\.cache|/etc/(group|gshadow|passwd|shadow|subuid|subgid)-"
-    r"|/var/lib/sparkfleet/(rollback/lock|backup/etc/fstab)) |^unit \S+\.scope "
+    r"|/var/lib/sparkfleet/(rollback/lock|applied\.json|backup/etc/fstab)) |^unit \S+\.scope "
     r"|^directory .* /var/lib/sparkfleet(/| $)"
 )
 ROOTS = ("/etc", "/opt", "/usr/local", "/usr/share/pam-configs", "/var/lib/pam", "/var/lib/sparkfleet", "/root")

@@ -12,7 +12,8 @@ from sparkfleet.wheel_cache import cache as wheel_cache
 from sparkhost.resource import Need
 from sparkhost.uv import UvBinary
 from tasks.lib import wheels
-from tasks.lib.converge import Run, needs
+from tasks.lib.converge import needs
+from tasks.lib.runs import Run
 
 CONTENT = b"the content of a wheel"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

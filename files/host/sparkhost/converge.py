@@ -1,9 +1,13 @@
 """Plans and applies resources on this host: the one program behind every deploy.
 
-Request (JSON): `{"action": "plan" | "apply", "modules": […], "measures": [{"name": …, "resources": […]}, …]}`. The
-modules are those that define the kinds of these resources; importing them registers the kinds. "apply" makes the
-first measure so and then plans the rest: the answer carries the plan that the next step needs, which saves
+Request (JSON): `{"action": "plan" | "apply" | "record", "modules": […], "measures": [{"name": …, "resources": […]},
+…]}`. The modules are those that define the kinds of these resources; importing them registers the kinds. "apply" makes
+the first measure so and then plans the rest: the answer carries the plan that the next step needs, which saves
 a connection round trip. Answer: `{"applied": …, "plan": {measure: {"changes", "warnings", "refused", "error"}}}`.
+
+`"deploy"` says who changes the host and from what (ADR 11): an apply then takes the lock and notes the measure, and
+"record" ends the deploy: it notes the whole and gives the lock back. Where another deploy has the lock, the answer is
+`{"busy": LINE}` and nothing was changed. The answer to a plan has the `"history"` of the host.
 """
 
 from __future__ import annotations
@@ -13,11 +17,12 @@ import importlib
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Any
 
-from sparkhost import guard
+from sparkhost import deploylock, guard, history
 from sparkhost.resource import UPLOADS, Change, Context, Failed, Refused, Resource, from_json
 
 
@@ -99,15 +104,36 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
         (measure["name"], [from_json(resource) for resource in measure["resources"]]) for measure in request["measures"]
     ]
     UPLOADS.update(request.get("uploads", {}))
+    deploy = request.get("deploy")
     answer: dict[str, Any] = {"applied": None}
-    if request["action"] == "apply":
-        _, resources = measures.pop(0)
-        answer["notes"] = guard.pop_report()
-        answer["applied"] = apply_measure(resources)
-        answer["unproved"] = guard.waits_for_proof()
+    try:
+        # The steps of a proof have no deploy of their own: they belong to one that has the lock.
+        with deploylock.held(deploy, release=request["action"] == "record") if deploy else nullcontext():
+            if request["action"] == "record":
+                answer["notes"] = noted(history.close, deploy, request["results"])
+            elif request["action"] == "apply":
+                _, resources = measures.pop(0)
+                answer["notes"] = guard.pop_report()
+                answer["applied"] = apply_measure(resources)
+                answer["unproved"] = guard.waits_for_proof()
+                if deploy:
+                    answer["notes"] += noted(history.note, deploy, request["measure"], answer["applied"])
+            else:
+                answer["history"] = history.brief()
+    except deploylock.Busy as busy:
+        return {"busy": one_line(busy)}
     context = Context()
     answer["plan"] = {name: plan_measure(resources, context) for name, resources in measures}
     return answer
+
+
+def noted(write: Callable[..., None], *arguments: Any) -> list[str]:
+    """Writes to the history. What goes wrong there is told, and undoes nothing."""
+    try:
+        write(*arguments)
+    except OSError as error:
+        return [f"the history of this host cannot be written: {one_line(error)}"]
+    return []
 
 
 def main(request: dict[str, Any]) -> int:

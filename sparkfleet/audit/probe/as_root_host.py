@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import ctypes
 import hashlib
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -131,8 +132,23 @@ def identity(parameters: Parameters) -> Mapping[str, Seen]:
     }
 
 
+def applied(parameters: Parameters) -> Mapping[str, Seen]:
+    """What deploys have left about themselves: each measure as it stands, and the last deploy; not those before it."""
+    path = "/var/lib/sparkfleet/applied.json"
+    if not Path(path).exists():
+        return {"applied": Seen(f"cat {path}", "none\n")}
+    seen = read(path)
+    try:
+        found = json.loads(seen.output)
+        text = json.dumps({"measures": found["measures"], "last": found["deploys"][-1]})
+    except (ValueError, LookupError, TypeError):
+        return {"applied": seen}
+    return {"applied": seen._replace(output=f"{text}\n")}
+
+
 LOOKS: dict[str, Looks] = {
     "kernel": machine,
+    "applied": applied,
     "gpus": gpu,
     "killers": killers,
     "clock": clock,

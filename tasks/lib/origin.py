@@ -1,0 +1,72 @@
+"""Who deploys, and from what: for the lock and the history on every host (ADR 11)."""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import json
+import os
+import socket
+import subprocess
+from collections.abc import Iterable
+from functools import cache
+from importlib.metadata import version as installed
+from typing import Any
+from uuid import uuid4
+
+from sparkfleet.settings import HostSettings
+from tasks.lib import ROOT
+
+# Names this process's deploy on every host.
+TOKEN = uuid4().hex
+LONGEST = 200
+
+
+@cache
+def version() -> str:
+    """The commit of this checkout as `git describe` names it, with `-dirty` where files differ; else the release."""
+    # safe.directory: root deploys from a user's checkout as well (`sudo … @local`), and runs its code anyway.
+    words = ["git", "-c", f"safe.directory={ROOT}", "-C", str(ROOT), "describe", "--tags", "--always", "--dirty"]
+    try:
+        answer = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return installed("sparkfleet")
+    return answer.stdout.strip()[:LONGEST] if answer.returncode == 0 else installed("sparkfleet")
+
+
+@cache
+def owner() -> str:
+    """`admin@controller`."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):  # a uid without an account
+        name = str(os.getuid())
+    return f"{name}@{socket.gethostname()}"[:LONGEST]
+
+
+def digest(values: Any) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def deploy_of(settings: HostSettings, measures: Iterable[str], *, local: bool) -> dict[str, Any]:
+    """What a host is told about this deploy. `local`: the host is this machine itself."""
+    values = settings.model_dump(mode="json")
+    return {
+        "token": TOKEN,
+        "by": owner(),
+        "pid": os.getpid() if local else None,
+        "version": version(),
+        "fleet_file": os.environ.get("FLEET", "")[-LONGEST:],
+        "settings": digest(values),
+        "measures": {name: {"state": values[name]["state"], "settings": digest(values[name])} for name in measures},
+    }
+
+
+def to_record(deploy: dict[str, Any], results: dict[str, str], last: dict[str, Any] | None, *, changed: bool) -> bool:
+    """Whether a deploy has anything to say that the last entry of a host's history does not say already."""
+    if last is None:
+        return changed or any(measure["state"] == "present" for measure in deploy["measures"].values())
+    told = {name: one["result"] for name, one in last["measures"].items() if one["result"] not in ("clean", "changed")}
+    bad = {name: result for name, result in results.items() if result not in ("clean", "changed")}
+    same = all(last.get(key) == deploy[key] for key in ("version", "settings"))
+    return changed or not same or bad != told or last.get("ended") is None

@@ -1,0 +1,91 @@
+"""What a deploy knows about each host while it runs, and what it tells about it: on the terminal and in the journal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import click
+from pyinfra import logger
+from pyinfra.api.host import Host
+from pyinfra.api.state import StateStage
+from pyinfra.context import state
+
+from sparkhost.history import result_of, worse
+from tasks.lib import journal
+
+# What of a measure comes after systemd has read its units again; its lines are told as those of the measure.
+AFTER_RELOAD = " after daemon-reload"
+
+
+@dataclass
+class Run:
+    """What a deploy knows about one host while it runs."""
+
+    measures: list[dict[str, Any]] = field(default_factory=list)
+    """All measures in order, as requests."""
+    plan: dict[str, Any] = field(default_factory=dict)
+    """The plan in force, by measure."""
+    stage: StateStage | None = None
+    """The stage in which the plan was made: each of pyinfra's two phases looks for itself."""
+    trouble: list[str] = field(default_factory=list)
+    """One line for each refusal or failure of a measure."""
+    warned: set[str] = field(default_factory=set)
+    """Warnings that have been shown: a plan is made more than once."""
+    deploy: dict[str, Any] = field(default_factory=dict)
+    """Who deploys what, as the host is told (`tasks.lib.origin`)."""
+    last: dict[str, Any] | None = None
+    """The last deploy in the host's history."""
+    results: dict[str, str] = field(default_factory=dict)
+    """What came of each measure, where there is anything to say."""
+    changing: bool = False
+    """Whether this run has the host's lock, or was about to take it."""
+
+
+RUNS: WeakKeyDictionary[Host, Run] = WeakKeyDictionary()
+
+
+def shown(measure: str) -> str:
+    """The name that people know a measure by."""
+    return measure.removesuffix(AFTER_RELOAD)
+
+
+def show(host: Host, measure: str, plan: dict[str, Any], verb: str) -> None:
+    """One line for each change, with its diff under --diff; warnings for what is refused."""
+    measure = shown(measure)
+    if verb:
+        told(host, "plan", measure, plan)
+    for change in plan["changes"]:
+        logger.info(f"{host.print_prefix}{measure}: {change['what']}: {verb}{change['summary']}")
+        if change["diff"] and state.config.DIFF:
+            for line in change["diff"].splitlines():
+                colour = {"+": "green", "-": "red"}.get(line[:1])
+                logger.info(f"{host.print_prefix}    {click.style(line, colour)}")
+    if verb:
+        for line in [*plan["refused"], *([plan["error"]] if plan["error"] else [])]:
+            logger.warning(f"{host.print_prefix}{measure}: {line}")
+
+
+def warn(host: Host, run: Run, measure: str, result: dict[str, Any]) -> None:
+    """Shows what a person should know about a host, once; it fails nothing."""
+    measure = measure.removesuffix(AFTER_RELOAD)
+    for line in result["warnings"]:
+        if line not in run.warned:
+            run.warned.add(line)
+            logger.warning(f"{host.print_prefix}{measure}: {line}")
+
+
+def report(host: Host, run: Run, measure: str, result: dict[str, Any]) -> None:
+    """Notes what a measure did and could not do, for `finish` and the journal."""
+    measure = shown(measure)
+    told(host, "applied", measure, result)
+    run.results[measure] = worse(run.results.get(measure, "clean"), result_of(result))
+    for line in [*result["refused"], *([result["error"]] if result["error"] else [])]:
+        run.trouble.append(f"{measure}: {line}")
+        logger.error(f"{host.print_prefix}{measure}: {line}")
+
+
+def told(host: Host, event: str, measure: str, result: dict[str, Any]) -> None:
+    changes = [{key: change[key] for key in ("what", "summary", "diff")} for change in result["changes"]]
+    journal.note(host.name, event, measure=measure, changes=changes, refused=result["refused"], error=result["error"])
