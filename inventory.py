@@ -15,13 +15,18 @@ except FleetError as error:
     sys.exit(4)
 
 
+# `sparkfleet remove` names the hosts that leave.
+_leaving = frozenset(os.environ.get("SPARKFLEET_REMOVE", "").split())
+
+
 def _data(host: FleetHost) -> dict[str, object]:
+    settings = host.settings.absent() if host.name in _leaving else host.settings
     ssh = {"hostname": host.address, "port": host.port, "user": host.user, "key": host.ssh_key and str(host.ssh_key)}
     return {
         **{f"ssh_{key}": value for key, value in ssh.items() if value is not None},
         "ssh_known_hosts_file": str(_fleet.known_hosts),
         "ssh_strict_host_key_checking": "yes",
-        "settings": host.settings.model_dump(mode="json"),
+        "settings": settings.model_dump(mode="json"),
     }
 
 

@@ -128,7 +128,7 @@ def apply(settings: TrainingSliceSettings) -> Sequence[Resource]:
 
 
 def remove(settings: TrainingSliceSettings) -> Sequence[Resource]:
-    """All of it gone, once no job runs; accounts and homes that were created stay."""
+    """All of it gone, once no job runs. Accounts that were created are locked; they and their homes stay."""
     return (
         NoJobs(SLICE),
         NoService(SOCKET),

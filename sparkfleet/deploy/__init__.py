@@ -3,6 +3,15 @@
 pyinfra does the work; it is started as its users start it. Nothing here imports it, nor `tasks/`.
 """
 
-from sparkfleet.deploy.command import add_arguments
+from typing import Any
+
+from sparkfleet.deploy import command, remove
+
+
+def add_arguments(commands: Any) -> None:
+    """Adds `deploy`, `drift` and `remove`."""
+    command.add_arguments(commands)
+    remove.add_arguments(commands)
+
 
 __all__ = ["add_arguments"]

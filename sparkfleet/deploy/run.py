@@ -17,6 +17,8 @@ from sparkfleet.exit_codes import CommandFailed, ExitCode
 
 PROJECT = Path(__file__).resolve().parents[2]
 LOCAL = "@local"
+REMOVE = "SPARKFLEET_REMOVE"
+"""Names hosts, with spaces between, whose measures inventory.py takes for absent."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class Wanted:
     diff: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
     seconds: float | None = None
+    remove: bool = False
+    """Whether these hosts leave the fleet: all measures absent, whatever the fleet file says."""
 
 
 def run(wanted: Wanted, *, quiet: bool) -> list[Outcome]:
@@ -48,8 +52,11 @@ def run(wanted: Wanted, *, quiet: bool) -> list[Outcome]:
         journal = Path(folder) / "journal"
         journal.touch(mode=0o600)
         # pyinfra takes each of its options from a variable as well: PYINFRA_YES makes a dry run say nothing.
-        ours = {key: value for key, value in os.environ.items() if not key.startswith("PYINFRA_")}
+        # A removal that somebody has left exported must not reach a deploy.
+        ours = {k: v for k, v in os.environ.items() if not k.startswith("PYINFRA_") and k != REMOVE}
         environment = {**ours, **wanted.environment, "SPARKFLEET_JOURNAL": str(journal)}
+        if wanted.remove:
+            environment[REMOVE] = " ".join(wanted.hosts)
         if wanted.fleet_file:
             environment["FLEET"] = str(wanted.fleet_file.expanduser().absolute())
         rc, said = pyinfra(command(wanted), environment, quiet=quiet, seconds=wanted.seconds)

@@ -75,7 +75,7 @@ def place_in(text: str, root: yaml.MappingNode, name: str, entry: Entry) -> _Pla
         2,
     )
     lines = block(name, entry, " " * margin, " " * inner)
-    end = _own_comments(text, _line_end(text, _last_index(hosts)), margin)
+    end = _own_comments(text, line_end(text, last_index(hosts)), margin)
     if len(hosts.value) > 1 and _blank_before(text, last.start_mark.index):
         lines = f"\n{lines}"
     return _after_line(text, end, lines)
@@ -83,24 +83,24 @@ def place_in(text: str, root: yaml.MappingNode, name: str, entry: Entry) -> _Pla
 
 def _after_line(text: str, index: int, lines: str) -> _Place:
     """After the line of `index`, which may be the last one and have no end."""
-    end = _line_end(text, index)
+    end = line_end(text, index)
     return _Place(end, lines) if text[:end].endswith("\n") else _Place(end, f"\n{lines}")
 
 
-def _line_end(text: str, index: int) -> int:
+def line_end(text: str, index: int) -> int:
     """The index after the newline of the line in which `index` stands (or which it ends)."""
     if index and text[index - 1] == "\n":
         return index
     return (text.find("\n", index) + 1) or len(text)
 
 
-def _last_index(node: yaml.Node) -> int:
+def last_index(node: yaml.Node) -> int:
     """Where the last thing of a node ends; a block's own end mark lies after the comments that follow it."""
     if isinstance(node, yaml.MappingNode | yaml.SequenceNode) and not node.flow_style and node.value:
         last = node.value[-1]
         if isinstance(last, tuple):
-            return max(_last_index(last[0]), _last_index(last[1]))
-        return _last_index(last)
+            return max(last_index(last[0]), last_index(last[1]))
+        return last_index(last)
     index: int = node.end_mark.index
     return index
 

@@ -161,3 +161,8 @@ class HostSettings(Strict):
     training_slice: TrainingSliceSettings = TrainingSliceSettings()
     tools: ToolsSettings = ToolsSettings()
     stack: StackSettings = StackSettings()
+
+    def absent(self) -> Self:
+        """The same with every measure taken off."""
+        measures = {name: getattr(self, name) for name in type(self).model_fields}
+        return self.model_copy(update={n: m.model_copy(update={"state": "absent"}) for n, m in measures.items()})

@@ -101,3 +101,13 @@ def test_limit_takes_a_host_or_a_group(tmp_path: Path) -> None:
         assert result.returncode == 1
         assert f"[{chosen}]" in result.stdout + result.stderr
         assert f"[{other}]" not in result.stdout + result.stderr
+
+
+def test_only_hosts_that_are_named_leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "fleet.yaml"
+    path.write_text("hosts:\n  spark1: {}\n  spark10: {settings: {uv: {state: unmanaged}}}\n")
+    monkeypatch.setenv("SPARKFLEET_REMOVE", "spark10 other")
+    states = {
+        name: {measure["state"] for measure in host["data"]["settings"].values()} for name, host in hosts(path).items()
+    }
+    assert states == {"spark1": {"present"}, "spark10": {"absent"}}

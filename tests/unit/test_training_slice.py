@@ -251,6 +251,34 @@ def test_unknown_members_and_foreign_groups_are_refused(tmp_path: Path, monkeypa
         TrainingPeople("root", {}, ["root"]).plan(Context())
 
 
+def test_an_account_of_ours_is_locked_with_the_measures_end_and_unlocked_with_its_return(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`usermod` and its like are doubles on the PATH: no test may change the accounts of the machine that runs it."""
+    for tool in ("usermod", "gpasswd"):
+        (tmp_path / tool).write_text(f'#!/bin/sh\necho {tool} "$@" >>{tmp_path}/calls\n')
+        (tmp_path / tool).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(people, "RECORD", tmp_path / "record")
+    monkeypatch.setattr(people, "SHADOW", tmp_path / "shadow")
+    (tmp_path / "shadow").write_text("daemon:*:19000:0:99999:7::20500:\nbin:*:19000:0:99999:7:::\n")
+    people.Record(created=["daemon", "no-such-user"]).save()
+    leave = TrainingPeople("daemon", {}, [], wanted=False)
+    (change,) = leave.plan(Context())
+    assert (change.what, change.summary.partition(":")[0]) == ("user daemon", "lock")
+    leave.apply()
+    assert leave.plan(Context()) == []
+    assert people.read_record().locked == {"daemon": "20500"}
+    back = TrainingPeople("daemon", {"daemon": []}, [])
+    (change,) = back.plan(Context())
+    assert change.summary.startswith("unlock")
+    back.apply()
+    assert back.plan(Context()) == []
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert calls == ["usermod --expiredate 1 -- daemon", "usermod --expiredate 20500 -- daemon"]
+    assert people.expires("bin") == people.expires("nobody-there") == ""
+
+
 def held_by(monkeypatch: pytest.MonkeyPatch, value: int, *drop_ins: str) -> None:
     """PID 1 holds this MemoryMax, and these drop-ins, for every slice."""
     found = {"MemoryMax": str(value), "DropInPaths": " ".join(drop_ins), "NeedDaemonReload": "no"}

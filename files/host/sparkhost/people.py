@@ -20,6 +20,9 @@ from sparkhost.systemd import run
 
 RECORD = Path("/var/lib/sparkfleet/training-people.json")
 GROUP_FILE = Path("/etc/group")
+SHADOW = Path("/etc/shadow")
+# A day in the past: whoever expired is let in by no way at all, with a key as little as with a password (usermod(8)).
+EXPIRED = "1"
 BLOCK = Block("training_slice")
 
 
@@ -33,6 +36,10 @@ class Record:
     """Users whom we put into the group."""
     keys: list[str] = field(default_factory=list)
     """Users who have keys from us."""
+    created: list[str] = field(default_factory=list)
+    """Users whose accounts are ours."""
+    locked: dict[str, str] = field(default_factory=dict)
+    """Of those, the ones that are locked since the measure was removed → when they expired before ("": never)."""
 
     def save(self) -> None:
         make_directories(RECORD.parent)
@@ -73,6 +80,15 @@ def exists(group: str) -> bool:
 def is_local(group: str) -> bool:
     """Whether a group is in /etc/group, where members can be added; a directory's group is its admin's."""
     return bool(re.search(rf"^{re.escape(group)}:", GROUP_FILE.read_text(), re.MULTILINE))
+
+
+def expires(name: str) -> str:
+    """When an account expires, in days since the epoch; "": never, or its directory service knows (shadow(5))."""
+    for line in SHADOW.read_text().splitlines():
+        fields = line.split(":")
+        if fields[0] == name and len(fields) > 7:
+            return fields[7]
+    return ""
 
 
 def with_keys(text: str, keys: Sequence[str]) -> str:
@@ -118,6 +134,7 @@ class TrainingPeople(Resource):
     """The group with its members. `users` are created where they are missing, with their keys; `members` only added.
 
     Who is taken off either list leaves the group, and loses the keys that came from here; accounts and homes stay.
+    Without the measure, the accounts that it has made are locked; their homes stay, and they are unlocked with it.
     """
 
     kind: ClassVar[str] = "training_people"
@@ -158,6 +175,8 @@ class TrainingPeople(Resource):
             if not is_member(entry, self.group):
                 yield Change(f"user {name}", f"add to the group {self.group}")
             if name in self.users:
+                if name in record.locked:
+                    yield Change(f"user {name}", "unlock: it was locked when the measure was removed")
                 yield from self._keys(entry, self.users[name])
         for name in record.members:
             if name not in self._names() and (entry := user(name)) and is_member(entry, self.group):
@@ -165,8 +184,13 @@ class TrainingPeople(Resource):
         for name in record.keys:
             if name not in self.users and (entry := user(name)):
                 yield from self._keys(entry, [])
+        for name in self._to_lock(record):
+            yield Change(f"user {name}", "lock: a deploy has made this account; its home stays")
         if not self.wanted and record.group and exists(self.group):
             yield Change(f"group {self.group}", "remove")
+
+    def _to_lock(self, record: Record) -> list[str]:
+        return [] if self.wanted else [n for n in record.created if n not in record.locked and user(n)]
 
     def _keys(self, entry: pwd.struct_passwd, keys: Sequence[str]) -> Iterator[Change]:
         old = as_user(entry, READ_KEYS)
@@ -182,6 +206,9 @@ class TrainingPeople(Resource):
         for name in self._names():
             if user(name) is None and name in self.users:
                 run("useradd", "--create-home", "--shell", "/bin/bash", "--", name)
+                record.created = [*dict.fromkeys([*record.created, name])]
+                record.locked.pop(name, None)
+                record.save()
             entry = _known(name)
             if not is_member(entry, self.group):
                 # gpasswd, unlike usermod, takes users of a directory service into a local group.
@@ -189,6 +216,10 @@ class TrainingPeople(Resource):
                 record.members = [*dict.fromkeys([*record.members, name])]
                 record.save()
             if name in self.users:
+                if name in record.locked:
+                    run("usermod", "--expiredate", record.locked[name], "--", name)
+                    del record.locked[name]
+                    record.save()
                 self._set_keys(entry, self.users[name], record)
         for name in [name for name in record.members if name not in self._names()]:
             if (gone := user(name)) and is_member(gone, self.group):
@@ -200,6 +231,10 @@ class TrainingPeople(Resource):
                 self._set_keys(gone, [], record)
             record.keys.remove(name)
             record.save()
+        for name in self._to_lock(record):
+            record.locked[name] = expires(name)
+            record.save()
+            run("usermod", "--expiredate", EXPIRED, "--", name)
         if not self.wanted and record.group and exists(self.group):
             run("groupdel", "--", self.group)
             record.group = False
