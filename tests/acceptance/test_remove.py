@@ -31,7 +31,7 @@ def test_a_host_leaves_by_one_command(lab: Lab, spark1: Host, spark2: Host, tmp_
     assert deploy(lab, path).rc == 0
     spark1.sudo("echo mine >/home/carol/kept; chown carol: /home/carol/kept")
     other = state_of(spark2)
-    words = [SPARKFLEET, "remove", "spark1", "--yes", "--fleet", path]
+    words: list[Path | str] = [SPARKFLEET, "remove", "spark1", "--yes", "--fleet", path]
     done = subprocess.run(
         words,
         cwd=ROOT,
