@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sparkfleet.audit import applied, history, output, schedule
 from sparkfleet.audit import controls as registry
+from sparkfleet.audit import facts, history, output, schedule
 from sparkfleet.audit.collect import LOCAL, SECONDS, Target, collect, target_of
 from sparkfleet.audit.judge import judge_run
 from sparkfleet.audit.model import Control, Run, Severity, Status, Verdict
@@ -133,7 +133,7 @@ def audited(targets: Sequence[Target], controls: Sequence[Control], fleet_file: 
     settings = {target.name: target.settings for target in targets}
     verdicts = judge_run(hosts, settings, controls)
     notes = tuple(f"{host.name}: {host.problem}" for host in hosts if host.problem)
-    notes += applied.notes(hosts)
+    notes += facts.notes(hosts)
     return Run(new_id(now), now.isoformat(timespec="seconds"), fleet_file, hosts, verdicts, notes)
 
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from sparkfleet.settings.problems import Path, Problem, show
+from sparkfleet.settings.retired import retired
 
 EXPECTED = {
     "string_type": "text",
@@ -46,6 +47,8 @@ def explain(error: ErrorDetails, model: type[BaseModel]) -> Problem:
     if path and path[-1] == "[key]":
         path = path[:-1]
     if kind == "extra_forbidden":
+        if said := retired(path):
+            return Problem(path, said)
         return Problem(path, f"unknown key, {suggestion(str(path[-1]), known_keys(model, path[:-1]))}")
     if kind == "missing":
         return Problem(path, "is missing")

@@ -74,11 +74,16 @@ def leaves(settings: HostSettings, names: Iterable[str]) -> bool:
 
 
 def wanted_of(measure: ModuleType, settings: Any) -> Sequence[Resource]:
-    """The resources of a measure in the state that its settings ask for; none where it is unmanaged."""
+    """The resources of a measure in the state that its settings ask for; none where it is unmanaged.
+
+    `RETIRED` of a measure, where it has one, lists what earlier versions put on hosts and this one does not: resources
+    that take it away (`RetiredFile`, `NoService`), after what stands in their place is there. What is part of a change
+    to SSH belongs under its guard instead.
+    """
     if settings.state == "unmanaged":
         return ()
     wanted: Sequence[Resource] = (measure.apply if settings.state == "present" else measure.remove)(settings)
-    return wanted
+    return (*wanted, *getattr(measure, "RETIRED", ()))
 
 
 def as_request(name: str, resources: Sequence[Resource]) -> dict[str, Any]:

@@ -219,6 +219,20 @@ class NoFile(Resource):
 
 
 @dataclass(frozen=True)
+class RetiredFile(NoFile):
+    """A file that an earlier version made and this one does not know. It goes where it has our header; a link is not
+    ours: none of the files that we make is one.
+    """
+
+    kind: ClassVar[str] = "retired_file"
+
+    def plan(self, context: Context) -> Sequence[Change]:
+        if Path(self.path).is_symlink():
+            return []
+        return [Change(c.what, f"{c.summary}: of an earlier sparkfleet", c.diff) for c in super().plan(context)]
+
+
+@dataclass(frozen=True)
 class Link(Resource):
     """A symbolic link of ours, switched atomically (a new link renamed over the old one)."""
 

@@ -133,20 +133,32 @@ def identity(parameters: Parameters) -> Mapping[str, Seen]:
 
 
 def applied(parameters: Parameters) -> Mapping[str, Seen]:
-    """What deploys have left about themselves: each measure as it stands, and the last deploy; not those before it."""
+    """The measures as they stand and the last deploy, by the host's own record."""
     path = "/var/lib/sparkfleet/applied.json"
     if not Path(path).exists():
         return {"applied": Seen(f"cat {path}", "none\n")}
     seen = read(path)
     try:
         found = json.loads(seen.output)
-        text = json.dumps({"measures": found["measures"], "last": found["deploys"][-1]})
+        found["last"] = found.pop("deploys")[-1]
     except (ValueError, LookupError, TypeError):
         return {"applied": seen}
-    return {"applied": seen._replace(output=f"{text}\n")}
+    return {"applied": seen._replace(output=json.dumps(found))}
+
+
+def held(parameters: Parameters) -> Mapping[str, Seen]:
+    """Packages of kernel and driver that somebody keeps from being updated."""
+    patterns = ("linux-*", "nvidia-*", "libnvidia-*", "cuda-*", "dgx-*")
+    seen = run(("dpkg-query", "-W", "-f", "${db:Status-Want} ${Package}\\n", *patterns), limit=1 << 19)
+    found = sorted({line[5:] for line in seen.output.splitlines() if line.startswith("hold ")})
+    text = "\n".join([f"{len(found)} held packages", *found, ""])
+    # 1: there is no package of one of these names, which is said for each.
+    rc, error = (seen.rc, seen.error) if seen.rc > 1 else (0, "")
+    return {"held_packages": Seen("apt-mark showhold", text, rc, error)}
 
 
 LOOKS: dict[str, Looks] = {
+    "held_packages": held,
     "kernel": machine,
     "applied": applied,
     "gpus": gpu,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sparkfleet.audit.applied import notes
+from sparkfleet.audit.facts import notes
 from sparkfleet.audit.model import Evidence, HostRun, Observation
 
 LAST: dict[str, Any] = {
@@ -51,3 +51,16 @@ def test_a_host_cannot_write_more_than_a_line() -> None:
     (line,) = notes([host("a", of(version="x" * 5000 + "\nspark9: fine"))])
     assert len(line) < 300
     assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("output", "rc", "expected"),
+    [
+        ("0 held packages\n", 0, ()),
+        ("", 127, ()),
+        ("2 held packages\nlinux-image-6.14\nnvidia-driver-580\n", 0, ("linux-image-6.14, nvidia-driver-580",)),
+    ],
+)
+def test_held_packages_are_named(output: str, rc: int, expected: tuple[str, ...]) -> None:
+    run = HostRun("a", Evidence({"held_packages": Observation("apt-mark showhold", output, rc)}))
+    assert notes([run]) == tuple(f"held back from updates: {names}: a" for names in expected)

@@ -1,6 +1,7 @@
-"""By which version of sparkfleet each host was deployed to, and when: notes beside the verdicts. No I/O.
+"""Facts beside the verdicts, as notes: which version was applied and when, and which packages are held. No I/O.
 
-It judges nothing: a host can be safe under an older version. The evidence `applied` says it measure by measure.
+They judge nothing: a host can be safe under an older version, and a kernel is held for a reason. The evidence `applied`
+says measure by measure what was applied.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ def notes(hosts: Sequence[HostRun]) -> tuple[str, ...]:
     """One line for all hosts of which the same is to be said; none of hosts that were not seen."""
     groups: dict[str, list[str]] = {}
     for host in hosts:
-        if host.evidence is not None and (said := last_deploy(host.evidence)):
-            groups.setdefault(said, []).append(host.name)
+        for said in (last_deploy(host.evidence), held_packages(host.evidence)) if host.evidence else ():
+            if said:
+                groups.setdefault(said, []).append(host.name)
     return tuple(f"{said}: {listed(names, MOST_NAMES)}" for said, names in groups.items())
 
 
@@ -42,3 +44,10 @@ def last_deploy(evidence: Evidence) -> str:
     how = "" if ended else ", which did not end"
     how += f", without {', '.join(bad)}" if bad else ""
     return f"applied by {version[:LONGEST]} on {str(at)[:10]}{how}"[: 3 * LONGEST]
+
+
+def held_packages(evidence: Evidence) -> str:
+    """The packages of kernel and driver that are kept from being updated; "" where there are none."""
+    seen = evidence.observations.get("held_packages")
+    names = [" ".join(line.split())[:LONGEST] for line in seen.output.splitlines()[1:]] if seen and not seen.rc else []
+    return f"held back from updates: {listed(names, MOST_NAMES)}" if names else ""
