@@ -8,6 +8,7 @@ The changes proposed upstream are written out in docs/upstream-pyinfra.md.
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import socket
 from collections.abc import Callable
@@ -225,6 +226,8 @@ def install() -> None:
         raise PyinfraError(f"pyinfra {version('pyinfra')} is installed, sparkfleet needs 3.10: run make setup")
     if getattr(SSHClient.connect, "__wrapped__", None):
         return
+    # What goes wrong with a connection is told as that host's state; paramiko's thread would print a traceback besides.
+    logging.getLogger("paramiko").addHandler(logging.NullHandler())
     setattr(SSHClient, "connect", with_socket_options(SSHClient.connect))  # noqa: B010 - mypy: a method is replaced on purpose
     attach = ssh_client._attach_identity_with_certificate
     setattr(ssh_client, "_attach_identity_with_certificate", with_every_identity(attach))  # noqa: B010

@@ -20,13 +20,13 @@ from pyinfra.api.host import Host
 from pyinfra.api.operation import operation
 from pyinfra.api.state import State
 from pyinfra.connectors.local import LocalConnector
-from pyinfra.connectors.util import CommandOutput, OutputLine
 from pyinfra.context import ctx_host, state
 
 from sparkfleet.settings import HostSettings
 from sparkhost.resource import Need, Resource, from_json
 from sparkhost.systemd import UNIT_DIRECTORY, DaemonReload
 from tasks.lib import connection, journal, origin, proof, remote, wheels
+from tasks.lib.answer import Busy, Malformed, parsed
 from tasks.lib.runs import AFTER_RELOAD, RUNS, Run, report, show, shown, warn
 
 # Seconds. A plan only looks; a change may have to read swapped pages back, or unpack a large archive.
@@ -98,7 +98,8 @@ def converge(measure: str) -> Generator[PyinfraCommand, None, None]:
     if run.stage != state.current_stage:
         run.stage, run.plan = state.current_stage, {}
         names = [entry["name"] for entry in run.measures]
-        answer = ask(this_host, measure, remote.request("plan", run.measures[names.index(measure) :]), PLAN_TIMEOUT)
+        request = remote.request("plan", run.measures[names.index(measure) :])
+        answer = ask(this_host, measure, request, PLAN_TIMEOUT, "history")
         if answer is None:
             # A host fails by a failing command: an exception here would end the run for all of them.
             if state.is_executing:
@@ -121,27 +122,34 @@ def converge(measure: str) -> Generator[PyinfraCommand, None, None]:
         yield FunctionCommand(apply, [measure], {})
 
 
-def ask(host: Host, measure: str, request: str, timeout: int) -> dict[str, Any] | None:
-    """Sends a request to sparkhost on a host; its answer, or None where there is none, which has been logged."""
+def ask(host: Host, measure: str, request: str, timeout: int, *needed: str) -> dict[str, Any] | None:
+    """Sends a request to sparkhost on a host; its answer, or None where there is none, which has been logged.
+
+    `needed`: what the answer must have (`tasks.lib.answer`).
+    """
     lost = False
     try:
         ok, output = host.run_shell_command(
             StringCommand(remote.COMMAND), _sudo=host.state.config.SUDO, _stdin=request, _timeout=timeout
         )
         if ok and output.stdout_lines:
-            answer = cast(dict[str, Any], json.loads(output.stdout_lines[-1]))
-            if "busy" not in answer:
-                return answer
-            output = CommandOutput([OutputLine("stderr", answer["busy"])])
+            return parsed(output.stdout_lines[-1], *needed)
         problem = (output.stderr_lines or ["no answer"])[-1]
         if not output.stderr_lines and connection.is_gone(host.connector):
             lost, problem = True, "lost the host: the connection broke"
-    except json.JSONDecodeError as error:
-        problem = f"the answer is not JSON: {error}"
+    except (Malformed, Busy) as error:
+        problem = str(error)
     except (OSError, EOFError, SSHException) as error:
-        lost, problem = True, f"lost the host: {error or type(error).__name__}"
+        lost, problem = True, lost_by(error, timeout)
     give_up(host, measure, problem, lost=lost)
     return None
+
+
+def lost_by(error: BaseException, timeout: int) -> str:
+    """Why a host is given up, one line. pyinfra's own TimeoutError says nothing."""
+    if isinstance(error, TimeoutError) and not str(error):
+        return f"lost the host: nothing was heard for {timeout} s"
+    return f"lost the host: {' '.join(str(error).split()) or type(error).__name__}"
 
 
 def give_up(host: Host, measure: str, problem: str, *, lost: bool) -> None:
@@ -164,14 +172,14 @@ def apply(state: State, host: Host, measure: str) -> bool:
         run.changing = True
         told = {"deploy": run.deploy, "measure": shown(measure)}
         request = remote.request("apply", run.measures[names.index(measure) :], uploads, **told)
-        answer = ask(host, measure, request, APPLY_TIMEOUT)
+        answer = ask(host, measure, request, APPLY_TIMEOUT, "applied", "notes", "unproved")
         if uploads:
             wheels.take_away(host, uploads.values())
     except wheels.NoWheel as error:
         report(host, run, measure, {"changes": [], "refused": [], "error": str(error)})
         return True  # this measure only: `finish` fails the host, the others go on
     except (OSError, EOFError, SSHException) as error:
-        give_up(host, measure, f"lost the host: {error or type(error).__name__}", lost=True)
+        give_up(host, measure, lost_by(error, APPLY_TIMEOUT), lost=True)
         return False
     if answer is None:
         return False
@@ -233,7 +241,7 @@ def record(host: Host, run: Run) -> bool:
     if not origin.to_record(run.deploy, run.results, run.last, changed=run.changing):
         return True
     request = remote.request("record", [], deploy=run.deploy, results=run.results)
-    answer = ask(host, "finish", request, PLAN_TIMEOUT)
+    answer = ask(host, "finish", request, PLAN_TIMEOUT, "notes")
     for note in answer["notes"] if answer else []:
         logger.warning(f"{host.print_prefix}finish: {note}")
     return answer is not None

@@ -8,7 +8,6 @@ over the control connection, which outlives sshd's restart (KillMode=process); s
 
 from __future__ import annotations
 
-import json
 import shlex
 from typing import Any
 
@@ -24,12 +23,13 @@ from pyinfra.connectors.ssh import SSHConnector
 
 from sparkhost.guard import GuardStep
 from tasks.lib import remote
+from tasks.lib.answer import Busy, parsed
 from tasks.lib.connection import PASSWORD, SUDO_PASSWORD, SUDO_PLAIN, is_root
 
 # Seconds, for each part of a login and each step; the host's own limit (ssh.confirm_within) is the one that counts.
 LOGIN_TIMEOUT = 60
 STEP_TIMEOUT = 180
-LOST = (OSError, EOFError, SSHException, PyinfraError, ValueError)
+LOST = (OSError, EOFError, SSHException, PyinfraError, ValueError, Busy)
 
 
 def trial_sshd(score: int) -> str:
@@ -115,7 +115,7 @@ def step(state: State, connector: BaseConnector, guarded: dict[str, Any], name: 
     )
     if not ok or not output.stdout_lines:
         raise NotProved(f"{name}: {(output.stderr_lines or ['no answer'])[-1]}")
-    result = json.loads(output.stdout_lines[-1])["applied"]
+    result = parsed(output.stdout_lines[-1], "applied")["applied"]
     for line in [*result["refused"], *([result["error"]] if result["error"] else [])]:
         raise NotProved(line)
 

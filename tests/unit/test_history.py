@@ -200,7 +200,16 @@ def test_an_unmanaged_measure_stands_as_it_was(host: Path) -> None:
     assert {one["version"] for one in history.read()["measures"].values()} == {"v1"}
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 1}', '{"format": 1, "measures": {"a": 1}, "deploys": []}'])
+DAMAGED = [
+    *("", "{", "[]", '{"format": 1}', '{"format": 2, "measures": {}, "deploys": []}'),
+    '{"format": 1, "measures": {"a": 1}, "deploys": []}',
+    '{"format": 1, "measures": {}, "deploys": [1]}',
+    '{"format": 1, "measures": {}, "deploys": [{}]}',
+    '{"format": 1, "measures": {}, "deploys": [{"measures": {"a": {}}}]}',
+]
+
+
+@pytest.mark.parametrize("text", DAMAGED)
 def test_a_damaged_history_stops_nothing(host: Path, text: str) -> None:
     history.APPLIED.write_text(text)
     assert plan()["history"] == {"measures": {}, "last": None}

@@ -35,9 +35,10 @@ def read() -> dict[str, Any]:
     measures, deploys = found.get("measures"), found.get("deploys")
     if not isinstance(measures, dict) or not isinstance(deploys, list):
         return empty()
-    if not all(isinstance(one, dict) for one in (*measures.values(), *deploys)):
-        return empty()
-    return found
+    told = [one.get("measures") for one in deploys if isinstance(one, dict)]
+    results = [result for one in told if isinstance(one, dict) for result in one.values()]
+    whole = len(told) == len(deploys) and all(isinstance(one, dict) for one in (*measures.values(), *told, *results))
+    return found if whole and all(isinstance(one.get("result"), str) for one in results) else empty()
 
 
 def brief() -> dict[str, Any]:

@@ -1,0 +1,154 @@
+"""Hosts that fail in every way, in one run of the real pyinfra: each is named once, with its state; none harms another.
+
+The hosts are doubles (tests/doubles/sshd.py); the deploy is this project's own, but for its limits of time.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import paramiko
+import pytest
+import yaml
+
+from sparkfleet.deploy.outcome import Outcome, State, exit_code, outcomes
+from sparkfleet.deploy.report import summary
+from sparkfleet.exit_codes import ExitCode
+from tests.doubles import sshd
+
+ROOT = Path(__file__).resolve().parents[2]
+DEPLOY = """\
+from tasks import swap, uv
+from tasks.lib import converge
+
+converge.PLAN_TIMEOUT = converge.APPLY_TIMEOUT = 8
+converge.deploy(swap, uv)
+"""
+EXPIRED = "sudo: Account or password is expired, reset your password and try again\n"
+PLAN = '{"applied": null, "history": {"measures": {}, "last": null}, "plan": %s}'
+EXPECTED = {
+    "good": (State.CLEAN, ""),
+    "off": (State.UNREACHABLE, "timed out"),
+    "no_banner": (State.UNREACHABLE, "banner"),
+    "refused": (State.UNREACHABLE, "Unable to connect"),
+    "other_key": (State.UNREACHABLE, "does not match"),
+    "unknown_key": (State.UNREACHABLE, "known_hosts"),
+    "hangs": (State.LOST, "nothing was heard for 8 s"),
+    "reboots": (State.LOST, "the connection broke"),
+    "expired_sudo": (State.FAILED, "Account or password is expired"),
+    "wrong_sudo": (State.FAILED, "sudo refused the password of this run"),
+    "busy": (State.FAILED, "ann has it"),
+    "no_python": (State.FAILED, "/usr/bin/python3: not found"),
+    "says_nothing": (State.FAILED, "no answer"),
+    "not_json": (State.FAILED, "the answer is not JSON"),
+    "a_list": (State.FAILED, "the answer has another form than this version's"),
+    "no_plan": (State.FAILED, "the answer has another form than this version's"),
+    "odd_plan": (State.FAILED, "the answer has another form than this version's"),
+    "odd_change": (State.FAILED, "the answer has another form than this version's"),
+    "odd_history": (State.FAILED, "the answer has another form than this version's"),
+    "last": (State.CLEAN, ""),
+}
+
+
+def wrong_password(line: str, text: str, channel: paramiko.Channel) -> None:
+    """As sudo asks: -n says that it wants one, -S does not like it."""
+    asked = "sudo: a password is required\n" if " -n " in line else "Sorry, try again.\n"
+    sshd.answer(channel, "", 1, asked)
+
+
+COMMANDS: dict[str, sshd.Command] = {
+    "good": sshd.clean,
+    "last": sshd.clean,
+    "hangs": sshd.hangs,
+    "reboots": sshd.reboots,
+    "expired_sudo": sshd.says("", rc=1, error=EXPIRED),
+    "wrong_sudo": wrong_password,
+    "busy": sshd.busy,
+    "no_python": sshd.says("", rc=127, error="sh: 1: /usr/bin/python3: not found\n"),
+    "says_nothing": sshd.says(""),
+    "not_json": sshd.says("Welcome to spark1!\n"),
+    "a_list": sshd.says("[1]\n"),
+    "no_plan": sshd.says('{"applied": null}\n'),
+    "odd_plan": sshd.says(PLAN % '{"swap": 1}'),
+    "odd_change": sshd.says(PLAN % '{"swap": {"changes": [1], "warnings": [], "refused": [], "error": null}}'),
+    "odd_history": sshd.says('{"applied": null, "plan": {}, "history": {"measures": {}, "last": {"measures": [1]}}}'),
+    "other_key": sshd.clean,
+    "unknown_key": sshd.clean,
+}
+
+
+@pytest.fixture(scope="module")
+def ports() -> Iterator[dict[str, int]]:
+    with ExitStack() as stack:
+        found = {}
+        for name in EXPECTED:
+            if name in COMMANDS:
+                key = paramiko.ECDSAKey.generate() if name == "other_key" else sshd.HOST_KEY
+                found[name] = stack.enter_context(sshd.serving(COMMANDS[name], key))
+            elif name == "refused":
+                with sshd.silent() as port:
+                    found[name] = port
+            else:
+                found[name] = stack.enter_context(sshd.deaf() if name == "off" else sshd.silent())
+        yield found
+
+
+@pytest.fixture(scope="module")
+def found(ports: dict[str, int], tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Outcome], str, float]:
+    """What became of all of them in one real run; pyinfra's output; and how long it took."""
+    folder = tmp_path_factory.mktemp("fleet")
+    paramiko.ECDSAKey.generate().write_private_key_file(str(folder / "key"))
+    pinned = [f"[127.0.0.1]:{port}" for name, port in ports.items() if name != "unknown_key"]
+    known = f"{sshd.HOST_KEY.get_name()} {sshd.HOST_KEY.get_base64()}"
+    (folder / "known_hosts").write_text("".join(f"{name} {known}\n" for name in pinned))
+    host = {"address": "127.0.0.1", "user": "admin", "ssh_key": "key"}
+    hosts = {name: {**host, "port": port} for name, port in ports.items()}
+    (folder / "fleet.yaml").write_text(yaml.safe_dump({"known_hosts": "known_hosts", "hosts": hosts}, sort_keys=False))
+    (folder / "deploy.py").write_text(DEPLOY)
+    (folder / "journal").touch()
+    given = {
+        "FLEET": str(folder / "fleet.yaml"),
+        "SPARKFLEET_JOURNAL": str(folder / "journal"),
+        "SPARKFLEET_SUDO_PASSWORD_COMMAND": "echo wrong",
+        "PYINFRA_PROGRESS": "off",
+        "HOME": str(folder),
+    }
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "pyinfra", "inventory.py", str(folder / "deploy.py"), "-y"],
+        cwd=ROOT,
+        env={**os.environ, **given},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    lines = (folder / "journal").read_text().splitlines()
+    return outcomes(list(EXPECTED), lines, dry=False), done.stdout, time.monotonic() - began
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_each_host_has_its_state_and_its_reason(name: str, found: tuple[list[Outcome], str, float]) -> None:
+    (one,) = (one for one in found[0] if one.host == name)
+    state, reason = EXPECTED[name]
+    assert (one.state, reason in one.reason) == (state, True), f"{one}\n{found[1]}"
+
+
+def test_every_host_is_named_once_and_the_whole_is_3(found: tuple[list[Outcome], str, float]) -> None:
+    lines = summary(found[0])
+    assert sorted(line.split()[0] for line in lines) == sorted(EXPECTED)
+    assert exit_code(found[0]) == ExitCode.UNREACHABLE
+    assert "Traceback" not in found[1]
+
+
+def test_no_host_holds_the_others_up_for_longer_than_its_own_limits(found: tuple[list[Outcome], str, float]) -> None:
+    """Connecting is given up after 20 s, here a command after 8; the rest is room for a busy machine."""
+    assert found[2] < 120
