@@ -79,7 +79,8 @@ def taken_off(names: Sequence[str], path: Path, confirmed: bool) -> tuple[ExitCo
     write(report.summary(planned))
     if not reached:
         return exit_code(missing), []
-    changed = [one.host for one in reached if one.state is not State.CLEAN]
+    # Where only the history is left, that goes.
+    changed = [one.host for one in reached if one.state is not State.CLEAN or one.applied]
     found: list[Outcome] = []
     if changed:
         count = sum(one.changes() for one in reached)
@@ -93,7 +94,7 @@ def taken_off(names: Sequence[str], path: Path, confirmed: bool) -> tuple[ExitCo
     again = looked(left, path) if left else []
     bad += [one for one in again if one.state is not State.CLEAN]
     for one in again:
-        if one.state is State.DRIFT:
+        if one.state is State.DRIFT:  # a deploy that ended well, and did not do what it said
             one.state, one.reason = State.FAILED, "something is left: run it again, or see `sparkfleet drift`"
     broken = {one.host for one in bad}
     gone = [one.host for one in reached if one.host not in broken]

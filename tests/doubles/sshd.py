@@ -8,11 +8,13 @@ from __future__ import annotations
 import json
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import paramiko
+import yaml
 from paramiko.common import AUTH_SUCCESSFUL, OPEN_SUCCEEDED
 
 HOST_KEY = paramiko.ECDSAKey.generate()
@@ -143,3 +145,16 @@ def deaf() -> Iterator[int]:
         finally:
             for one in waiting:
                 one.close()
+
+
+def fleet_of(folder: Path, ports: Mapping[str, int], unknown: Sequence[str] = ()) -> Path:
+    """A fleet file for such hosts, with a key of the admin's; the keys of all but the `unknown` are pinned."""
+    paramiko.ECDSAKey.generate().write_private_key_file(str(folder / "key"))
+    key = f"{HOST_KEY.get_name()} {HOST_KEY.get_base64()}"
+    pins = [f"[127.0.0.1]:{port} {key}\n" for name, port in ports.items() if name not in unknown]
+    (folder / "known_hosts").write_text("".join(pins))
+    host = {"address": "127.0.0.1", "user": "admin", "ssh_key": "key"}
+    hosts = {name: {**host, "port": port} for name, port in ports.items()}
+    path = folder / "fleet.yaml"
+    path.write_text(yaml.safe_dump({"known_hosts": "known_hosts", "hosts": hosts}, sort_keys=False))
+    return path

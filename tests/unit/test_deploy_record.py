@@ -17,7 +17,6 @@ from pathlib import Path
 
 import paramiko
 import pytest
-import yaml
 
 from sparkfleet.deploy.outcome import Outcome, State, outcomes
 from sparkhost import converge, deploylock, files, history, rollback
@@ -91,13 +90,9 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine
     monkeypatch.setattr(files, "BACKUPS", tmp_path / "backup")
     monkeypatch.setattr(rollback, "DIRECTORY", tmp_path / "rollback")
     one = Machine(tmp_path)
-    paramiko.ECDSAKey.generate().write_private_key_file(str(tmp_path / "key"))
     (tmp_path / "deploy.py").write_text(DEPLOY.format(folder=f"{tmp_path}/made-"))
     with sshd.serving(one.command) as port:
-        known = f"[127.0.0.1]:{port} {sshd.HOST_KEY.get_name()} {sshd.HOST_KEY.get_base64()}\n"
-        (tmp_path / "known_hosts").write_text(known)
-        host = {"address": "127.0.0.1", "port": port, "user": "admin", "ssh_key": "key"}
-        (tmp_path / "fleet.yaml").write_text(yaml.safe_dump({"known_hosts": "known_hosts", "hosts": {"spark": host}}))
+        sshd.fleet_of(tmp_path, {"spark": port})
         yield one
 
 

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import paramiko
 import pytest
-import yaml
 
 from sparkfleet.deploy.outcome import Outcome, State, exit_code, outcomes
 from sparkfleet.deploy.report import summary
@@ -103,17 +102,11 @@ def ports() -> Iterator[dict[str, int]]:
 def found(ports: dict[str, int], tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Outcome], str, float]:
     """What became of all of them in one real run; pyinfra's output; and how long it took."""
     folder = tmp_path_factory.mktemp("fleet")
-    paramiko.ECDSAKey.generate().write_private_key_file(str(folder / "key"))
-    pinned = [f"[127.0.0.1]:{port}" for name, port in ports.items() if name != "unknown_key"]
-    known = f"{sshd.HOST_KEY.get_name()} {sshd.HOST_KEY.get_base64()}"
-    (folder / "known_hosts").write_text("".join(f"{name} {known}\n" for name in pinned))
-    host = {"address": "127.0.0.1", "user": "admin", "ssh_key": "key"}
-    hosts = {name: {**host, "port": port} for name, port in ports.items()}
-    (folder / "fleet.yaml").write_text(yaml.safe_dump({"known_hosts": "known_hosts", "hosts": hosts}, sort_keys=False))
+    path = sshd.fleet_of(folder, ports, ["unknown_key"])
     (folder / "deploy.py").write_text(DEPLOY)
     (folder / "journal").touch()
     given = {
-        "FLEET": str(folder / "fleet.yaml"),
+        "FLEET": str(path),
         "SPARKFLEET_JOURNAL": str(folder / "journal"),
         "SPARKFLEET_SUDO_PASSWORD_COMMAND": "echo wrong",
         "PYINFRA_PROGRESS": "off",

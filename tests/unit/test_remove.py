@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import paramiko
 import pytest
 import yaml
 from hypothesis import given
@@ -14,7 +17,10 @@ from hypothesis import strategies as st
 from sparkfleet.enrol.fleet_text import inserted
 from sparkfleet.enrol.fleet_without import draft_without, without
 from sparkfleet.exit_codes import CommandFailed, ExitCode
+from tests.doubles import sshd
 from tests.unit.test_deploy_outcome import fleet as fleet
+
+LAST = {"version": "v1", "settings": "s", "ended": "x", "measures": {}}
 
 CASES = {
     "the last of a block": (
@@ -83,6 +89,31 @@ def test_a_host_that_is_not_reached_stays_in_the_fleet(fleet: Path) -> None:
     assert done.stdout.splitlines()[-1].startswith("gone1  unreachable: ")
     assert "gone2" not in done.stdout
     assert fleet.read_text() == before
+
+
+def test_hosts_leave_one_by_one(tmp_path: Path) -> None:
+    """Doubles: one has nothing of sparkfleet left, another one is at work, a third only remembers that it was there."""
+    told: list[str] = []
+
+    def remembers(line: str, text: str, channel: paramiko.Channel) -> None:
+        request = json.loads(text)
+        told.append(request["action"])
+        states = {measure["state"] for measure in request.get("deploy", {}).get("measures", {}).values()}
+        told.extend(states)
+        history: dict[str, Any] = {
+            "measures": {} if "record" in told else {"uv": {}},
+            "last": None if "record" in told else LAST,
+        }
+        sshd.answer(channel, json.dumps({"notes": [], **sshd.planned(request), "history": history}))
+
+    with sshd.serving(sshd.clean) as good, sshd.serving(sshd.busy) as busy, sshd.serving(remembers) as old:
+        path = sshd.fleet_of(tmp_path, {"good": good, "busy": busy, "old": old, "stays": good + 1})
+        done = remove("busy", "old", "good", "--yes", fleet=path)
+    assert done.returncode == ExitCode.FAILURE, done.stdout + done.stderr
+    assert list(yaml.safe_load(path.read_text())["hosts"]) == ["busy", "stays"]
+    assert "ann has it" in done.stdout
+    assert "stays" not in done.stdout
+    assert told == ["plan", "plan", "record", "absent", "plan"]
 
 
 def test_a_machine_that_is_no_more_is_taken_out_of_the_file(fleet: Path) -> None:
