@@ -18,13 +18,19 @@ APPLIED = "/var/lib/sparkfleet/applied.json"
 MEASURES = all_but("swap", "cuda_env")
 
 
+def fresh(*hosts: Host) -> None:
+    """Nobody has deployed to them; a directory stands in for the CUDA toolkit."""
+    for host in hosts:
+        host.clean()
+        host.sudo("mkdir -p /usr/local/cuda/bin /usr/local/cuda/lib64")
+
+
 def history(host: Host) -> Any:
     return json.loads(host.run(f"cat {APPLIED}").stdout)
 
 
 def test_two_admins_at_once(lab: Lab, spark1: Host, spark2: Host, tmp_path: Path) -> None:
-    for host in (spark1, spark2):
-        host.clean()
+    fresh(spark1, spark2)
     one = fleet(lab, [spark1], tmp_path / "one.yaml", MEASURES)
     both = fleet(lab, [spark1, spark2], tmp_path / "both.yaml", MEASURES)
     first = deploy_until(lab, one, "Starting operation: cuda_env")
@@ -46,7 +52,7 @@ def test_two_admins_at_once(lab: Lab, spark1: Host, spark2: Host, tmp_path: Path
 
 def test_a_silent_controller_is_taken_over(lab: Lab, spark1: Host, tmp_path: Path) -> None:
     """Its connection stays open, as that of a laptop that is shut; nothing is heard of it for three minutes."""
-    spark1.clean()
+    fresh(spark1)
     path = fleet(lab, [spark1], tmp_path / "fleet.yaml", MEASURES)
     first = deploy_until(lab, path, "Starting operation: cuda_env")
     first.send_signal(signal.SIGSTOP)
@@ -61,7 +67,7 @@ def test_a_silent_controller_is_taken_over(lab: Lab, spark1: Host, tmp_path: Pat
 
 
 def test_drift_says_why(lab: Lab, spark1: Host, tmp_path: Path) -> None:
-    spark1.clean()
+    fresh(spark1)
     path = fleet(lab, [spark1], tmp_path / "fleet.yaml", MEASURES)
 
     def causes() -> dict[str, str]:
