@@ -16,7 +16,7 @@ from sparkhost.files import make_directories, sync_directory, write_atomic
 APPLIED = Path("/var/lib/sparkfleet/applied.json")
 FORMAT = 1
 MOST = 30
-"""Deploys that are kept: about 40 KB."""
+"""Deploys that are kept: about 30 KB."""
 GOOD = ("changed", "clean")
 
 
