@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from sparkhost import stack_store
 from sparkhost.files import Link
 from sparkhost.resource import Change, Context, Failed, Need, Refused, Resource, uploaded
+from sparkhost.smoke import matrix
 from sparkhost.stack_build import GIB, Wheel, alone, build, free, room
 from sparkhost.stack_store import Manifest, changed, fingerprint, home, read_manifest
 
@@ -219,7 +220,7 @@ class StackOld(_OfRelease):
 
 @dataclass(frozen=True)
 class NoStack(Resource):
-    """No stack of ours; refused while a process uses one."""
+    """No stack of ours, and nothing noted about one; refused while a process uses one."""
 
     kind: ClassVar[str] = "no_stack"
 
@@ -234,5 +235,6 @@ class NoStack(Resource):
     def apply(self) -> None:
         self.plan(Context())
         shutil.rmtree(stack_store.STORE)
+        shutil.rmtree(matrix.KEPT, ignore_errors=True)
         with contextlib.suppress(OSError):  # others of ours are there
             stack_store.STORE.parent.rmdir()

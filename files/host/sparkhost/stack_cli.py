@@ -6,12 +6,14 @@ import sys
 from collections.abc import Sequence
 
 from sparkhost import stack_store, stack_users
+from sparkhost.smoke import matrix
 from sparkhost.stack_verify import hashes, problems, walk
 
 USAGE = """\
 usage: spark-stack [list]           what is installed; * is what spark-python starts
        spark-stack path             the environment of spark-python
-       spark-stack verify [RELEASE] reads every file: is it what its lock says?"""
+       spark-stack verify [RELEASE] reads every file: is it what its lock says?
+       spark-stack smoke [--json]   tries torch, Triton and vLLM on the GPU: some minutes, a few GiB"""
 OURS = {
     stack_store.MANIFEST,
     stack_store.SUMS,
@@ -32,6 +34,8 @@ def main(arguments: Sequence[str]) -> int:
             return verified(stack_store.current())
         case ["verify", release]:
             return verified(release)
+        case ["smoke"] | ["smoke", "--json"]:
+            return smoked(arguments[1:])
         case ["-h" | "--help"]:
             print(USAGE)
             return 0
@@ -50,6 +54,14 @@ def listed() -> int:
     if not found:
         print("no stack is installed here")
     return 0 if found else 1
+
+
+def smoked(words: Sequence[str]) -> int:
+    release = stack_store.current()
+    if not release:
+        print("no stack is installed here")
+        return 1
+    return matrix.main(str(stack_store.home(release) / "bin" / "python"), release, words)
 
 
 def verified(release: str) -> int:

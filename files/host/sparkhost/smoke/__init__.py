@@ -1,0 +1,6 @@
+"""`spark-stack smoke`: whether the stack works on this host's GPU. Each step is a process of the stack's own Python.
+
+* `steps`: what is tried, run by the stack's Python, which has torch; this host's own has not;
+* `kernel`: the Triton kernel among them, which must be a file of its own;
+* `matrix`: starts the steps, judges what they print, and keeps it (pure but for the processes).
+"""
