@@ -28,7 +28,9 @@ from sparkhost.systemd import run
 BOOT_UNIT = Path("/usr/local/lib/systemd/system/sparkfleet-rollback-boot.service")
 BOOT_LINK = BOOT_UNIT.parent / "sysinit.target.wants" / BOOT_UNIT.name
 # What the copy on the host needs.
-MODULES = tuple(f"sparkhost{part}" for part in ("", ".cgroups", ".resource", ".files", ".systemd", ".rollback"))
+MODULES = tuple(
+    f"sparkhost{part}" for part in ("", ".cgroups", ".containers", ".resource", ".files", ".systemd", ".rollback")
+)
 
 
 @dataclass(frozen=True)
