@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import grp
+import importlib
 import os
 import pwd
 from pathlib import Path
@@ -16,12 +17,10 @@ from sparkfleet.settings.retired import Retired
 from sparkhost import converge, files
 from sparkhost.files import File, RetiredFile
 from sparkhost.resource import Context, Resource
-from tasks import cuda_env, hardware_watchdog, ssh, swap, training_slice, uv, watchdog
 from tasks.lib.converge import wanted_of
 from tests.unit.fleet_files import Load, refused
 
 USER, GROUP = pwd.getpwuid(os.geteuid()).pw_name, grp.getgrgid(os.getegid()).gr_name
-MEASURES = (swap, cuda_env, uv, training_slice, watchdog, hardware_watchdog, ssh)
 OLD = {
     "swap.margin_mb": Retired("0.2.0", "write swap.margin: 16GiB"),
     "firewall": Retired("0.3.0", "leave it out, the measure is gone"),
@@ -106,8 +105,8 @@ def test_no_measure_owns_what_one_has_retired() -> None:
     settings = HostSettings()
     owned: set[str] = set()
     old: set[str] = set()
-    for measure in MEASURES:
-        name = measure.__name__.rpartition(".")[2]
+    for name in HostSettings.model_fields:
+        measure = importlib.import_module(f"tasks.{name}")
         owned |= {path for r in measure.apply(getattr(settings, name)) if (path := getattr(r, "path", ""))}
         old |= {path for r in getattr(measure, "RETIRED", ()) if (path := getattr(r, "path", ""))}
     assert owned
