@@ -133,28 +133,25 @@ def identity(parameters: Parameters) -> Mapping[str, Seen]:
 
 
 def applied(parameters: Parameters) -> Mapping[str, Seen]:
-    """The measures as they stand and the last deploy, by the host's own record."""
+    """The measures as they stand, and the last deploy."""
     path = "/var/lib/sparkfleet/applied.json"
-    if not Path(path).exists():
-        return {"applied": Seen(f"cat {path}", "none\n")}
-    seen = read(path)
+    seen = read(path) if Path(path).exists() else Seen(f"cat {path}", "none\n")
     try:
         found = json.loads(seen.output)
         found["last"] = found.pop("deploys")[-1]
-    except (ValueError, LookupError, TypeError):
+    except Exception:  # no JSON of ours
         return {"applied": seen}
     return {"applied": seen._replace(output=json.dumps(found))}
 
 
 def held(parameters: Parameters) -> Mapping[str, Seen]:
-    """Packages of kernel and driver that somebody keeps from being updated."""
+    """Packages of kernel and driver that are kept from updates."""
     patterns = ("linux-*", "nvidia-*", "libnvidia-*", "cuda-*", "dgx-*")
     seen = run(("dpkg-query", "-W", "-f", "${db:Status-Want} ${Package}\\n", *patterns), limit=1 << 19)
-    found = sorted({line[5:] for line in seen.output.splitlines() if line.startswith("hold ")})
+    found = [line[5:] for line in seen.output.splitlines() if line[:5] == "hold "]
     text = "\n".join([f"{len(found)} held packages", *found, ""])
-    # 1: there is no package of one of these names, which is said for each.
-    rc, error = (seen.rc, seen.error) if seen.rc > 1 else (0, "")
-    return {"held_packages": Seen("apt-mark showhold", text, rc, error)}
+    # rc 1: a pattern fits nothing.
+    return {"held_packages": seen._replace(command="apt-mark showhold", output=text, rc=seen.rc & ~1)}
 
 
 LOOKS: dict[str, Looks] = {
