@@ -7,6 +7,7 @@ them so.
 
 from __future__ import annotations
 
+import argparse
 import os
 import statistics
 import subprocess
@@ -50,6 +51,29 @@ COMMANDS = [
     "systemctl is-active earlyoom systemd-oomd nohang || true", "timedatectl show -p NTPSynchronized", "stat -f /",
     "test ! -e /run/reboot-required", "ls /boot", "cat /etc/machine-id", "cat /etc/ssh/ssh_host_ed25519_key.pub",
     "uname -r",
+    # training_slice
+    "systemctl show -P MemoryMax training.slice", "cat /sys/fs/cgroup/training.slice/memory.max || true",
+    "systemctl show -P TasksMax training.slice", "systemctl show -P MemoryMax user-1001.slice",
+    "systemctl show -P MemoryMax user-1000.slice", "systemctl is-active sparkfleet-launcher.socket",
+    "systemctl is-enabled sparkfleet-launcher.socket", "getent group docker sudo lxd || true",
+    "cat /etc/docker/daemon.json || true", "cat /sys/fs/cgroup/training.slice/*/cgroup.procs || true",
+    # watchdog, hardware_watchdog
+    "systemctl is-active sparkfleet-watchdog", "cat /run/sparkfleet/watchdog/state.json",
+    "systemctl show -P ExecMainStatus sparkfleet-watchdog",
+    "cat /proc/$(systemctl show -P MainPID sparkfleet-watchdog)/oom_score_adj",
+    "grep VmLck /proc/$(systemctl show -P MainPID sparkfleet-watchdog)/status",
+    "cat /sys/fs/cgroup/system.slice/memory.min", "systemctl is-enabled sparkfleet-watchdog",
+    "systemctl show -P MemoryMin sparkfleet-watchdog", "cat /run/sparkfleet/gpu/sample.json || true",
+    "systemctl show -P RuntimeWatchdogUSec", "cat /proc/sys/kernel/panic",
+    # stack, tools
+    "ls -d /opt/sparkfleet/stacks/current/lib/python3*/site-packages/*.dist-info",
+    "find -L /opt/sparkfleet/stacks/current -newercc /opt/sparkfleet/stacks/current/sparkfleet.json",
+    "find -L /opt/sparkfleet/stacks/current ! -user root -o -perm /022",
+    "ldd /opt/sparkfleet/stacks/current/lib/python3*/site-packages/*/*.so || true",
+    "ls -d /opt/sparkfleet/stacks/current/lib/python3*/site-packages/torch/version.py || true",
+    "ls -d /opt/sparkfleet/stacks/current/lib/python3*/site-packages/flash_attn* || true",
+    "spark-python -I -c 'import sys; print(sys.prefix)'", "spark-doctor --help", "spark-estimate --help",
+    "spark-field-report --help", "spark-profile --help", "find -L /opt/sparkfleet/lib/tools/current -perm /022",
 ]
 SUDO = ["sshd -T", "sudo -i env", "systemd-run --wait --pipe -p EnvironmentFile=-/etc/sparkfleet/cuda.env env"]
 
@@ -88,6 +112,9 @@ def judged() -> tuple[int, float]:
 
 def main() -> int:
     """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    options = parser.parse_args()
     lab = Lab()
     hosts: list[Host] = [lab.host(name) for name in ("spark1", "spark2")]
     os.environ["SPARKFLEET_SUDO_PASSWORD_COMMAND"] = f"cat {lab.admin_password_file}"
@@ -117,7 +144,7 @@ def main() -> int:
         probes: list[float] = []
         connections: list[float] = []
         loaded = load_fleet(path)
-        for _ in range(ROUNDS):
+        for _ in range(options.rounds):
             ours.append(timed([SPARKFLEET, "audit"], env))
             theirs.append(timed(testinfra, env))
             for host in hosts:
