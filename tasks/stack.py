@@ -61,7 +61,7 @@ def apply(settings: StackSettings) -> Sequence[Resource]:
     return (
         StackRelease(profile.name, requests, profile.interpreter, UV, pinned, problem),
         StackCurrent(profile.name, releases, pinned),
-        program(PROGRAM, "stack_cli.py"),
+        program(PROGRAM, "stack_cli.py", "smoke"),
         *(File(path, render(f"stack/{path.rpartition('/')[2]}"), mode=0o755) for path in PROGRAMS),
         File(PROFILE, render("stack/profile.sh")) if settings.constrain_users else NoFile(PROFILE),
         StackOld(profile.name, releases, pinned, settings.keep),

@@ -24,7 +24,7 @@ class Sources(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
         if name in request["sources"]:
             return importlib.util.spec_from_loader(name, self)
     def is_package(self, name):
-        return name == "sparkhost"
+        return any(other.startswith(name + ".") for other in request["sources"])
     def get_source(self, name):
         return request["sources"][name]
 sys.meta_path.insert(0, Sources())

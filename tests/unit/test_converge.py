@@ -9,11 +9,13 @@ import pwd
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 
+from sparkfleet.settings import HostSettings
 from sparkhost import converge, files
 from sparkhost.files import File
 from sparkhost.resource import Change, Context, Failed, Refused, Resource, from_json
@@ -128,6 +130,24 @@ def test_the_loader_runs_on_a_python_that_knows_nothing_of_us(tmp_path: Path) ->
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["applied"]["error"] is None
     assert (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("name", sorted(HostSettings.model_fields))
+def test_what_a_measure_needs_travels_with_it(name: str) -> None:
+    """Its modules alone, on a Python that knows nothing of us: each is imported, and nothing is looked at."""
+    settings = getattr(HostSettings(), name)
+    measure = import_module(f"tasks.{name}")
+    resources = [one.to_json() for one in (*measure.apply(settings), *measure.remove(settings))]
+    wanted = json.loads(remote.request("plan", [{"name": name, "resources": resources}]))
+    result = subprocess.run(
+        ["sh", "-c", remote.COMMAND],
+        input=json.dumps({**wanted, "measures": []}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["plan"] == {}
 
 
 def test_a_bad_request_is_one_line_on_stderr(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 from sparkhost import stack_store
 from sparkhost.files import Link
 from sparkhost.resource import Change, Context, Failed, Need, Refused, Resource, uploaded
-from sparkhost.smoke import matrix
 from sparkhost.stack_build import GIB, Wheel, alone, build, free, room
 from sparkhost.stack_store import Manifest, changed, fingerprint, home, read_manifest
 
@@ -235,6 +234,6 @@ class NoStack(Resource):
     def apply(self) -> None:
         self.plan(Context())
         shutil.rmtree(stack_store.STORE)
-        shutil.rmtree(matrix.KEPT, ignore_errors=True)
+        shutil.rmtree(stack_store.SMOKE, ignore_errors=True)
         with contextlib.suppress(OSError):  # others of ours are there
             stack_store.STORE.parent.rmdir()

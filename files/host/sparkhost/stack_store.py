@@ -21,6 +21,8 @@ STORE = Path("/opt/sparkfleet/stacks")
 CURRENT = "current"
 MANIFEST = "sparkfleet.json"
 SUMS = "SHA256SUMS"
+SMOKE = Path("/var/lib/sparkfleet/smoke")
+"""Results of `spark-stack smoke`, by release."""
 PROC = Path("/proc")
 
 

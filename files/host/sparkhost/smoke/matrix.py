@@ -16,9 +16,9 @@ from typing import Any
 
 from sparkhost.files import make_directories, write_atomic
 from sparkhost.smoke.steps import MARK
+from sparkhost.stack_store import SMOKE
 
 STEPS = Path(__file__).with_name("steps.py")
-KEPT = Path("/var/lib/sparkfleet/smoke")
 SECONDS = 180.0
 """Most that a step may take; the first import of torch from a cold disk is most of it."""
 TITLES = {
@@ -121,7 +121,7 @@ def lines(found: dict[str, Any]) -> list[str]:
     return told
 
 
-def keep(found: dict[str, Any], folder: Path = KEPT) -> Path:
+def keep(found: dict[str, Any], folder: Path = SMOKE) -> Path:
     """Notes the last result of a release. Raises OSError, such as for who is not root."""
     make_directories(folder)
     path = folder / f"{found['release']}.json"
