@@ -73,7 +73,8 @@ def test_a_profile_is_made_of_real_jobs_and_recommends_what_fitted(first: Deploy
     assert jobs.count("allocate.py") == 3, jobs
     again = host.run(f"spark-profile {words}", user="alice", check=False, timeout=300)
     assert json.loads(again.stdout)["summary"]["recommended"] == 4
-    assert host.run("spark-run ps --all", user="alice").stdout == jobs, "it goes on where it stopped: nothing to run"
+    later = host.run("spark-run ps --all", user="alice").stdout
+    assert later.count("allocate.py") == 3, "it goes on where it stopped: nothing was left to run"
 
 
 def test_the_report_from_the_field_names_nobody(first: Deployed, host: Host) -> None:
