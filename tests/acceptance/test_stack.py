@@ -41,7 +41,8 @@ def test_everybody_gets_the_stack_without_internet(first: Deployed, hosts: tuple
         assert f"* {RELEASE}  3 packages" in host.run("spark-stack list", user="bob").stdout
         assert host.run("spark-stack verify", user="bob").rc == 0
         assert host.run(f"touch {STACKS}/current/x", user="alice", check=False).rc != 0
-        assert host.run("echo $UV_CONSTRAINT", user="alice", fresh=True).stdout.strip().endswith("cuda-constraints.txt")
+        login = host.run("bash -lc 'echo $UV_CONSTRAINT'", user="alice", fresh=True).stdout
+        assert login.strip().endswith("cuda-constraints.txt")
         assert host.run("ls -A .cache/sparkfleet-uploads").stdout == ""
 
 
