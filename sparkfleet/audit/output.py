@@ -15,7 +15,7 @@ from sparkfleet.audit import notify, waivers
 from sparkfleet.audit.controls import CONTROLS
 from sparkfleet.audit.diff import diff
 from sparkfleet.audit.model import Control, Run
-from sparkfleet.audit.report import grid, html, json_file, junit
+from sparkfleet.audit.report import grid, html, json_file, junit, prometheus
 from sparkfleet.audit.store import Store
 from sparkfleet.exit_codes import CommandFailed, ExitCode
 
@@ -23,6 +23,7 @@ REPORTS: dict[str, Callable[[Run, Sequence[Control]], str]] = {
     "json": json_file.dumps,
     "junit": junit.dumps,
     "html": html.dumps,
+    "prometheus": prometheus.dumps,
 }
 """Option of the command → what makes the report."""
 STDOUT = Path("-")
@@ -93,7 +94,10 @@ def write(run: Run, controls: Sequence[Control], arguments: argparse.Namespace) 
             sys.stdout.write(text if text.endswith("\n") else text + "\n")
             continue
         try:
-            path.write_text(text, encoding="utf-8")
+            # In one step: a node exporter, or a mail program, must not read half of it.
+            new = path.with_name(f".{path.name}.new")
+            new.write_text(text, encoding="utf-8")
+            new.replace(path)
         except OSError as error:
             raise bad(f"--{name} {path}: {error.strerror}") from error
     Console(file=terminal).print(grid.render(run, controls))
