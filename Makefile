@@ -34,7 +34,8 @@ test: setup ## everything that CI runs: lint, unit tests, integration tests on l
 	@$(TEST_LAB) $(PYTHON) -m tests.lab up >/dev/null 2>&1 & \
 	$(LINT) && $(TEST_LAB) .venv/bin/pytest --durations=20 tests/unit tests/integration
 
-acceptance: lab ## the long tail: every fault at every moment, hours without KVM
+acceptance: setup ## the long tail: every fault at every moment, hours without KVM
+	@$(PYTHON) -m tests.lab setup --acceptance
 	@$(TEST_LAB) .venv/bin/pytest tests/acceptance
 
 bench: lab ## what a deploy and an audit cost, beside pyinfra and testinfra themselves (quiet machine, please)

@@ -102,6 +102,25 @@ int nvmlDeviceGetMemoryInfo(void *handle, struct memory *into) {
     return trouble("nvmlDeviceGetMemoryInfo");
 }
 
+/* NVML_CLOCK_SM is 1. A GPU without memory of its own does not tell its clocks here. */
+static int clock_of(void *handle, int type, unsigned int *into, unsigned int value) {
+    char name[96], kind[32] = "";
+    device((int)(size_t)handle - 1, name, kind);
+    if (type != 1 || !strcmp(kind, "unified"))
+        return 3;
+    *into = value;
+    return 0;
+}
+
+int nvmlDeviceGetClockInfo(void *handle, int type, unsigned int *into) {
+    int code = trouble("nvmlDeviceGetClockInfo");
+    return code ? code : clock_of(handle, type, into, 345);
+}
+
+int nvmlDeviceGetMaxClockInfo(void *handle, int type, unsigned int *into) {
+    return clock_of(handle, type, into, 1980);
+}
+
 int nvmlDeviceGetComputeRunningProcesses_v3(void *handle, unsigned int *count, struct process *into) {
     int code = trouble("nvmlDeviceGetComputeRunningProcesses_v3");
     return code ? code : list((int)(size_t)handle - 1, "compute", count, into);

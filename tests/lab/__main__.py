@@ -53,6 +53,7 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("password", help="the admin's sudo password (spark2 asks for it)")
     setup = commands.add_parser("setup", help="install the programs that the lab needs, after asking")
     setup.add_argument("--tests", action="store_true", help="also a browser and a C compiler, which tests need")
+    setup.add_argument("--acceptance", action="store_true", help="also Prometheus, which tests/acceptance needs")
     return top
 
 
@@ -112,7 +113,7 @@ def log_in(lab: Lab, host: Host, user: str, command: list[str]) -> int:
 def act(arguments: argparse.Namespace) -> int:
     """Carries out one command. Raises LabError."""
     if arguments.command == "setup":
-        tools.ensure(native_arch(), native_arch(), tests=arguments.tests)
+        tools.ensure(native_arch(), native_arch(), tests=arguments.tests, acceptance=arguments.acceptance)
         return 0
     lab = Lab()
     match arguments.command:

@@ -52,6 +52,14 @@ BROWSERS = (_BROWSER.program, "chromium", "chromium-browser", "google-chrome", "
 _COMPILER = (Tool("cc", "gcc"), Tool("/usr/include/stdlib.h", "libc6-dev"))
 
 
+# 60 MB on disk; what reads our metrics.
+_PROMETHEUS = (
+    Tool("promtool", "prometheus"),
+    Tool("prometheus", "prometheus"),
+    Tool("prometheus-node-exporter", "prometheus-node-exporter"),
+)
+
+
 def find(program: str) -> str | None:
     """The program's path, looked for in the sbin directories too (a user's PATH lacks them on Debian)."""
     if "/" in program:
@@ -113,14 +121,15 @@ def for_tests() -> list[Tool]:
     return [*_COMPILER, *browser_tools()]
 
 
-def ensure(arch: str, native: str, *, tests: bool = False) -> None:
+def ensure(arch: str, native: str, *, tests: bool = False, acceptance: bool = False) -> None:
     """Install what is missing with apt: says what, and asks unless CI=true or YES=1.
 
-    `tests`: also what tests need, beside what a host does.
+    `tests`: also what tests need, beside what a host does; `acceptance`: and those of tests/acceptance.
 
     Raises LabError (status 4) where it cannot: no apt, no root, the answer no, or apt fails.
     """
-    absent = missing([*needed(arch, native), *(for_tests() if tests else [])])
+    more = [*(for_tests() if tests or acceptance else []), *(_PROMETHEUS if acceptance else [])]
+    absent = missing([*needed(arch, native), *more])
     if not absent:
         return
     packages = sorted({tool.package for tool in absent})

@@ -12,6 +12,7 @@ SUCCESS, NOT_SUPPORTED, INSUFFICIENT_SIZE = 0, 3, 7
 NOT_AVAILABLE = 2**64 - 1
 # How often a list that grew while it was read is asked for again.
 MOST_TRIES = 5
+CLOCK_SM = 1  # NVML_CLOCK_SM
 NAME_LENGTH = 96  # NVML_DEVICE_NAME_V2_BUFFER_SIZE
 # GPUs without memory of their own, should a driver come to answer for their memory.
 UNIFIED = ("GB10",)
@@ -51,6 +52,10 @@ class Device:
     """Whether it has no memory of its own, and takes the host's."""
     processes: dict[int, int]
     """Bytes by process number."""
+    clock: int | None = None
+    """Of its streaming multiprocessors, MHz; None where the driver does not say."""
+    most: int | None = None
+    """The highest that `clock` can be, MHz."""
 
 
 class Nvml:
@@ -108,7 +113,17 @@ class Nvml:
         processes = self._processes("nvmlDeviceGetGraphicsRunningProcesses_v3", handle)
         for pid, size in self._processes("nvmlDeviceGetComputeRunningProcesses_v3", handle).items():
             processes[pid] = max(size, processes.get(pid, 0))
-        return Device(name, unified, processes)
+        clock, most = self._clock("nvmlDeviceGetClockInfo", handle), self._clock("nvmlDeviceGetMaxClockInfo", handle)
+        return Device(name, unified, processes, clock, most)
+
+    def _clock(self, function: str, handle: ctypes.c_void_p) -> int | None:
+        """A clock in MHz; whatever goes wrong with it, the figures about memory are worth more."""
+        value = ctypes.c_uint()
+        try:
+            self._call(function, handle, ctypes.c_int(CLOCK_SM), ctypes.byref(value))
+        except NvmlError:
+            return None
+        return value.value
 
     def _processes(self, function: str, handle: ctypes.c_void_p) -> dict[int, int]:
         room = 64

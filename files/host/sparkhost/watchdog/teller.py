@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sparkhost.watchdog import journal, postmortem, terminals
+from sparkhost.watchdog import journal, metrics, postmortem, terminals
 from sparkhost.watchdog.config import ACCEPTED
 from sparkhost.watchdog.model import MIB
 from sparkhost.watchdog.report import headline
@@ -104,11 +104,7 @@ class Teller:
             ("sparkfleet_watchdog_last_event_seconds", "gauge", "When the last event was", [("", self.last_event)]),
             ("sparkfleet_watchdog_lost_messages_total", "counter", "Messages given up", [("", message["lost"])]),
         ]
-        text = "".join(
-            f"# HELP {name} {words}\n# TYPE {name} {kind}\n"
-            + "".join(f"{name}{label} {value}\n" for label, value in values)
-            for name, kind, words, values in lines
-        )
+        text = metrics.text([*lines, *metrics.of_slice(), *metrics.of_gpus()])
         postmortem.replace(Path(self.textfile) / "sparkfleet-watchdog.prom", text.encode(), 0o644)
 
     def trace(self, message: dict[str, Any]) -> None:
