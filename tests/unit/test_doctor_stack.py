@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparkhost.doctor import elf, project, ptxas, stack
+from sparkhost import elf
+from sparkhost.doctor import project, ptxas, stack
 from sparkhost.doctor.finding import Finding
 from sparkhost.doctor.venv import Venv, normal
 from tests.unit.small_wheels import install, library, new_venv
@@ -192,9 +193,9 @@ def test_a_line_that_asks_is_told_from_one_that_names_it(line: str, asks: bool) 
 
 def test_what_the_compiler_links_is_what_is_read(tmp_path: Path) -> None:
     library(tmp_path, "a.so", CUDART)
-    assert elf.needed(tmp_path / "a.so")[0] == CUDART
-    with pytest.raises(elf.NotElf):
-        elf.needed(tmp_path / "empty.c")
+    assert elf.needed_by(tmp_path / "a.so")[0] == CUDART
+    with pytest.raises(elf.BadElf):
+        elf.needed_by(tmp_path / "empty.c")
 
 
 @given(st.binary(max_size=64), st.integers(0, 4000), st.integers(0, 20000))
@@ -210,8 +211,8 @@ def test_no_damaged_library_brings_it_down(
     damaged = directory / "damaged.so"
     damaged.write_bytes(bytes(content[: max(cut, 1)]))
     try:
-        names = elf.needed(damaged)
-    except elf.NotElf:
+        names = elf.needed_by(damaged)
+    except elf.BadElf:
         return
     assert all(isinstance(name, str) for name in names)
 
@@ -220,8 +221,8 @@ def test_a_table_of_programs_that_is_too_small_is_refused(tmp_path: Path) -> Non
     path = tmp_path / "x"
     header = elf.MAGIC + b"\x02\x01" + bytes(26) + struct.pack("<Q", 64) + bytes(14) + struct.pack("<HH", 8, 9)
     path.write_bytes(header + bytes(6))
-    with pytest.raises(elf.NotElf):
-        elf.needed(path)
+    with pytest.raises(elf.BadElf):
+        elf.needed_by(path)
 
 
 @pytest.mark.parametrize(("name", "expected"), [("Flash_Attn", "flash-attn"), ("a.-_b", "a-b")])

@@ -5,9 +5,11 @@ Only what GB10 and its servers have: 64 bits, little endian. The layout is elf(5
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 from collections.abc import Iterator
+from pathlib import Path
 from typing import BinaryIO
 
 MAGIC = b"\x7fELF"
@@ -59,6 +61,18 @@ def needed(stream: BinaryIO) -> list[str]:
         raise BadElf("no table of strings")
     strings = exactly(stream, offset_of(values[DT_STRTAB], segments), values[DT_STRSZ])
     return [string_at(strings, name) for name in names]
+
+
+def needed_by(path: Path) -> list[str]:
+    """As `needed`, of a file of anybody's: one that is no regular file holds nobody up.
+
+    Raises:
+        BadElf: the file cannot be read as one.
+        OSError: it cannot be opened.
+    """
+    # A FIFO would block for ever without it (open(2)).
+    with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as stream:  # noqa: PTH123 - has no flags
+        return needed(stream)
 
 
 def exactly(stream: BinaryIO, offset: int, size: int) -> bytes:

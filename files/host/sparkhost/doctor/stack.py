@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from sparkhost.doctor import elf, ptxas
+from sparkhost.doctor import ptxas
 from sparkhost.doctor.finding import Finding
 from sparkhost.doctor.venv import Distribution, Venv, text_of
+from sparkhost.elf import BadElf, needed_by
 
 # Names may be mangled by auditwheel: libcudart.faf08d9a.so.12, libcudart-faf08d9a.so.12.4.
 CUDART_12 = re.compile(r"libcudart(?:[.-][0-9a-f]{6,})?\.so\.12(?:\.[\d.]+)?")
@@ -37,8 +38,8 @@ def cudart(venv: Venv) -> Iterator[Finding]:
             brought = True
             continue
         try:
-            wanted = next((name for name in elf.needed(path) if CUDART_12.fullmatch(name)), None)
-        except (elf.NotElf, OSError):
+            wanted = next((name for name in needed_by(path) if CUDART_12.fullmatch(name)), None)
+        except (BadElf, OSError):
             continue
         if wanted:
             owner = venv.owner(path)
