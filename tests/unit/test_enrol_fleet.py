@@ -104,7 +104,9 @@ def test_what_cannot_be_added_to_is_left_alone(text: str) -> None:
 )
 def test_lines_are_only_ever_added(hosts: list[str], indent: int, gaps: list[str], tail: str) -> None:
     margin = " " * indent
-    body = "".join(f"{margin}{host}:\n{margin * 2}port: 22\n{gap}" for host, gap in zip(hosts, gaps, strict=False))
+    body = "".join(
+        f"{margin}{scalar(host)}:\n{margin * 2}port: 22\n{gap}" for host, gap in zip(hosts, gaps, strict=False)
+    )
     before = f"# head\nhosts:\n{body}{tail}"
     after = inserted(before, "sparky", {})
     assert after is not None
