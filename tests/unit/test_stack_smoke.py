@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sparkhost.smoke.matrix import TITLES, Row, keep, lines, smoke, tried
-from sparkhost.smoke.steps import MARK, STEPS
+from sparkhost.smoke.steps import MARK, STEPS, outside
 
 GOOD = {"ok": True, "gpu": "NVIDIA GB10", "capability": "12.1", "largest_difference": 0.01}
 
@@ -53,6 +53,7 @@ def test_a_pass_has_the_gpu_that_it_was_seen_on(tmp_path: Path) -> None:
         (f"{printing(GOOD)}; {printing(GOOD)}", "fail", "exit code 0: it printed nothing"),
         (f"{printing(GOOD)}; raise SystemExit(3)", "fail", "exit code 3: it printed nothing"),
         ("raise RuntimeError('no kernel image\\x1b[2J')", "fail", "exit code 1: RuntimeError: no kernel image?[2J"),
+        ("import os; os.kill(os.getpid(), 40)", "fail", "killed by signal 40: it printed nothing"),
         ("import os; os.abort()", "fail", "killed by SIGABRT: it printed nothing"),
     ],
 )
@@ -61,10 +62,19 @@ def test_anything_else_is_no_pass(tmp_path: Path, script: str, verdict: str, tol
     assert (row.verdict, row.told) == (verdict, told)
 
 
-def test_a_step_that_hangs_is_killed_with_what_it_started(tmp_path: Path) -> None:
-    script = "import subprocess; subprocess.run(['sleep', '1000'])"
+def test_a_step_that_hangs_holds_nobody_up(tmp_path: Path) -> None:
+    script = "import subprocess; subprocess.run(['sleep', '60'], start_new_session=True)"
     row = step(tmp_path, script, seconds=1)
     assert (row.verdict, row.told) == ("fail", "no answer within 1 s: killed")
+
+
+def test_a_library_is_the_stacks_by_where_it_is_and_not_by_how_its_path_begins(tmp_path: Path) -> None:
+    site, beside = tmp_path / "current-abc", tmp_path / "current-abcd"
+    site.mkdir()
+    (site / "linked.so").symlink_to(beside / "libcudart.so.13")
+    own = f"{site}/nvidia/libcudart.so.13"
+    foreign = [f"{beside}/libcudart.so.13", "/usr/local/cuda/lib64/libcublas.so.13", f"{site}/linked.so"]
+    assert outside([own, *foreign], site) == foreign
 
 
 def test_without_a_gpu_nothing_else_is_run() -> None:

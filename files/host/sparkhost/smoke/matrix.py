@@ -21,6 +21,8 @@ from sparkhost.stack_store import SMOKE
 STEPS = Path(__file__).with_name("steps.py")
 SECONDS = 180.0
 """Most that a step may take; the first import of torch from a cold disk is most of it."""
+OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
+"""Nothing is asked of, or told to, anybody else."""
 TITLES = {
     "device": "torch finds the GPU",
     "matmul_bf16": "bf16 matmul",
@@ -51,6 +53,7 @@ def tried(python: str, step: str, seconds: float = SECONDS, steps: Path = STEPS)
     began = time.monotonic()
     with subprocess.Popen(
         [python, "-I", str(steps), step],
+        env={**os.environ, **OFFLINE},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -62,7 +65,10 @@ def tried(python: str, step: str, seconds: float = SECONDS, steps: Path = STEPS)
             out, error = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
+            # Not waited for: what it started in a session of its own may hold the pipes for ever.
+            for pipe in (process.stdout, process.stderr):
+                if pipe:
+                    pipe.close()
             return Row(step, "fail", f"no answer within {seconds:.0f} s: killed", seconds=seconds)
     took = time.monotonic() - began
     return judged(step, process.returncode, out, error, took)
@@ -73,7 +79,7 @@ def judged(step: str, code: int, out: str, error: str, took: float) -> Row:
     lines = [line.removeprefix(MARK) for line in out.splitlines() if line.startswith(MARK)]
     if code or len(lines) != 1:
         last = next((line.strip() for line in reversed(error.splitlines()) if line.strip()), "it printed nothing")
-        ended = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        ended = f"killed by {name_of(-code)}" if code < 0 else f"exit code {code}"
         return Row(step, "fail", f"{ended}: {plain(last)}", seconds=took)
     try:
         told = json.loads(lines[0])
@@ -85,6 +91,14 @@ def judged(step: str, code: int, out: str, error: str, took: float) -> Row:
     seen = ", ".join(f"{key} {value}" for key, value in told.items())
     verdict = "pass" if ok is True and gpu and capability else "fail"
     return Row(step, verdict, plain(seen), plain(gpu), plain(capability), took)
+
+
+def name_of(number: int) -> str:
+    """A signal's name; real-time signals have none."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def plain(text: str, most: int = 200) -> str:

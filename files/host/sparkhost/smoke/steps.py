@@ -7,7 +7,7 @@ import json
 import re
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -96,9 +96,14 @@ def libraries() -> dict[str, Any]:
     (torch.randn(64, 64, device="cuda") @ torch.randn(64, 64, device="cuda")).sum().item()
     paths = {line.split(None, 5)[5].strip() for line in Path("/proc/self/maps").read_text().splitlines() if "/" in line}
     found = sorted(path for path in paths if CUDA_LIBRARY.search(path) and not DRIVER.search(path))
-    roots = (str(Path(torch.__file__).resolve().parents[1]), sys.prefix)
-    foreign = [path for path in found if not str(Path(path).resolve()).startswith(roots)]
-    return {"mapped": len(found), "foreign": foreign, "ok": bool(found) and not foreign}
+    site = Path(torch.__file__).resolve().parents[1]
+    foreign = outside(found, site)
+    return {"mapped": len(found), "below": str(site), "foreign": foreign, "ok": bool(found) and not foreign}
+
+
+def outside(paths: Iterable[str], site: Path) -> list[str]:
+    """Those that are not below site-packages, where a stack's libraries are. A path's text alone does not tell."""
+    return [path for path in paths if not Path(path).resolve().is_relative_to(site)]
 
 
 def vllm_extension() -> dict[str, Any]:
