@@ -1,0 +1,177 @@
+"""SSH hosts of a simulation: one process that listens on many ports of 127.0.0.1, one for each host. A double.
+
+    .venv-bench/bin/python -m tests.bench.ssh_hosts --ports 2600-2619 --key KEY --host-key KEY --rtt 0.02
+
+The connection is real: sockets, key exchange, login with a key, channels, standard input and exit codes. What is played
+is a host's answer, which costs no time unless `--host-time` says so:
+
+- sparkhost's requests: nothing differs, and the history is what a `record` request told before;
+- Ansible's modules: what `tests/bench/ansible/record.py` has recorded, where `--answers` names it;
+- anything else: exit code 0 and no output.
+
+`--rtt` is added to every exchange as a network of that round trip would: packets are handed on half of it later in each
+direction, in order, and the first one a whole round trip later, for TCP's own handshake.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import sys
+import traceback
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import asyncssh
+
+from tests.bench.ansible.payload import module_of, shell_answer
+
+BATCH = 256 * 1024
+
+
+class Host:
+    """What is known of one host between two connections."""
+
+    def __init__(self, answers: dict[str, str]) -> None:
+        self.last: dict[str, Any] | None = None
+        self.counted: Counter[str] = Counter()
+        self.answers = answers
+
+    def answer(self, command: str, given: bytes) -> tuple[bytes, bytes, int]:
+        """Standard output and error, and the exit code."""
+        if "from sparkhost.converge import main" in command:
+            self.counted["sparkhost"] += 1
+            return json.dumps(self.converged(json.loads(given))).encode() + b"\n", b"", 0
+        key = module_of(given)
+        self.counted["module" if key else "other"] += 1
+        if key is None:
+            return (shell_answer(command, "/root") or "").encode(), b"", 0
+        if key not in self.answers:
+            return b"", f"ssh_hosts: no recorded answer for {key}\n".encode(), 1
+        return self.answers[key].encode(), b"", 0
+
+    def converged(self, request: dict[str, Any]) -> dict[str, Any]:
+        """What sparkhost answers on a host where nothing differs."""
+        if request["action"] == "record":
+            deploy, results = request["deploy"], request["results"]
+            told = {name: {"result": results.get(name, "clean")} for name in deploy["measures"]}
+            self.last = {**deploy, "measures": told, "ended": "2026-01-01T00:00:00Z"}
+        same = {"changes": [], "warnings": [], "refused": [], "error": None}
+        return {
+            "applied": None,
+            "notes": [],
+            "unproved": False,
+            "plan": {measure["name"]: same for measure in request["measures"]},
+            "history": {"measures": {}, "last": self.last},
+        }
+
+
+async def run(process: asyncssh.SSHServerProcess[bytes], host: Host, host_time: float) -> None:
+    """One command."""
+    command = process.command or ""
+    try:
+        # Ansible gives a command without input a terminal that it closes: only what reads its input waits for the end.
+        given = await process.stdin.read() if "python3" in command else b""
+        stdout, stderr, rc = host.answer(command, given)
+    except Exception:
+        traceback.print_exc()
+        process.exit(70)
+        raise
+    if host_time:
+        await asyncio.sleep(host_time)
+    process.stdout.write(stdout)
+    process.stderr.write(stderr)
+    process.exit(rc)
+
+
+async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay: float, first: float) -> None:
+    """Hands on what comes, `delay` seconds later and in order; what comes first, `first` seconds later than that."""
+    loop = asyncio.get_running_loop()
+    line: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
+
+    async def deliver() -> None:
+        while True:
+            due, data = await line.get()
+            await asyncio.sleep(max(0.0, due - loop.time()))
+            if not data:
+                break
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+    delivery = asyncio.create_task(deliver())
+    extra = first
+    try:
+        while data := await reader.read(BATCH):
+            line.put_nowait((loop.time() + delay + extra, data))
+            extra = 0.0
+    except ConnectionError:
+        pass
+    line.put_nowait((loop.time() + delay, b""))
+    await asyncio.gather(delivery, return_exceptions=True)
+
+
+async def relay(port: int, target: int, rtt: float) -> asyncio.Server:
+    """Listens on `port` for the host that listens on `target`, a network of this round trip away."""
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", target)
+        await asyncio.gather(pump(reader, back, rtt / 2, 0.0), pump(there, writer, rtt / 2, rtt))
+
+    return await asyncio.start_server(connected, "127.0.0.1", port, backlog=512)
+
+
+async def serve(arguments: argparse.Namespace) -> None:
+    answers = json.loads(arguments.answers.read_text()) if arguments.answers else {}
+    first, _, last = arguments.ports.partition("-")
+    hosts = {port: Host(answers) for port in range(int(first), int(last or first) + 1)}
+    kept: list[object] = []
+    for port, host in hosts.items():
+
+        def factory(process: asyncssh.SSHServerProcess[bytes], host: Host = host) -> Any:
+            return run(process, host, arguments.host_time)
+
+        server = await asyncssh.listen(
+            "127.0.0.1",
+            0 if arguments.rtt else port,
+            server_host_keys=[str(arguments.host_key)],
+            authorized_client_keys=str(arguments.key) + ".pub",
+            process_factory=factory,
+            encoding=None,
+            backlog=64,
+            keepalive_interval=0,
+        )
+        kept.append(server)
+        if arguments.rtt:
+            kept.append(await relay(port, server.get_port(), arguments.rtt))
+    print("listening", flush=True)
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    while not stop.is_set():
+        # A line on standard input asks what was counted since the last one; its end ends the hosts.
+        asked = await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
+        if not asked:
+            break
+        print(json.dumps([host.counted for host in hosts.values()]), flush=True)
+        for host in hosts.values():
+            host.counted.clear()
+    os._exit(0)  # connections that are open are not waited for
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="SSH hosts of a simulation on 127.0.0.1")
+    parser.add_argument("--ports", required=True, help="FIRST-LAST")
+    parser.add_argument("--key", required=True, type=Path, help="whose public key may log in, as any user")
+    parser.add_argument("--host-key", required=True, type=Path)
+    parser.add_argument("--rtt", type=float, default=0.0, help="seconds")
+    parser.add_argument("--host-time", type=float, default=0.0, help="seconds that every command takes on a host")
+    parser.add_argument("--answers", type=Path, help="recorded answers of Ansible's modules")
+    asyncio.run(serve(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    main()
