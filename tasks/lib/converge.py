@@ -7,7 +7,7 @@ of pyinfra's two phases, are not atomic, and cannot say "refused" without ending
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator
 from dataclasses import asdict
 from types import ModuleType
 from typing import Any, cast
@@ -22,12 +22,11 @@ from pyinfra.api.state import State
 from pyinfra.connectors.local import LocalConnector
 from pyinfra.context import ctx_host, state
 
-from sparkfleet.settings import HostSettings
-from sparkhost.resource import Need, Resource, from_json
-from sparkhost.systemd import UNIT_DIRECTORY, DaemonReload
+from sparkhost.resource import Need, from_json
 from tasks.lib import connection, journal, origin, proof, remote, wheels
 from tasks.lib.answer import Busy, Malformed, parsed
-from tasks.lib.runs import AFTER_RELOAD, RUNS, Run, report, show, shown, warn
+from tasks.lib.runs import RUNS, Run, report, show, shown, warn
+from tasks.lib.wanted import wanted
 
 # Seconds. A plan only looks; a change may have to read swapped pages back, or unpack a large archive.
 PLAN_TIMEOUT = 120
@@ -46,48 +45,11 @@ def deploy(*measures: ModuleType) -> None:
     or fails does not stop the others: the last operation reports it, and fails the host.
     """
     this_host = current_host()
-    settings = HostSettings.model_validate(this_host.data.get("settings") or {})
-    run = RUNS.setdefault(this_host, Run())
-    names = [measure.__name__.rpartition(".")[2] for measure in measures]
-    run.deploy = origin.deploy_of(settings, names, local=isinstance(this_host.connector, LocalConnector))
-    if leaves(settings, names):
-        measures = measures[::-1]
-    resources: list[Resource] = []
-    late: list[dict[str, Any]] = []
-    for measure in measures:
-        name = measure.__name__.rpartition(".")[2]
-        wanted = wanted_of(measure, getattr(settings, name))
-        run.measures.append(as_request(name, [r for r in wanted if not r.after_reload]))
-        if after := [r for r in wanted if r.after_reload]:
-            late.append(as_request(f"{name}{AFTER_RELOAD}", after))
-        resources += wanted
-    units = sorted(p for r in resources if (p := getattr(r, "path", "")).startswith(f"{UNIT_DIRECTORY}/"))
-    run.measures += [as_request("systemd", [DaemonReload(units)] if units else []), *late]
-    for entry in run.measures:
+    local = isinstance(this_host.connector, LocalConnector)
+    run = RUNS.setdefault(this_host, Run(wanted(this_host.data.get("settings") or {}, measures, local=local)))
+    for entry in run.wanted.measures:
         converge(name=entry["name"], measure=entry["name"])
     finish(name="finish")
-
-
-def leaves(settings: HostSettings, names: Iterable[str]) -> bool:
-    """Whether everything is taken off this host: in the reverse order then."""
-    return all(getattr(settings, name).state == "absent" for name in names)
-
-
-def wanted_of(measure: ModuleType, settings: Any) -> Sequence[Resource]:
-    """The resources of a measure in the state that its settings ask for; none where it is unmanaged.
-
-    `RETIRED` of a measure, where it has one, lists what earlier versions put on hosts and this one does not: resources
-    that take it away (`RetiredFile`, `NoService`), after what stands in their place is there. What is part of a change
-    to SSH belongs under its guard instead.
-    """
-    if settings.state == "unmanaged":
-        return ()
-    wanted: Sequence[Resource] = (measure.apply if settings.state == "present" else measure.remove)(settings)
-    return (*wanted, *getattr(measure, "RETIRED", ()))
-
-
-def as_request(name: str, resources: Sequence[Resource]) -> dict[str, Any]:
-    return {"name": name, "resources": [resource.to_json() for resource in resources]}
 
 
 @operation()
@@ -97,9 +59,7 @@ def converge(measure: str) -> Generator[PyinfraCommand, None, None]:
     run = RUNS[this_host]
     if run.stage != state.current_stage:
         run.stage, run.plan = state.current_stage, {}
-        names = [entry["name"] for entry in run.measures]
-        request = remote.request("plan", run.measures[names.index(measure) :])
-        answer = ask(this_host, measure, request, PLAN_TIMEOUT, "history")
+        answer = ask(this_host, measure, run.wanted.plan(measure), PLAN_TIMEOUT, "history")
         if answer is None:
             # A host fails by a failing command: an exception here would end the run for all of them.
             if state.is_executing:
@@ -109,9 +69,9 @@ def converge(measure: str) -> Generator[PyinfraCommand, None, None]:
             return
         run.plan, run.last = answer["plan"], answer["history"]["last"]
         if not state.is_executing:
-            wanted = {name: one["settings"] for name, one in run.deploy["measures"].items()}
-            applied = answer["history"]["measures"]
-            journal.note(this_host.name, "history", version=run.deploy["version"], wanted=wanted, applied=applied)
+            settings = {name: one["settings"] for name, one in run.wanted.deploy["measures"].items()}
+            version, applied = run.wanted.deploy["version"], answer["history"]["measures"]
+            journal.note(this_host.name, "history", version=version, wanted=settings, applied=applied)
     plan = run.plan.get(measure, {"changes": [], "warnings": [], "refused": [], "error": None})
     warn(this_host, run, measure, plan)
     if not state.is_executing:
@@ -162,7 +122,6 @@ def give_up(host: Host, measure: str, problem: str, *, lost: bool) -> None:
 def apply(state: State, host: Host, measure: str) -> bool:
     """Applies one measure on a host and takes over the plan for the rest that comes back with the answer."""
     run = RUNS[host]
-    names = [entry["name"] for entry in run.measures]
     uploads: dict[str, str] = {}
     try:
         if needed := {need.sha256: wheels.fetch(need) for need in needs(run, measure)}:
@@ -170,8 +129,8 @@ def apply(state: State, host: Host, measure: str) -> bool:
                 host, needed, lambda line: logger.info(f"{host.print_prefix}{shown(measure)}: {line}")
             )
         run.changing = True
-        told = {"deploy": run.deploy, "measure": shown(measure)}
-        request = remote.request("apply", run.measures[names.index(measure) :], uploads, **told)
+        told = {"deploy": run.wanted.deploy, "measure": shown(measure)}
+        request = remote.request("apply", [*run.wanted.since(measure)], uploads, **told)
         answer = ask(host, measure, request, APPLY_TIMEOUT, "applied", "notes", "unproved")
         if uploads:
             wheels.take_away(host, uploads.values())
@@ -200,8 +159,8 @@ def needs(run: Run, measure: str) -> list[Need]:
     Raises:
         NoWheel: one that the measure's settings do not name. A host must not choose what the controller downloads.
     """
-    (entry,) = (entry for entry in run.measures if entry["name"] == measure)
-    named = {json.dumps(asdict(need)): need for r in entry["resources"] for need in from_json(r).may_need()}
+    resources = run.wanted.of(measure)["resources"]
+    named = {json.dumps(asdict(need)): need for r in resources for need in from_json(r).may_need()}
     asked = [json.dumps(need) for change in run.plan[measure]["changes"] for need in change["needs"]]
     if not named.keys() >= set(asked):
         raise wheels.NoWheel("the host asks for a wheel that its settings do not name: is it what it claims to be?")
@@ -210,8 +169,7 @@ def needs(run: Run, measure: str) -> list[Need]:
 
 def prove_guarded(state: State, host: Host, run: Run, measure: str) -> None:
     """Proves a guarded change; what went wrong is for `finish`."""
-    (entry,) = (entry for entry in run.measures if entry["name"] == measure)
-    for resource in entry["resources"]:
+    for resource in run.wanted.of(measure)["resources"]:
         if resource["kind"] == "guarded":
             for line in proof.prove(state, host, resource):
                 run.results[shown(measure)] = "failed"
@@ -238,9 +196,9 @@ def record(host: Host, run: Run) -> bool:
 
     No command where there is nothing to say that the last entry does not say.
     """
-    if not origin.to_record(run.deploy, run.results, run.last, changed=run.changing):
+    if not origin.to_record(run.wanted.deploy, run.results, run.last, changed=run.changing):
         return True
-    request = remote.request("record", [], deploy=run.deploy, results=run.results)
+    request = remote.request("record", [], deploy=run.wanted.deploy, results=run.results)
     answer = ask(host, "finish", request, PLAN_TIMEOUT, "notes")
     for note in answer["notes"] if answer else []:
         logger.warning(f"{host.print_prefix}finish: {note}")

@@ -14,17 +14,26 @@ from importlib.metadata import version as installed
 from typing import Any
 from uuid import uuid4
 
+from gevent.lock import BoundedSemaphore
+
 from sparkfleet.settings import HostSettings
 from tasks.lib import ROOT
 
 # Names this process's deploy on every host.
 TOKEN = uuid4().hex
+# Hosts come here at the same time: the first asks git, the others wait for its answer.
+_ASKING = BoundedSemaphore()
 LONGEST = 200
 
 
-@cache
 def version() -> str:
     """The commit of this checkout as `git describe` names it, with `-dirty` where files differ; else the release."""
+    with _ASKING:
+        return _described()
+
+
+@cache
+def _described() -> str:
     # safe.directory: root deploys from a user's checkout as well (`sudo … @local`), and runs its code anyway.
     words = ["git", "-c", f"safe.directory={ROOT}", "-C", str(ROOT), "describe", "--tags", "--always", "--dirty"]
     try:

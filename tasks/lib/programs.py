@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -51,16 +51,26 @@ def modules_of(package: Path) -> list[Path]:
     return found
 
 
+@cache
 def imported(source: str) -> list[Path]:
     """The files of sparkhost that a module imports, also in the middle of a function."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
+    for node in statements(ast.parse(source)):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
             names.update([node.module, *(f"{node.module}.{alias.name}" for alias in node.names)])
     paths = [HOST / f"{name.replace('.', '/')}{end}" for name in names for end in (".py", "/__init__.py")]
     return sorted(path for path in paths if name_is_ours(path) and path.is_file())
+
+
+def statements(node: ast.AST) -> Iterator[ast.AST]:
+    """All statements below a node: imports are statements, and `ast.walk` visits expressions too, most of a module."""
+    for name in ("body", "handlers", "orelse", "finalbody", "cases"):
+        below = getattr(node, name, ())
+        for child in below if isinstance(below, list) else ():  # a lambda's body is one expression
+            yield child
+            yield from statements(child)
 
 
 def name_is_ours(path: Path) -> bool:

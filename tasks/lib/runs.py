@@ -14,17 +14,14 @@ from pyinfra.context import state
 
 from sparkhost.history import result_of, worse
 from tasks.lib import journal
-
-# What of a measure comes after systemd has read its units again; its lines are told as those of the measure.
-AFTER_RELOAD = " after daemon-reload"
+from tasks.lib.wanted import AFTER_RELOAD, Wanted
 
 
 @dataclass
 class Run:
     """What a deploy knows about one host while it runs."""
 
-    measures: list[dict[str, Any]] = field(default_factory=list)
-    """All measures in order, as requests."""
+    wanted: Wanted
     plan: dict[str, Any] = field(default_factory=dict)
     """The plan in force, by measure."""
     stage: StateStage | None = None
@@ -33,8 +30,6 @@ class Run:
     """One line for each refusal or failure of a measure."""
     warned: set[str] = field(default_factory=set)
     """Warnings that have been shown: a plan is made more than once."""
-    deploy: dict[str, Any] = field(default_factory=dict)
-    """Who deploys what, as the host is told (`tasks.lib.origin`)."""
     last: dict[str, Any] | None = None
     """The last deploy in the host's history."""
     results: dict[str, str] = field(default_factory=dict)

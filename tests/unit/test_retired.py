@@ -17,7 +17,7 @@ from sparkfleet.settings.retired import Retired
 from sparkhost import converge, files
 from sparkhost.files import File, RetiredFile
 from sparkhost.resource import Context, Resource
-from tasks.lib.converge import wanted_of
+from tasks.lib.wanted import resources_of
 from tests.unit.fleet_files import Load, refused
 
 USER, GROUP = pwd.getpwuid(os.geteuid()).pw_name, grp.getgrgid(os.getegid()).gr_name
@@ -73,7 +73,7 @@ def made_up(*resources: Resource) -> ModuleType:
 @pytest.mark.parametrize(("state", "expected"), [("present", 2), ("absent", 1), ("unmanaged", 0)])
 def test_what_a_measure_once_owned_goes_with_it(state: str, expected: int) -> None:
     settings = HostSettings.model_validate({"swap": {"state": state}}).swap
-    wanted = wanted_of(made_up(RetiredFile("/old")), settings)
+    wanted = resources_of(made_up(RetiredFile("/old")), settings)
     assert len(wanted) == expected
     assert list(wanted[-1:]) == ([RetiredFile("/old")] if expected else [])
 

@@ -14,6 +14,7 @@ from sparkhost.uv import UvBinary
 from tasks.lib import wheels
 from tasks.lib.converge import needs
 from tasks.lib.runs import Run
+from tasks.lib.wanted import Wanted
 
 CONTENT = b"the content of a wheel"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -61,7 +62,7 @@ def test_a_host_cannot_choose_what_is_downloaded() -> None:
         ({**asdict(honest), "requirement": "uv==0.13.9\n--index-url=http://evil.example"}, False),
         ({**asdict(honest), "sha256": "../../x"}, False),
     ):
-        run = Run(measures=[measure], plan={"uv": {"changes": [{"needs": [answer]}]}})
+        run = Run(Wanted([measure], {}), plan={"uv": {"changes": [{"needs": [answer]}]}})
         if accepted:
             assert needs(run, "uv") == [honest]
         else:

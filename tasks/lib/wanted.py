@@ -1,0 +1,99 @@
+"""What hosts are to be brought to: made once for all hosts with the same settings, which are most of a fleet."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+
+from sparkfleet.settings import HostSettings
+from sparkhost.resource import Resource
+from sparkhost.systemd import UNIT_DIRECTORY, DaemonReload
+from tasks.lib import origin, remote
+
+# What of a measure comes after systemd has read its units again; its lines are told as those of the measure.
+AFTER_RELOAD = " after daemon-reload"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The measures of a deploy with one set of settings. Shared by hosts: not to be changed."""
+
+    measures: Sequence[dict[str, Any]]
+    """All measures in order, as requests."""
+    deploy: dict[str, Any]
+    """Who deploys what, as the host is told (`tasks.lib.origin`)."""
+    plans: dict[str, str] = field(default_factory=dict)
+    """Requests for a plan that were made before: rendering and encoding cost more than all else on a converged host."""
+
+    def of(self, measure: str) -> dict[str, Any]:
+        """One measure's request."""
+        return next(entry for entry in self.measures if entry["name"] == measure)
+
+    def since(self, measure: str) -> Sequence[dict[str, Any]]:
+        """A measure and all after it."""
+        return self.measures[[entry["name"] for entry in self.measures].index(measure) :]
+
+    def plan(self, measure: str) -> str:
+        """The request for the plan of a measure and all after it."""
+        if measure not in self.plans:
+            self.plans[measure] = remote.request("plan", [*self.since(measure)])
+        return self.plans[measure]
+
+
+_MADE: dict[tuple[str, tuple[str, ...], bool], Wanted] = {}
+
+
+def wanted(raw: dict[str, Any], measures: Sequence[ModuleType], *, local: bool) -> Wanted:
+    """What hosts with these settings (JSON values of HostSettings) are to be brought to; `local`: this machine itself.
+
+    Raises:
+        pydantic.ValidationError: these are no settings.
+    """
+    names = tuple(measure.__name__.rpartition(".")[2] for measure in measures)
+    key = json.dumps(raw, sort_keys=True), names, local
+    if key not in _MADE:
+        settings = HostSettings.model_validate(raw)
+        deploy = origin.deploy_of(settings, names, local=local)
+        _MADE[key] = Wanted(requests(settings, measures[::-1] if leaves(settings, names) else measures), deploy)
+    return _MADE[key]
+
+
+def requests(settings: HostSettings, measures: Sequence[ModuleType]) -> list[dict[str, Any]]:
+    """All measures as requests, in order; what must wait for systemd's reload comes after it."""
+    found: list[dict[str, Any]] = []
+    resources: list[Resource] = []
+    late: list[dict[str, Any]] = []
+    for measure in measures:
+        name = measure.__name__.rpartition(".")[2]
+        resources_here = resources_of(measure, getattr(settings, name))
+        found.append(as_request(name, [r for r in resources_here if not r.after_reload]))
+        if after := [r for r in resources_here if r.after_reload]:
+            late.append(as_request(f"{name}{AFTER_RELOAD}", after))
+        resources += resources_here
+    units = sorted(p for r in resources if (p := getattr(r, "path", "")).startswith(f"{UNIT_DIRECTORY}/"))
+    return [*found, as_request("systemd", [DaemonReload(units)] if units else []), *late]
+
+
+def leaves(settings: HostSettings, names: Iterable[str]) -> bool:
+    """Whether everything is taken off this host: in the reverse order then."""
+    return all(getattr(settings, name).state == "absent" for name in names)
+
+
+def resources_of(measure: ModuleType, settings: Any) -> Sequence[Resource]:
+    """The resources of a measure in the state that its settings ask for; none where it is unmanaged.
+
+    `RETIRED` of a measure, where it has one, lists what earlier versions put on hosts and this one does not: resources
+    that take it away (`RetiredFile`, `NoService`), after what stands in their place is there. What is part of a change
+    to SSH belongs under its guard instead.
+    """
+    if settings.state == "unmanaged":
+        return ()
+    found: Sequence[Resource] = (measure.apply if settings.state == "present" else measure.remove)(settings)
+    return (*found, *getattr(measure, "RETIRED", ()))
+
+
+def as_request(name: str, resources: Sequence[Resource]) -> dict[str, Any]:
+    return {"name": name, "resources": [resource.to_json() for resource in resources]}
