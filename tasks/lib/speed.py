@@ -1,4 +1,4 @@
-"""What pyinfra does again for every operation of every host, done once or more cheaply. docs/upstream-pyinfra.md, 6.
+"""What pyinfra does again for every operation of every host, done once or more cheaply. docs/upstream-pyinfra.md, 8.
 
 Two functions of pyinfra 3.10 are replaced, with the same results (tests/unit/test_speed.py compares them). They are
 half of what the controller computes on a converged host. `SPARKFLEET_STOCK_SPEED=1` leaves pyinfra as it is.

@@ -60,7 +60,7 @@ class Host:
             deploy, results = request["deploy"], request["results"]
             told = {name: {"result": results.get(name, "clean")} for name in deploy["measures"]}
             self.last = {**deploy, "measures": told, "ended": "2026-01-01T00:00:00Z"}
-        same = {"changes": [], "warnings": [], "refused": [], "error": None}
+        same: dict[str, Any] = {"changes": [], "warnings": [], "refused": [], "error": None}
         return {
             "applied": None,
             "notes": [],
