@@ -4,6 +4,8 @@
 
 PYTHON := .venv/bin/python
 LINT := .venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
+# A file at a time for each core, so that what its tests share is made once. The story on hosts is one after the other.
+UNIT := .venv/bin/pytest --numprocesses=auto --dist=loadfile tests/unit
 # A lab of its own for tests: the hosts of `make demo` stay as a person left them.
 TEST_LAB := SPARKFLEET_LAB=.lab/test SPARKFLEET_LAB_PORT=2301
 
@@ -26,13 +28,13 @@ lint: setup ## ruff and mypy --strict
 	@$(LINT)
 
 unit: setup ## tests that need no host
-	@.venv/bin/pytest tests/unit
+	@$(UNIT)
 
 test: setup ## everything that CI runs: lint, unit tests, integration tests on lab hosts
 	@$(PYTHON) -m tests.lab setup --tests
 	@# Images are built and hosts booted while lint and unit tests run; what fails there is told by the first test with a host.
 	@$(TEST_LAB) $(PYTHON) -m tests.lab up >/dev/null 2>&1 & \
-	$(LINT) && $(TEST_LAB) .venv/bin/pytest --durations=20 tests/unit tests/integration
+	$(LINT) && $(UNIT) --durations=10 && $(TEST_LAB) .venv/bin/pytest --durations=20 tests/integration
 
 acceptance: setup ## the long tail: every fault at every moment, hours without KVM
 	@$(PYTHON) -m tests.lab setup --acceptance
