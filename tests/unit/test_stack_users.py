@@ -143,6 +143,9 @@ def test_spark_stack_lists_and_verifies(
     capsys.readouterr()
     assert stack_cli.main([]) == 0
     assert capsys.readouterr().out == f"* {made.name}  1 packages\n"
+    assert stack_cli.main(["list", "--json"]) == 0
+    [listed] = json.loads(capsys.readouterr().out)
+    assert (listed["release"], listed["current"], [*listed["wheels"]]) == (made.name, True, ["torchless"])
     assert stack_cli.main(["path"]) == 0
     assert capsys.readouterr().out == f"{made.root}\n"
     assert stack_cli.main(["verify"]) == 0

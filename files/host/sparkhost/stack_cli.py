@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 
@@ -10,10 +11,18 @@ from sparkhost.smoke import matrix
 from sparkhost.stack_verify import hashes, problems, walk
 
 USAGE = """\
-usage: spark-stack [list]           what is installed; * is what spark-python starts
+usage: spark-stack [list] [--json]  what is installed; * is what spark-python starts
        spark-stack path             the environment of spark-python
        spark-stack verify [RELEASE] reads every file: is it what its lock says?
-       spark-stack smoke [--json]   tries torch, Triton and vLLM on the GPU: some minutes, a few GiB"""
+       spark-stack smoke [--json]   tries torch, Triton and vLLM on the GPU: some minutes, a few GiB
+
+Nothing is changed. A job keeps the release that it was started with, also when the admin installs another.
+Exit code: 0, 1 something is wrong with a stack or there is none, 2 a mistake on the command line.
+
+examples:
+  spark-stack
+  spark-stack verify
+  uv venv --python "$(spark-stack path)/bin/python"   a project's own environment, on the same Python"""
 OURS = {
     stack_store.MANIFEST,
     stack_store.SUMS,
@@ -26,6 +35,8 @@ def main(arguments: Sequence[str]) -> int:
     match list(arguments):
         case [] | ["list"]:
             return listed()
+        case ["--json"] | ["list", "--json"]:
+            return listed_json()
         case ["path"]:
             release = stack_store.current()
             print(stack_store.home(release) if release else "no stack is installed here")
@@ -53,6 +64,18 @@ def listed() -> int:
         print(f"{'*' if release == stack_store.current() else ' '} {release}  {what}{named}")
     if not found:
         print("no stack is installed here")
+    return 0 if found else 1
+
+
+def listed_json() -> int:
+    """As `listed`, for programs: `wheels` is null where a release was never finished, or was changed."""
+    current = stack_store.current()
+    found = []
+    for release in stack_store.releases():
+        manifest = stack_store.read_manifest(stack_store.home(release))
+        wheels = dict(manifest.wheels) if manifest else None
+        found.append({"release": release, "current": release == current, "wheels": wheels})
+    print(json.dumps(found))
     return 0 if found else 1
 
 

@@ -70,14 +70,19 @@ def ps(words: list[str]) -> int:
 
     from sparkhost.launcher import jobs
 
-    _only(words, ("--all",))
+    _only(words, ("--all", "--json"))
+    chosen = [job for job in jobs.all_jobs() if "--all" in words or jobs.running(job)]
+    if "--json" in words:
+        import json
+
+        print(json.dumps([{**job._asdict(), "state": jobs.state_of(job)} for job in chosen]))
+        return 0
     rows = [("ID", "NAME", "STATE", "SINCE", "CAP", "COMMAND")]
-    for job in jobs.all_jobs():
-        if words or jobs.running(job):
-            since = show_duration(max(0.0, time.time() - job.started))
-            # A command's own escape sequences must not reach the terminal.
-            command = "".join(char if char.isprintable() else "?" for char in " ".join(job.argv))
-            rows.append((job.id, job.name or "-", jobs.state_of(job), since, show_size(job.memory), command[:60]))
+    for job in chosen:
+        since = show_duration(max(0.0, time.time() - job.started))
+        # A command's own escape sequences must not reach the terminal.
+        command = "".join(char if char.isprintable() else "?" for char in " ".join(job.argv))
+        rows.append((job.id, job.name or "-", jobs.state_of(job), since, show_size(job.memory), command[:60]))
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
     for row in rows:
         print("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[5]]))
@@ -165,16 +170,28 @@ def clean(words: list[str]) -> int:
 
 def top(arguments: Sequence[str] | None = None) -> int:
     """spark-top: who holds the memory now. The same for every user: cgroups and samples can be read by all."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words in (["-h"], ["--help"]):
+        from sparkhost.launcher.options import TOP_USAGE
+
+        print(TOP_USAGE)
+        return 0
+    if words not in ([], ["--json"]):
+        print("spark-top: takes --json and --help, and nothing else", file=sys.stderr)
+        return MISTAKE
     from sparkhost.launcher import gpu
     from sparkhost.launcher.holders import holders, meminfo, table
     from sparkhost.launcher.units import MIB
 
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    if words:
-        print("spark-top: takes no arguments", file=sys.stderr)
-        return MISTAKE
     samples = gpu.by_process()
     memory = meminfo()
+    if words:
+        import json
+
+        found = [holder._asdict() for holder in holders(samples=samples)]
+        sizes = {"available": memory.get("MemAvailable", 0), "total": memory.get("MemTotal", 0)}
+        print(json.dumps({**sizes, "gpu_known": samples is not None, "holders": found}))
+        return 0
     print(f"{show_size(memory.get('MemAvailable', 0))} available of {show_size(memory.get('MemTotal', 0))}")
     for line in table(holders(samples=samples), 16 * MIB):
         print(line)

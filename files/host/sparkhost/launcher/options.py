@@ -9,14 +9,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 USAGE = """\
-spark-run [OPTIONS] -- COMMAND [ARGUMENT...]   run a training job, capped, killable, in a cgroup of its own
-spark-run ps [--all]                           your jobs
-spark-run logs ID|NAME                         what a detached job has written
-spark-run stop ID|NAME                         SIGTERM, and SIGKILL half a minute later
-spark-run wait ID|NAME                         wait for a job; its exit code
-spark-run clean [--yes]                        what your runs left behind: ray, vLLM workers, /dev/shm
-spark-top                                      who holds the memory
+usage: spark-run [OPTIONS] -- COMMAND [ARGUMENT...]   run a training job, capped, killable, in a cgroup of its own
+       spark-run ps [--all] [--json]                  your jobs
+       spark-run logs ID|NAME                         what a detached job has written
+       spark-run stop ID|NAME                         SIGTERM, and SIGKILL half a minute later
+       spark-run wait ID|NAME                         wait for a job; its exit code
+       spark-run clean [--yes]                        what your runs left behind: ray, vLLM workers, /dev/shm
 
+options:
   --memory SIZE    cap of this job, such as 60G (G is 2^30 bytes); default: all that training.slice has
   --need SIZE      memory that should be available before it starts; default: --memory, else the host's setting
   --time TIME      ended after this time: 30min, 8h, 2d
@@ -26,7 +26,32 @@ spark-top                                      who holds the memory
   --host-ipc       share /dev/shm and System V IPC with the host; else the job has its own
   --drop-cache     drop the page cache first where that gives CUDA more room
   --no-preflight   do not look at the memory first
-  --quiet          no summary at the end"""
+  --quiet          no summary at the end
+
+Directory, environment, umask, limits and terminal are as without it. At the end it tells the time, the peak of memory,
+and who or what ended the job.
+Exit code: the command's own, 128+n where signal n ended it; 125 there was no job, 2 a mistake on the command line.
+spark-top shows who holds the memory, spark-why explains what the memory watchdog ended.
+
+examples:
+  spark-run -- uv run python train.py
+  spark-run --memory 60G --time 8h --name sft --detach -- uv run python train.py
+  spark-run logs sft; spark-run wait sft"""
+
+TOP_USAGE = """\
+usage: spark-top [--json]
+
+Who holds the memory now: jobs, sessions, containers and services of all users. CPU: what dropping clean page cache
+would not give back. GPU: as NVML tells it by process; nvidia-smi says N/A on a Spark.
+
+options:
+  --json  one JSON object; sizes in bytes, gpu null where it is not known
+
+Exit code: 0, 2 a mistake on the command line. Whether the next run has room: spark-preflight.
+
+examples:
+  spark-top
+  watch -n 5 spark-top"""
 
 
 class Options:

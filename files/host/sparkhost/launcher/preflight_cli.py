@@ -17,7 +17,7 @@ from sparkhost.launcher.units import MIB, Mistake, parse_size, show_size
 
 SHORT, MISTAKE = 1, 2
 EPILOG = """\
-exit codes: 0 the memory is there, 1 it is not, 2 a mistake, in one line
+Exit code: 0 the memory is there, 1 it is not, 2 a mistake, in one line
 
 examples:
   spark-preflight                              is there what a job usually needs, and who holds the rest?

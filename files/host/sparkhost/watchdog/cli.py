@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -23,19 +24,47 @@ from sparkhost.watchdog.work import PROTECTED_UNITS
 BAD = 2
 # EX_CONFIG of sysexits.h: the unit is not started again by it (RestartPreventExitStatus=), a deploy does.
 NO_CONFIG = 78
+MORE = """\
+Users ask spark-why. For admins: what would be ended, what never is, and what other settings would have done.
+Exit code: 0, 2 a mistake on the command line, in the configuration or in a trace; 78 (run) no configuration that can
+be used: this host is not guarded.
+
+examples:
+  spark-watchdog candidates --json
+  spark-watchdog check /etc/sparkfleet/watchdog.toml
+  spark-watchdog --state-dir /tmp/w --run-dir /tmp/w run --dry-run --record /tmp/w/trace   signals nobody
+  spark-watchdog --config other.toml replay /tmp/w/trace
+"""
 
 
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="spark-watchdog", description="Ends the right job before the host freezes.")
-    top.add_argument("--config", type=Path, default=configuration.PATH, help="default: %(default)s")
-    top.add_argument("--proc-root", type=Path, default=Path("/proc"), help=argparse.SUPPRESS)
-    top.add_argument("--cgroup-root", type=Path, default=Path("/sys/fs/cgroup"), help="default: %(default)s")
-    top.add_argument(
-        "--state-dir", type=Path, default=Path("/var/lib/sparkfleet/watchdog"), help="default: %(default)s"
+    top = argparse.ArgumentParser(
+        prog="spark-watchdog",
+        description="Ends the right job before the host freezes.",
+        epilog=MORE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    top.add_argument("--run-dir", type=Path, default=Path("/run/sparkfleet/watchdog"), help="default: %(default)s")
+    top.add_argument("--config", type=Path, metavar="FILE", default=configuration.PATH, help="default: %(default)s")
+    top.add_argument("--proc-root", type=Path, default=Path("/proc"), help=argparse.SUPPRESS)
     top.add_argument(
-        "--gpu-file", type=Path, default=Path("/run/sparkfleet/gpu/sample.json"), help="default: %(default)s"
+        "--cgroup-root", type=Path, metavar="DIR", default=Path("/sys/fs/cgroup"), help="default: %(default)s"
+    )
+    top.add_argument(
+        "--state-dir",
+        type=Path,
+        metavar="DIR",
+        default=Path("/var/lib/sparkfleet/watchdog"),
+        help="default: %(default)s",
+    )
+    top.add_argument(
+        "--run-dir", type=Path, metavar="DIR", default=Path("/run/sparkfleet/watchdog"), help="default: %(default)s"
+    )
+    top.add_argument(
+        "--gpu-file",
+        type=Path,
+        metavar="FILE",
+        default=Path("/run/sparkfleet/gpu/sample.json"),
+        help="default: %(default)s",
     )
     commands = top.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="watch; what the service runs")
@@ -44,7 +73,8 @@ def parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="check a configuration for this host")
     check.add_argument("file", help="the file, or - for standard input")
     commands.add_parser("protected", help="what is never ended")
-    commands.add_parser("candidates", help="what could be ended now, the largest first")
+    candidates = commands.add_parser("candidates", help="what could be ended now, the largest first")
+    candidates.add_argument("--json", action="store_true", help="for programs; sizes in bytes")
     again = commands.add_parser("replay", help="what the configuration would have decided in a recorded trace")
     again.add_argument("trace", type=Path)
     return top
@@ -76,10 +106,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except (BadConfig, BadTrace, NoMemAvailable) as problem:
         print(f"spark-watchdog: {problem}", file=sys.stderr)
+    except BrokenPipeError:  # head(1) has seen enough
+        return 0
     except OSError as error:
         print(f"spark-watchdog: {error.filename or 'error'}: {error.strerror}", file=sys.stderr)
-    except BrokenPipeError:
-        return 1
     return BAD
 
 
@@ -122,8 +152,17 @@ def watchdog_of(config: Config, options: argparse.Namespace, teller: Pipe | Nobo
 
 def show_candidates(config: Config, options: argparse.Namespace) -> None:
     watchdog = watchdog_of(config, options, Nobody())
-    for candidate in sorted(watchdog.list_candidates(), key=lambda c: c.size, reverse=True):
-        marks = [mark for mark in ("protected", "preferred", "avoided", "alone") if getattr(candidate, mark)]
+    marked = ("protected", "preferred", "avoided", "alone")
+    found = sorted(watchdog.list_candidates(), key=lambda c: c.size, reverse=True)
+    if options.json:
+        shown = [
+            {"size": c.size, "kind": c.kind, "name": c.name, **{mark: bool(getattr(c, mark)) for mark in marked}}
+            for c in found
+        ]
+        print(json.dumps({"candidates": shown, "gpu": watchdog.view.note or None}))
+        return
+    for candidate in found:
+        marks = [mark for mark in marked if getattr(candidate, mark)]
         print(plain(f"{amount(candidate.size):>10}  {candidate.kind:9}  {candidate.name}  {' '.join(marks)}").rstrip())
     if watchdog.view.note:
         print(f"GPU memory is not counted: {watchdog.view.note}")

@@ -12,12 +12,23 @@ from sparkhost.watchdog.postmortem import readable
 from sparkhost.watchdog.report import explain
 
 STATE = Path("/var/lib/sparkfleet/watchdog")
+MORE = """\
+Root sees what happened to everybody. What the figures mean, and what to do: docs/watchdog.md.
+Exit code: 0, also where nothing has happened; 2 a mistake on the command line.
+
+examples:
+  spark-why
+  spark-why -n 5 --json
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0, also where nothing has happened."""
     parser = argparse.ArgumentParser(
-        prog="spark-why", description="Explains the last time the memory watchdog ended work of yours."
+        prog="spark-why",
+        description="Explains the last time the memory watchdog ended work of yours.",
+        epilog=MORE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("-n", "--number", type=int, default=1, help="how many events, the latest first (default: 1)")
     parser.add_argument("--json", action="store_true", help="the post-mortems themselves, a line each")
