@@ -90,13 +90,16 @@ def pyinfra(
         words,
         cwd=PROJECT,
         env={**environment, **({"PYINFRA_PROGRESS": "off"} if quiet else {})},
-        stdin=subprocess.DEVNULL if quiet else None,
+        stdin=subprocess.PIPE if quiet else None,
         stdout=output,
         stderr=subprocess.STDOUT if quiet else None,
     ) as process:
         with ended(process):
             try:
-                text = (process.communicate(timeout=seconds)[0] or b"").decode(errors="replace")
+                # Where a host is not reached, a dry run asks whether to go on with the others.
+                text = (process.communicate(b"\n" if quiet else None, timeout=seconds)[0] or b"").decode(
+                    errors="replace"
+                )
             except subprocess.TimeoutExpired as error:
                 raise CommandFailed(f"pyinfra did not end within {seconds:g} s", ExitCode.UNREACHABLE) from error
         lines = [line.strip() for line in text.splitlines() if line.strip()]

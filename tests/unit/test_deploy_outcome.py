@@ -15,6 +15,7 @@ from sparkfleet.deploy.outcome import CODES, State, exit_code, outcomes
 from sparkfleet.deploy.report import as_json, details, summary
 from sparkfleet.exit_codes import ExitCode
 from tasks.lib import journal
+from tests.doubles import sshd
 
 CHANGE = {"what": "/etc/x", "summary": "rewrite", "diff": "-a\n+b\n"}
 
@@ -122,6 +123,16 @@ def fleet(tmp_path: Path) -> Path:
     hosts = "".join(f"  gone{number}: {{address: 127.0.0.{number}, port: {port}, user: nobody}}\n" for number in (1, 2))
     path.write_text(f"known_hosts: known_hosts\nhosts:\n{hosts}")
     return path
+
+
+def test_a_host_that_is_off_hides_no_other(tmp_path: Path) -> None:
+    """pyinfra asks whether to go on without it."""
+    with sshd.serving(sshd.clean) as good:
+        path = sshd.fleet_of(tmp_path, {"off": 1, "good": good})
+        done = sparkfleet("drift", "--fleet", str(path), cwd=tmp_path)
+    assert done.stdout.splitlines()[0] == "good  clean", done.stdout + done.stderr
+    assert done.stdout.splitlines()[1].startswith("off   unreachable: Could not connect")
+    assert done.returncode == ExitCode.UNREACHABLE
 
 
 def test_hosts_that_are_not_reached_are_named_with_the_reason(fleet: Path, tmp_path: Path) -> None:
