@@ -10,10 +10,17 @@ from typing import NoReturn
 from sparkfleet import deploy, enrol
 from sparkfleet.audit import command as audit
 from sparkfleet.exit_codes import CommandFailed, ExitCode
+from sparkfleet.rollout import command as rollout
 from sparkfleet.settings import FleetError
 from sparkfleet.stack import command as stack
 
-SUBCOMMANDS = (enrol.add_arguments, deploy.add_arguments, audit.add_arguments, stack.add_arguments)
+SUBCOMMANDS = (
+    enrol.add_arguments,
+    deploy.add_arguments,
+    rollout.add_arguments,
+    audit.add_arguments,
+    stack.add_arguments,
+)
 """Each adds its subcommand, with `run` (arguments → exit code) as a default."""
 
 EPILOG = """\

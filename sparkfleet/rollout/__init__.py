@@ -1,1 +1,1 @@
-"""Deploys in batches: a canary first, then the others, each batch judged before the next is touched."""
+"""`sparkfleet rollout`: a deploy in batches, a canary first, each batch judged before the next is touched (ADR 12)."""

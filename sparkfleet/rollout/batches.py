@@ -26,19 +26,22 @@ def batch_size(text: str, hosts: int) -> int:
     return max(1, hosts * int(number) // 100) if share else int(number)
 
 
-def batches(hosts: Sequence[str], canaries: Sequence[str], size: int) -> tuple[tuple[str, ...], ...]:
-    """The canaries as one batch, then the others in the fleet's order, `size` at a time; every host once.
-
-    Raises:
-        CommandFailed: a canary is not among the hosts.
-    """
+def check_canaries(hosts: Sequence[str], canaries: Sequence[str]) -> None:
+    """Raises CommandFailed where a canary is not among the hosts."""
     for canary in canaries:
         if canary not in hosts:
             raise CommandFailed(
                 f"--canary {show(canary)} is not among the hosts of this run: {', '.join(hosts[:20])}",
                 ExitCode.BAD_CONFIGURATION,
             )
-    first = tuple(host for host in hosts if host in canaries)
-    rest = tuple(host for host in hosts if host not in canaries)
-    later = tuple(rest[start : start + size] for start in range(0, len(rest), size))
-    return (first, *later) if first else later
+
+
+def next_batch(waiting: Sequence[str], canaries: Sequence[str], size: int, *, proved: bool) -> tuple[str, ...]:
+    """The hosts to change now, in the order of `waiting`; empty where nobody waits.
+
+    Canaries come first, together. As long as no host has passed (`proved`), as when every canary was in use, a single
+    other one takes their place.
+    """
+    if first := tuple(host for host in waiting if host in canaries):
+        return first
+    return tuple(waiting[: size if proved else 1])

@@ -1,40 +1,64 @@
-"""Whether a batch was good, and what is where after a run. No I/O."""
+"""Whether a batch was good. No I/O."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from sparkfleet.audit.model import Control, Run, Severity, Status
-from sparkfleet.deploy.outcome import Outcome, State
-from sparkfleet.rolling.state import Progress
+from sparkfleet.audit.model import Control, HostRun, Run, Severity, Status, Verdict
+from sparkfleet.deploy.outcome import CODES, Outcome, State
+from sparkfleet.exit_codes import ExitCode
+from sparkfleet.rollout.state import Progress
 from sparkfleet.settings.problems import escaped
 
 BAD = (Status.FAIL, Status.ERROR, Status.UNREACHABLE)
 """A control without evidence closes the gate as well: it may hide a lost host. A waived one does not."""
 
 
-def refused(hosts: Sequence[str], deployed: Sequence[Outcome], run: Run, controls: Sequence[Control]) -> dict[str, str]:
-    """The hosts of a batch that may not pass, each with one line that says why; empty for a good batch.
+@dataclass(frozen=True)
+class Refusal:
+    """Why a host may not pass: one line, and what that is as an exit code."""
 
-    `run`: the audit of these hosts after the deploy, over connections of its own.
+    reason: str
+    code: ExitCode
+
+
+def refused(
+    hosts: Sequence[str], deployed: Sequence[Outcome], run: Run | None, controls: Sequence[Control]
+) -> dict[str, Refusal]:
+    """The hosts of a batch that may not pass; empty for a good batch.
+
+    `run`: the audit of these hosts after the deploy, over connections of its own; None: there was none.
     """
     critical = {control.id for control in controls if control.severity is Severity.CRITICAL}
     outcomes = {one.host: one for one in deployed}
-    audited = {one.name: one for one in run.hosts}
-    found: dict[str, str] = {}
+    audited = {one.name: one for one in run.hosts} if run else {}
+    verdicts = run.verdicts if run else ()
+    found: dict[str, Refusal] = {}
     for host in hosts:
-        outcome, seen = outcomes.get(host), audited.get(host)
-        judged = [verdict for verdict in run.verdicts if verdict.host == host and verdict.control in critical]
-        failed = [verdict for verdict in judged if verdict.status in BAD]
-        if outcome is None or outcome.state not in (State.CLEAN, State.CHANGED):
-            found[host] = f"deploy: {outcome.state}: {escaped(outcome.reason)}" if outcome else "deploy: not heard of"
-        elif seen is None or seen.evidence is None:
-            found[host] = f"audit: {escaped(seen.problem) if seen else 'not looked at'}"
-        elif failed:
-            found[host] = f"audit: {failed[0].control} {failed[0].status}: {escaped(failed[0].saw)}"
-        elif not judged:
-            found[host] = "audit: no critical control was judged"
+        judged = [verdict for verdict in verdicts if verdict.host == host and verdict.control in critical]
+        if (refusal := by_deploy(outcomes.get(host)) or by_audit(audited.get(host), judged)) is not None:
+            found[host] = refusal
     return found
+
+
+def by_deploy(outcome: Outcome | None) -> Refusal | None:
+    if outcome is None:
+        return Refusal("deploy: not heard of", ExitCode.FAILURE)
+    if outcome.state in (State.CLEAN, State.CHANGED):
+        return None
+    return Refusal(f"deploy: {outcome.state}: {escaped(outcome.reason)}", CODES[outcome.state])
+
+
+def by_audit(seen: HostRun | None, judged: Sequence[Verdict]) -> Refusal | None:
+    """By the critical controls of one host."""
+    if seen is None or seen.evidence is None:
+        return Refusal(f"audit: {escaped(seen.problem) if seen else 'not looked at'}", ExitCode.UNREACHABLE)
+    for verdict in judged:
+        if verdict.status in BAD:
+            code = ExitCode.FAILURE if verdict.status is Status.FAIL else ExitCode.UNREACHABLE
+            return Refusal(f"audit: {verdict.control} {verdict.status}: {escaped(verdict.saw)}", code)
+    return None if judged else Refusal("audit: no critical control was judged", ExitCode.UNREACHABLE)
 
 
 def summary(hosts: Mapping[str, Progress], reasons: Mapping[str, str]) -> list[str]:

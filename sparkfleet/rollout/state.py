@@ -1,4 +1,4 @@
-"""How far a rolling run has come: a file on the controller that is whole at every moment."""
+"""How far a rollout has come: a file on the controller that is whole at every moment."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -16,7 +15,7 @@ from sparkfleet.settings.problems import escaped
 
 
 class Progress(StrEnum):
-    """How a host stands in a rolling run."""
+    """How a host stands in a rollout."""
 
     UNTOUCHED = "untouched"
     STARTED = "started"
@@ -25,15 +24,17 @@ class Progress(StrEnum):
     FAILED = "failed"
     SKIPPED = "skipped"
     """It was in use."""
+    UNREACHABLE = "unreachable"
+    """It was not reached before anything was done to it."""
 
 
 @dataclass(frozen=True)
 class RunState:
-    """A rolling run. `fleet_digest`: SHA-256 of the fleet file's bytes; `commit`: of the checkout."""
+    """A rollout. `fleet_digest`: SHA-256 of the fleet file's bytes; `commit`: of the checkout."""
 
     fleet_digest: str
     commit: str
-    hosts: Mapping[str, Progress]
+    hosts: dict[str, Progress]
 
     def left(self) -> tuple[str, ...]:
         """What a resumed run has to do, in the order of the run."""
@@ -46,7 +47,7 @@ def path_of(fleet_file: Path) -> Path:
     # The XDG specification has relative paths ignored.
     base = Path(named) if Path(named).is_absolute() else Path.home() / ".local/state"
     key = hashlib.sha256(str(fleet_file.absolute()).encode(errors="surrogateescape")).hexdigest()[:16]
-    return base / "sparkfleet" / "rolling" / f"{key}.json"
+    return base / "sparkfleet" / "rollout" / f"{key}.json"
 
 
 def save(path: Path, state: RunState) -> None:
@@ -80,7 +81,7 @@ def load(path: Path, fleet_digest: str, commit: str) -> RunState:
         hosts = {str(host): Progress(progress) for host, progress in found["hosts"].items()}
         state = RunState(str(found["fleet_digest"]), str(found["commit"]), hosts)
     except FileNotFoundError as error:
-        raise _bad("--resume: no run of this fleet file was begun: leave --resume out") from error
+        raise _bad("--resume: no rollout of this fleet file was begun: leave --resume out") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _bad(f"{where}: cannot be read, or is damaged: move it away and start without --resume") from error
     for what, then, now in (("fleet file", state.fleet_digest, fleet_digest), ("commit", state.commit, commit)):

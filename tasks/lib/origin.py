@@ -7,40 +7,27 @@ import hashlib
 import json
 import os
 import socket
-import subprocess
 from collections.abc import Iterable
 from functools import cache
-from importlib.metadata import version as installed
 from typing import Any
 from uuid import uuid4
 
 from gevent.lock import BoundedSemaphore
 
 from sparkfleet.settings import HostSettings
-from tasks.lib import ROOT
+from sparkfleet.version import LONGEST
+from sparkfleet.version import version as described
 
 # Names this process's deploy on every host.
 TOKEN = uuid4().hex
 # Hosts come here at the same time: the first asks git, the others wait for its answer.
 _ASKING = BoundedSemaphore()
-LONGEST = 200
 
 
 def version() -> str:
-    """The commit of this checkout as `git describe` names it, with `-dirty` where files differ; else the release."""
+    """The commit of this checkout (`sparkfleet.version`)."""
     with _ASKING:
-        return _described()
-
-
-@cache
-def _described() -> str:
-    # safe.directory: root deploys from a user's checkout as well (`sudo … @local`), and runs its code anyway.
-    words = ["git", "-c", f"safe.directory={ROOT}", "-C", str(ROOT), "describe", "--tags", "--always", "--dirty"]
-    try:
-        answer = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return installed("sparkfleet")
-    return answer.stdout.strip()[:LONGEST] if answer.returncode == 0 else installed("sparkfleet")
+        return described()
 
 
 @cache

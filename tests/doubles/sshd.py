@@ -94,6 +94,9 @@ class Server(paramiko.ServerInterface):
         text = b""
         while chunk := channel.recv(65536):
             text += chunk
+            # The audit's standard input stays open: its probe may ask for a password.
+            if text.endswith(b"}\n") and b'"part": "user"' in text.rpartition(b"\n{")[2]:
+                break
         self.command(line, text.decode(), channel)
 
 

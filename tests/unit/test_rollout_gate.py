@@ -7,8 +7,9 @@ import pytest
 from sparkfleet.audit.controls import CONTROLS
 from sparkfleet.audit.model import Evidence, HostRun, Run, Severity, Status, Verdict
 from sparkfleet.deploy.outcome import Outcome, State
-from sparkfleet.rolling.gate import refused, summary
-from sparkfleet.rolling.state import Progress
+from sparkfleet.exit_codes import ExitCode
+from sparkfleet.rollout.gate import refused, summary
+from sparkfleet.rollout.state import Progress
 
 CRITICAL = next(control.id for control in CONTROLS if control.severity is Severity.CRITICAL)
 LESS = next(control.id for control in CONTROLS if control.severity is Severity.HIGH)
@@ -21,7 +22,9 @@ def gate(status: Status, *, control: str = CRITICAL, state: State = State.CHANGE
     )
     host = HostRun("a", Evidence({}) if answers else None, "" if answers else "no route", not answers)
     run = Run("id", "now", "fleet.yaml", (host,), verdicts)
-    return refused(["a"], [Outcome("a", state, "why", {})], run, CONTROLS).get("a", "")
+    found = refused(["a"], [Outcome("a", state, "why", {})], run, CONTROLS)
+    assert all(refusal.code for refusal in found.values())
+    return found["a"].reason if found else ""
 
 
 @pytest.mark.parametrize("status", [Status.FAIL, Status.ERROR, Status.UNREACHABLE])
@@ -45,6 +48,15 @@ def test_a_host_that_answers_no_more_closes_it() -> None:
 @pytest.mark.parametrize("state", [s for s in State if s not in (State.CLEAN, State.CHANGED)])
 def test_a_deploy_that_did_not_finish_closes_it(state: State) -> None:
     assert "why" in gate(Status.PASS, state=state)
+
+
+def test_what_was_not_seen_has_another_code_than_what_failed() -> None:
+    outcome = [Outcome("a", State.CHANGED, "", {})]
+    for status, code in ((Status.FAIL, ExitCode.FAILURE), (Status.ERROR, ExitCode.UNREACHABLE)):
+        verdict = Verdict(CRITICAL, "a", status, "", "", "")
+        run = Run("id", "now", "f", (HostRun("a", Evidence({}), "", False),), (verdict,))
+        assert refused(["a"], outcome, run, CONTROLS)["a"].code is code
+    assert refused(["a"], outcome, None, CONTROLS)["a"].code is ExitCode.UNREACHABLE
 
 
 def test_a_host_of_which_nothing_was_heard_closes_it() -> None:

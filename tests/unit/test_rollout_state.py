@@ -1,4 +1,4 @@
-"""Batches of a rolling run, and the file that says how far it has come."""
+"""Batches of a rollout, and the file that says how far it has come."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparkfleet.exit_codes import CommandFailed, ExitCode
-from sparkfleet.rolling.batches import batch_size, batches
-from sparkfleet.rolling.state import Progress, RunState, load, save
+from sparkfleet.rollout.batches import batch_size, check_canaries, next_batch
+from sparkfleet.rollout.state import Progress, RunState, load, save
 
 NAMES = st.lists(st.from_regex(r"[a-z][a-z0-9]{0,6}", fullmatch=True), unique=True, min_size=1, max_size=40)
 
@@ -18,7 +18,11 @@ NAMES = st.lists(st.from_regex(r"[a-z][a-z0-9]{0,6}", fullmatch=True), unique=Tr
 @given(NAMES, st.integers(1, 50), st.data())
 def test_every_host_is_in_one_batch_and_canaries_come_first(hosts: list[str], size: int, data: st.DataObject) -> None:
     canaries = data.draw(st.lists(st.sampled_from(hosts), unique=True))
-    found = batches(hosts, canaries, size)
+    waiting: list[str] = hosts
+    found: list[tuple[str, ...]] = []
+    while batch := next_batch(waiting, canaries, size, proved=bool(found)):
+        found.append(batch)
+        waiting = [host for host in waiting if host not in batch]
     assert sorted(host for batch in found for host in batch) == sorted(hosts)
     later = found[1:] if canaries else found
     assert not canaries or set(found[0]) == set(canaries)
@@ -26,9 +30,15 @@ def test_every_host_is_in_one_batch_and_canaries_come_first(hosts: list[str], si
     assert all(1 <= len(batch) <= size for batch in later)
 
 
+@given(NAMES, st.integers(1, 50))
+def test_one_host_goes_alone_until_one_has_passed(hosts: list[str], size: int) -> None:
+    """Also where all canaries were in use, and are waiting no more."""
+    assert next_batch(hosts, ["a canary that was in use"], size, proved=False) == (hosts[0],)
+
+
 def test_a_canary_that_is_no_host_is_named() -> None:
     with pytest.raises(CommandFailed, match="spark9") as caught:
-        batches(["spark1"], ["spark9"], 1)
+        check_canaries(["spark1"], ["spark9"])
     assert caught.value.code is ExitCode.BAD_CONFIGURATION
 
 
@@ -46,9 +56,9 @@ def test_a_bad_size_is_refused(text: str) -> None:
 
 def test_a_saved_run_is_resumed_with_what_is_left(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "run.json"
-    hosts = dict(zip("abcde", Progress, strict=True))
+    hosts = dict(zip("abcdef", Progress, strict=True))
     save(path, RunState("digest", "commit", hosts))
-    assert load(path, "digest", "commit").left() == tuple(h for h in "abcde" if hosts[h] is not Progress.DONE)
+    assert load(path, "digest", "commit").left() == tuple(h for h in "abcdef" if hosts[h] is not Progress.DONE)
     assert [entry.name for entry in path.parent.iterdir()] == ["run.json"]
 
 

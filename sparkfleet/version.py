@@ -1,0 +1,23 @@
+"""What this sparkfleet is: the commit of the checkout that it runs from."""
+
+from __future__ import annotations
+
+import subprocess
+from functools import cache
+from importlib.metadata import version as installed
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+LONGEST = 200
+
+
+@cache
+def version() -> str:
+    """The commit of this checkout as `git describe` names it, with `-dirty` where files differ; else the release."""
+    # safe.directory: root deploys from a user's checkout as well (`sudo … @local`), and runs its code anyway.
+    words = ["git", "-c", f"safe.directory={ROOT}", "-C", str(ROOT), "describe", "--tags", "--always", "--dirty"]
+    try:
+        answer = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return installed("sparkfleet")
+    return answer.stdout.strip()[:LONGEST] if answer.returncode == 0 else installed("sparkfleet")
