@@ -14,6 +14,7 @@ from pathlib import Path
 
 from sparkfleet.deploy.outcome import Outcome, State, outcomes
 from sparkfleet.exit_codes import CommandFailed, ExitCode
+from sparkfleet.terminal import HERE, has_terminal
 
 PROJECT = Path(__file__).resolve().parents[2]
 LOCAL = "@local"
@@ -86,10 +87,11 @@ def pyinfra(
 ) -> tuple[int, str]:
     """Exit code and, where it was quiet, the last line of the output."""
     output = subprocess.PIPE if quiet else None
+    quietly = {"PYINFRA_PROGRESS": "off", **({HERE: "1"} if has_terminal() else {})}  # the sudo password is asked for
     with subprocess.Popen(
         words,
         cwd=PROJECT,
-        env={**environment, **({"PYINFRA_PROGRESS": "off"} if quiet else {})},
+        env={**environment, **(quietly if quiet else {})},
         stdin=subprocess.PIPE if quiet else None,
         stdout=output,
         stderr=subprocess.STDOUT if quiet else None,

@@ -14,6 +14,7 @@ from typing import Any
 from pydantic_core import PydanticCustomError
 
 from sparkfleet.audit import output
+from sparkfleet.audit.collect import target_of
 from sparkfleet.deploy import report
 from sparkfleet.deploy.outcome import Outcome
 from sparkfleet.deploy.run import Wanted, run
@@ -21,6 +22,7 @@ from sparkfleet.exit_codes import CommandFailed, ExitCode
 from sparkfleet.rollout.batches import batch_size, check_canaries
 from sparkfleet.rollout.busy import Busy, busy_of
 from sparkfleet.rollout.gate import summary
+from sparkfleet.rollout.password import asked_once
 from sparkfleet.rollout.roll import Policy, Rollout
 from sparkfleet.rollout.state import Progress, RunState, load, path_of, save
 from sparkfleet.selection import chosen_fleet, limited
@@ -78,18 +80,20 @@ def rollout(arguments: argparse.Namespace) -> ExitCode:
     if not hosts:
         print("nothing is left of the last rollout: every host was finished")
         return ExitCode.CLEAN
-    planned = run(Wanted(hosts, path, dry=True, diff=True), quiet=True)
-    announce(planned, quiet=policy.quiet)
-    if not arguments.yes and not agreed(f"Change {len(hosts)} hosts, {first_words(policy, hosts)}?"):
-        raise CommandFailed("nothing was changed")
-    save(state_file, state)
-    it = Rollout(path, fleet, policy, state, state_file, {one.host: one for one in planned})
-    try:
-        it.roll()
-    finally:
-        # Also after Ctrl-C: what is where.
-        it.saved()
-        told(it, arguments.json)
+    targets = [target_of(host, fleet.known_hosts) for host in fleet.hosts if host.name in hosts]
+    with asked_once(target.route for target in targets if target.route):
+        planned = run(Wanted(hosts, path, dry=True, diff=True), quiet=True)
+        announce(planned, quiet=policy.quiet)
+        if not arguments.yes and not agreed(f"Change {len(hosts)} hosts, {first_words(policy, hosts)}?"):
+            raise CommandFailed("nothing was changed")
+        save(state_file, state)
+        it = Rollout(path, fleet, policy, state, state_file, {one.host: one for one in planned})
+        try:
+            it.roll()
+        finally:
+            # Also after Ctrl-C: what is where.
+            it.saved()
+            told(it, arguments.json)
     return it.code
 
 
