@@ -22,7 +22,8 @@ ROOTS = ("/etc", "/opt", "/usr/local", "/usr/share/pam-configs", "/var/lib/pam",
 SCRIPT = f"""
 for root in {" ".join(ROOTS)}; do
   [ -e "$root" ] || continue
-  find "$root" -xdev -type f -printf 'file %m %U:%G %p ' -exec sh -c 'sha256sum <"$1"' _ {{}} \\;
+  find "$root" -xdev -type f -printf 'file %m %U:%G %p\\n'
+  find "$root" -xdev -type f -print0 | xargs -0 -r sha256sum | sed -E 's/^\\\\?([0-9a-f]+)  (.*)$/content \\2 \\1/'
   find "$root" -xdev -type l -printf 'link %p %l\\n'
   find "$root" -xdev -type d -printf 'directory %m %U:%G %p\\n'
 done
