@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,8 +72,14 @@ def needed_by(path: Path) -> list[str]:
         OSError: it cannot be opened.
     """
     # A FIFO would block for ever without it (open(2)).
-    with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as stream:  # noqa: PTH123 - has no flags
-        return needed(stream)
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # open() would refuse a directory, and leave it open
+            raise BadElf("no regular file")
+        with open(descriptor, "rb", closefd=False) as stream:
+            return needed(stream)
+    finally:
+        os.close(descriptor)
 
 
 def exactly(stream: BinaryIO, offset: int, size: int) -> bytes:
