@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from sparkhost.smoke.matrix import TITLES, Row, keep, lines, smoke, tried
-from sparkhost.smoke.steps import MARK, STEPS, outside
+from sparkhost.smoke.matrix import TITLES, Row, keep, lines, main, smoke, tried
+from sparkhost.smoke.steps import MARK, STEPS, assembler, outside
 
 GOOD = {"ok": True, "gpu": "NVIDIA GB10", "capability": "12.1", "largest_difference": 0.01}
 
@@ -83,6 +84,25 @@ def test_without_a_gpu_nothing_else_is_run() -> None:
     assert [row["verdict"] for row in found["rows"]] == ["not run"] * len(TITLES)
     assert found["rows"][0]["told"] == "torch is not in the stack"
     assert lines(found)[0].startswith("lab-000000000000 on no GPU")
+
+
+def test_no_gpu_is_another_exit_code_than_a_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(sys.executable, "lab-000000000000", ["--json"], tmp_path) == 3
+    assert "there is no GPU that torch can use" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("files", "wanted"), [(["ptxas"], "ptxas"), (["ptxas", "ptxas-blackwell"], "ptxas-blackwell")])
+def test_tritons_own_ptxas_for_this_gpu(
+    files: list[str], wanted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TRITON_PTXAS_PATH", raising=False)
+    bundled = tmp_path / "backends" / "nvidia" / "bin"
+    bundled.mkdir(parents=True)
+    for name in files:
+        (bundled / name).touch()
+    assert assembler(SimpleNamespace(__file__=str(tmp_path / "__init__.py"))) == str(bundled / wanted)
+    monkeypatch.setenv("TRITON_PTXAS_PATH", "/usr/local/cuda/bin/ptxas")
+    assert assembler(SimpleNamespace(__file__="")) == "/usr/local/cuda/bin/ptxas"
 
 
 def test_the_last_result_of_a_release_is_kept(tmp_path: Path) -> None:

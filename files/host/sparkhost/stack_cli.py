@@ -17,7 +17,8 @@ usage: spark-stack [list] [--json]  what is installed; * is what spark-python st
        spark-stack smoke [--json]   tries torch, Triton and vLLM on the GPU: some minutes, a few GiB
 
 Nothing is changed. A job keeps the release that it was started with, also when the admin installs another.
-Exit code: 0, 1 something is wrong with a stack or there is none, 2 a mistake on the command line.
+Exit code: 0, 1 something is wrong with a stack or there is none, 2 a mistake on the command line, 3 (smoke) there is
+no GPU that torch can use.
 
 examples:
   spark-stack
@@ -31,7 +32,7 @@ OURS = {
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit codes: 0, 1 where something is wrong with a stack or there is none, 2 for a wrong call."""
+    """Exit codes: 0, 1 something is wrong with a stack or there is none, 2 a wrong call, 3 nothing could be shown."""
     match list(arguments):
         case [] | ["list"]:
             return listed()

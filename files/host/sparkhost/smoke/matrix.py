@@ -21,6 +21,7 @@ from sparkhost.stack_store import SMOKE
 STEPS = Path(__file__).with_name("steps.py")
 SECONDS = 180.0
 """Most that a step may take; the first import of torch from a cold disk is most of it."""
+NOT_SEEN = 3
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
 """Nothing is asked of, or told to, anybody else."""
 TITLES = {
@@ -29,6 +30,7 @@ TITLES = {
     "sdpa_cudnn": "SDPA, cuDNN",
     "sdpa_flash": "SDPA, flash",
     "triton_kernel": "Triton kernel",
+    "ptxas": "ptxas knows sm_121a",
     "libraries": "CUDA libraries of the stack only",
     "vllm_extension": "vLLM's extension",
     "vllm_generate": "vLLM generates",
@@ -143,12 +145,13 @@ def keep(found: dict[str, Any], folder: Path = SMOKE) -> Path:
     return path
 
 
-def main(python: str, release: str, words: Sequence[str]) -> int:
-    """Exit code 0 where nothing failed on a GPU, 1 where something did or there is none."""
+def main(python: str, release: str, words: Sequence[str], folder: Path = SMOKE) -> int:
+    """Exit code 0 where nothing failed on a GPU, 1 where something did, 3 where there is none: nothing is known."""
     found = smoke(python, release)
     if os.geteuid() == 0:
-        keep(found)
+        keep(found, folder)
     print(json.dumps(found, indent=1) if "--json" in words else "\n".join(lines(found)))
     if not found["gpu"]:
         print("spark-stack: nothing was shown: there is no GPU that torch can use", file=sys.stderr)
-    return 0 if found["gpu"] and all(row["verdict"] != "fail" for row in found["rows"]) else 1
+        return NOT_SEEN
+    return 1 if any(row["verdict"] == "fail" for row in found["rows"]) else 0

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import re
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
@@ -13,8 +15,9 @@ from typing import Any
 
 MARK = "SPARK-SMOKE "
 CUDA_LIBRARY = re.compile(
-    r"/lib(cudart|cublas|cudnn|cufft|curand|cusolver|cusparse|nvrtc|nvJitLink|nccl)[^/]*\.so[^/]*$"
+    r"/lib(cudart|cublas|cudnn|cufft|curand|cusolver|cusparse|nvrtc|nvJitLink|nccl|cupti|cufile|nvshmem)[^/]*\.so[^/]*$"
 )
+EMPTY_KERNEL = ".version 8.8\n.target sm_121a\n.address_size 64\n.visible .entry empty() { ret; }\n"
 DRIVER = re.compile(r"/libcuda\.so[^/]*$")
 
 
@@ -90,6 +93,28 @@ def triton_kernel() -> dict[str, Any]:
     return {"triton": triton.__version__, "largest_difference": difference, "ok": difference < 1e-4}
 
 
+def ptxas() -> dict[str, Any]:
+    """Whether what Triton assembles with for a GB10 knows sm_121a: by an empty kernel, on whatever GPU this is."""
+    triton = package("triton")
+    found = assembler(triton)
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "empty.ptx"
+        source.write_text(EMPTY_KERNEL)
+        words = [found, "--gpu-name=sm_121a", f"--output-file={folder}/empty.cubin", str(source)]
+        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    said = " ".join((done.stderr or done.stdout).split())
+    return {"ptxas": found, "said": said or "nothing", "ok": done.returncode == 0}
+
+
+def assembler(triton: Any) -> str:
+    """The ptxas that Triton takes for a Blackwell GPU; since 3.6 it has one of its own for those."""
+    if chosen := os.environ.get("TRITON_PTXAS_BLACKWELL_PATH") or os.environ.get("TRITON_PTXAS_PATH"):
+        return chosen
+    bundled = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+    blackwell = bundled / "ptxas-blackwell"
+    return str(blackwell if blackwell.exists() else bundled / "ptxas")
+
+
 def libraries() -> dict[str, Any]:
     """Which CUDA libraries this process has mapped: all of the stack, but for the driver's own."""
     torch = gpu()
@@ -154,6 +179,7 @@ STEPS: dict[str, Callable[[], dict[str, Any]]] = {
     "sdpa_cudnn": lambda: sdpa("CUDNN_ATTENTION"),
     "sdpa_flash": lambda: sdpa("FLASH_ATTENTION"),
     "triton_kernel": triton_kernel,
+    "ptxas": ptxas,
     "libraries": libraries,
     "vllm_extension": vllm_extension,
     "vllm_generate": vllm_generate,
