@@ -73,7 +73,10 @@ def requests(settings: HostSettings, measures: Sequence[ModuleType]) -> list[dic
         if after := [r for r in resources_here if r.after_reload]:
             late.append(as_request(f"{name}{AFTER_RELOAD}", after))
         resources += resources_here
-    units = sorted(p for r in resources if (p := getattr(r, "path", "")).startswith(f"{UNIT_DIRECTORY}/"))
+    units = sorted(
+        {p for r in resources if (p := getattr(r, "path", "")).startswith(f"{UNIT_DIRECTORY}/")}
+        | {source for r in resources for source in r.unit_sources()}
+    )
     return [*found, as_request("systemd", [DaemonReload(units)] if units else []), *late]
 
 

@@ -2,7 +2,10 @@
 
 import pytest
 
+from sparkfleet.settings import HostSettings
 from sparkhost.swap import ActiveSwap, active_swaps, overridden, refusal
+from tasks import swap as swap_measure
+from tasks.lib.wanted import requests
 
 # Taken from a host with a swap file, a path with blanks, a zram device and a deleted file.
 PROC_SWAPS = """\
@@ -55,3 +58,11 @@ def test_a_later_drop_in_is_found_and_an_earlier_one_is_fine() -> None:
     )
     assert overridden(shown, ours) == [("c.swap", ["/etc/systemd/system/c.swap.d/zzz.conf"]), ("d.swap", [])]
     assert overridden("", ours) == []
+
+
+@pytest.mark.parametrize(("state", "among"), [("present", False), ("absent", True)])
+def test_entries_that_come_back_to_fstab_have_systemd_read_it(state: str, among: bool) -> None:
+    """Its generator makes their units. No unit that is loaded tells of our drop-in: swap is off."""
+    settings = HostSettings.model_validate({"swap": {"state": state}})
+    [reload] = [entry for entry in requests(settings, [swap_measure]) if entry["name"] == "systemd"]
+    assert ("/etc/fstab" in reload["resources"][0]["paths"]) is among

@@ -77,6 +77,10 @@ class Resource:
         """Makes the host as wanted. Raises `Refused` or `Failed`, or OSError."""
         raise NotImplementedError
 
+    def unit_sources(self) -> Sequence[str]:
+        """Files, no units themselves, from which systemd makes units when it reads its unit files again."""
+        return ()
+
     def may_need(self) -> Sequence[Need]:
         """Every wheel that a plan of this may ask for. The controller fetches no other, whatever a host answers."""
         return ()

@@ -141,6 +141,10 @@ class FstabSwap(Resource):
     def _edit(self, content: bytes) -> tuple[bytes, list[int]]:
         return fstab.comment_out(content) if self.wanted == "off" else fstab.put_back(content)
 
+    def unit_sources(self) -> Sequence[str]:
+        # What is commented out needs no unit to be gone at once: its drop-in keeps it from being started.
+        return (str(FSTAB),) if self.wanted == "restored" else ()
+
     def plan(self, context: Context) -> Sequence[Change]:
         if not FSTAB.exists():
             return []

@@ -192,11 +192,11 @@ class DaemonReload(Resource):
     def _newer(self) -> list[str]:
         loaded = units_loaded_at()
         there = [path for path in self.paths if os.path.lexists(path)]
-        gone = still_read([path for path in self.paths if path not in there])
+        gone = still_read([p for p in self.paths if p not in there and p.startswith(f"{UNIT_DIRECTORY}/")])
         # The loading itself takes a moment, and ctime ticks with the kernel's timer: equal counts as loaded.
         return [path for path in self.paths if path in gone or (path in there and loaded < changed_at(Path(path)))]
 
     def apply(self) -> None:
         newer = self._newer()
         daemon_reload(self.forced)
-        put_in_force(newer)
+        put_in_force([path for path in newer if path.startswith(f"{UNIT_DIRECTORY}/")])
