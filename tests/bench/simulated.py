@@ -35,7 +35,13 @@ class SimulatedFleet:
     """`count` hosts on 127.0.0.1, reached as root, `rtt` seconds of round trip away. A context manager."""
 
     def __init__(
-        self, directory: Path, count: int, rtt: float = 0.0, answers: Path | None = None, host_time: float = 0.0
+        self,
+        directory: Path,
+        count: int,
+        rtt: float = 0.0,
+        answers: Path | None = None,
+        host_time: float = 0.0,
+        converged: Path | None = None,
     ) -> None:
         self.directory = directory
         self.key, self.host_key = directory / "key", directory / "host_key"
@@ -52,6 +58,7 @@ class SimulatedFleet:
             *("--ports", f"{ports.start}-{ports.stop - 1}", "--key", str(self.key), "--host-key", str(self.host_key)),
             *("--rtt", str(rtt), "--host-time", str(host_time)),
             *(("--answers", str(answers)) if answers else ()),
+            *(("--converged", str(converged)) if converged else ()),
         ]
         self.process: subprocess.Popen[str] | None = None
 

@@ -6,7 +6,8 @@ The connection is real: sockets, key exchange, login with a key, channels, stand
 is a host's answer, which costs no time unless `--host-time` says so:
 
 - sparkhost's requests: nothing differs, and the history is what a `record` request told before;
-- Ansible's modules: what `tests/bench/ansible/record.py` has recorded, where `--answers` names it;
+- Ansible's modules: what `tests/bench/ansible/record.py` has recorded, where `--answers` names it; else what
+  `tests/bench/ansible/plausible.py` makes up from the variables of the playbook, where `--converged` names them;
 - anything else: exit code 0 and no output.
 
 `--rtt` is added to every exchange as a network of that round trip would: packets are handed on half of it later in each
@@ -29,6 +30,7 @@ from typing import Any
 import asyncssh
 
 from tests.bench.ansible.payload import module_of, shell_answer
+from tests.bench.ansible.plausible import Converged, NoAnswer
 
 BATCH = 256 * 1024
 
@@ -36,10 +38,11 @@ BATCH = 256 * 1024
 class Host:
     """What is known of one host between two connections."""
 
-    def __init__(self, answers: dict[str, str]) -> None:
+    def __init__(self, answers: dict[str, str], converged: Converged | None) -> None:
         self.last: dict[str, Any] | None = None
         self.counted: Counter[str] = Counter()
         self.answers = answers
+        self.modules = converged
 
     def answer(self, command: str, given: bytes) -> tuple[bytes, bytes, int]:
         """Standard output and error, and the exit code."""
@@ -50,9 +53,14 @@ class Host:
         self.counted["module" if key else "other"] += 1
         if key is None:
             return (shell_answer(command, "/root") or "").encode(), b"", 0
-        if key not in self.answers:
+        if key in self.answers:
+            return self.answers[key].encode(), b"", 0
+        if self.modules is None:
             return b"", f"ssh_hosts: no recorded answer for {key}\n".encode(), 1
-        return self.answers[key].encode(), b"", 0
+        try:
+            return self.modules.answer(key).encode(), b"", 0
+        except NoAnswer as error:
+            return b"", f"ssh_hosts: {error}\n".encode(), 1
 
     def converged(self, request: dict[str, Any]) -> dict[str, Any]:
         """What sparkhost answers on a host where nothing differs."""
@@ -128,7 +136,8 @@ async def relay(port: int, target: int, rtt: float) -> asyncio.Server:
 async def serve(arguments: argparse.Namespace) -> None:
     answers = json.loads(arguments.answers.read_text()) if arguments.answers else {}
     first, _, last = arguments.ports.partition("-")
-    hosts = {port: Host(answers) for port in range(int(first), int(last or first) + 1)}
+    converged = Converged(json.loads(arguments.converged.read_text())) if arguments.converged else None
+    hosts = {port: Host(answers, converged) for port in range(int(first), int(last or first) + 1)}
     kept: list[object] = []
     for port, host in hosts.items():
 
@@ -170,6 +179,7 @@ def main() -> None:
     parser.add_argument("--rtt", type=float, default=0.0, help="seconds")
     parser.add_argument("--host-time", type=float, default=0.0, help="seconds that every command takes on a host")
     parser.add_argument("--answers", type=Path, help="recorded answers of Ansible's modules")
+    parser.add_argument("--converged", type=Path, help="vars.json of the playbook: answers are made up from it")
     asyncio.run(serve(parser.parse_args()))
 
 
