@@ -14,7 +14,8 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 BENCH_PYTHON = ROOT / ".venv-bench" / "bin" / "python"
-FIRST_PORT = 2600
+FIRST_PORT = 24600
+"""Below the range from which Linux takes ports for outgoing connections."""
 
 
 class BenchError(Exception):
