@@ -41,23 +41,24 @@ class SimulatedFleet:
         count: int,
         rtt: float = 0.0,
         answers: Path | None = None,
-        host_time: float = 0.0,
+        host_time: str = "0",
         converged: Path | None = None,
+        first_port: int = FIRST_PORT,
     ) -> None:
         self.directory = directory
         self.key, self.host_key = directory / "key", directory / "host_key"
         for path in (self.key, self.host_key):
             if not path.exists():
                 subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
-        ports = range(FIRST_PORT, FIRST_PORT + count)
-        self.hosts = [Address(f"sim{port - FIRST_PORT + 1}", port, "root", self.key) for port in ports]
+        ports = range(first_port, first_port + count)
+        self.hosts = [Address(f"sim{port - first_port + 1}", port, "root", self.key) for port in ports]
         public = " ".join((directory / "host_key.pub").read_text().split()[:2])
         self.known_hosts = directory / "known_hosts"
         self.known_hosts.write_text("".join(f"[127.0.0.1]:{port} {public}\n" for port in ports))
         self.words = [
             *(str(BENCH_PYTHON), "-m", "tests.bench.ssh_hosts"),
             *("--ports", f"{ports.start}-{ports.stop - 1}", "--key", str(self.key), "--host-key", str(self.host_key)),
-            *("--rtt", str(rtt), "--host-time", str(host_time)),
+            *("--rtt", str(rtt), "--host-time", host_time),
             *(("--answers", str(answers)) if answers else ()),
             *(("--converged", str(converged)) if converged else ()),
         ]

@@ -24,6 +24,7 @@ import signal
 import sys
 import traceback
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +45,18 @@ class Host:
         self.answers = answers
         self.modules = converged
 
-    def answer(self, command: str, given: bytes) -> tuple[bytes, bytes, int]:
-        """Standard output and error, and the exit code."""
-        if "from sparkhost.converge import main" in command:
-            self.counted["sparkhost"] += 1
-            return json.dumps(self.converged(json.loads(given))).encode() + b"\n", b"", 0
-        key = module_of(given)
-        self.counted["module" if key else "other"] += 1
+    def answer(self, command: str, given: bytes) -> tuple[str, tuple[bytes, bytes, int]]:
+        """The kind of command (sparkhost, module, other); standard output and error, and the exit code."""
+        ours = "from sparkhost.converge import main" in command
+        key = None if ours else module_of(given)
+        kind = "sparkhost" if ours else "module" if key else "other"
+        self.counted[kind] += 1
+        if ours:
+            return kind, (json.dumps(self.converged(json.loads(given))).encode() + b"\n", b"", 0)
+        return kind, self.ansible(command, key)
+
+    def ansible(self, command: str, key: str | None) -> tuple[bytes, bytes, int]:
+        """The answer to a module of Ansible, or to a shell command around it."""
         if key is None:
             return (shell_answer(command, "/root") or "").encode(), b"", 0
         if key in self.answers:
@@ -78,19 +84,27 @@ class Host:
         }
 
 
-async def run(process: asyncssh.SSHServerProcess[bytes], host: Host, host_time: float) -> None:
+def times(text: str) -> dict[str, float]:
+    """`sparkhost=0.3,module=0.1`, or one number for all kinds. Raises ValueError."""
+    if "=" not in text:
+        return dict.fromkeys(("sparkhost", "module", "other"), float(text))
+    parts = (part.partition("=") for part in text.split(","))
+    return {kind: float(seconds) for kind, _, seconds in parts}
+
+
+async def run(process: asyncssh.SSHServerProcess[bytes], host: Host, host_time: Mapping[str, float]) -> None:
     """One command."""
     command = process.command or ""
     try:
         # Ansible gives a command without input a terminal that it closes: only what reads its input waits for the end.
         given = await process.stdin.read() if "python3" in command else b""
-        stdout, stderr, rc = host.answer(command, given)
+        kind, (stdout, stderr, rc) = host.answer(command, given)
     except Exception:
         traceback.print_exc()
         process.exit(70)
         raise
-    if host_time:
-        await asyncio.sleep(host_time)
+    if seconds := host_time.get(kind, 0.0):
+        await asyncio.sleep(seconds)
     process.stdout.write(stdout)
     process.stderr.write(stderr)
     process.exit(rc)
@@ -177,7 +191,9 @@ def main() -> None:
     parser.add_argument("--key", required=True, type=Path, help="whose public key may log in, as any user")
     parser.add_argument("--host-key", required=True, type=Path)
     parser.add_argument("--rtt", type=float, default=0.0, help="seconds")
-    parser.add_argument("--host-time", type=float, default=0.0, help="seconds that every command takes on a host")
+    parser.add_argument(
+        "--host-time", type=times, default={}, help="seconds by kind of command: sparkhost=0.3,module=0.1"
+    )
     parser.add_argument("--answers", type=Path, help="recorded answers of Ansible's modules")
     parser.add_argument("--converged", type=Path, help="vars.json of the playbook: answers are made up from it")
     asyncio.run(serve(parser.parse_args()))

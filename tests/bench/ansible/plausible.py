@@ -72,7 +72,14 @@ class Converged:
         return {"stat": {**found, "isreg": False, "isdir": True, "mode": "0755"}}
 
     def file(self, given: dict[str, Any]) -> dict[str, Any]:
-        where = {"path": given.get("path") or given.get("dest"), "owner": "root", "group": "root", "uid": 0, "gid": 0, "size": 0}
+        where = {
+            "path": given.get("path") or given.get("dest"),
+            "owner": "root",
+            "group": "root",
+            "uid": 0,
+            "gid": 0,
+            "size": 0,
+        }
         return {**where, "mode": given.get("mode"), "state": given.get("state") or "file", "diff": {}}
 
 
