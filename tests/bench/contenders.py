@@ -1,4 +1,4 @@
-"""Who is compared in `tests.bench.fleet`: how each brings the same hosts to the same state, or looks what it would do."""
+"""Who is compared in `tests.bench.fleet`: how each brings hosts to the same state, or looks what it would do."""
 
 from __future__ import annotations
 

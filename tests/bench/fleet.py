@@ -1,8 +1,8 @@
 """A fleet's deploy beside Ansible's, side by side. `python -m tests.bench.fleet --simulated 1 20 100 --rtt 0 20`
 
 `--simulated`: hosts of tests/bench/ssh_hosts.py, on which nothing differs: converged reruns and dry runs.
-`--lab`: real lab hosts (tests.lab): the first run, the rerun, a drift repaired, the dry run, and the same audit for both
-end states. docs/fleet-bench.md says what is compared, and what a simulation leaves out.
+`--lab`: real lab hosts (tests.lab): the first run, the rerun, a drift repaired, the dry run, and the same audit for
+both end states. docs/fleet-bench.md says what is compared, and what a simulation leaves out.
 
 Rounds alternate between all contenders, so that a busy machine slows all of them; ratios are medians over the rounds.
 """
@@ -33,6 +33,8 @@ from tests.integration.deploying import LAB_SETTINGS
 from tests.lab import LabError
 
 MIB = 2**20
+SIMULATED = ("rerun", "dry run")
+"""What can be asked of hosts on which nothing differs."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ def simulated(options: argparse.Namespace, hosts: int, rtt: float, directory: Pa
         who = [one for one in offered if one.name in options.only]
         who[0].run()  # the first one notes itself in the history of each host
         fleet.commands()
-        for what in ("rerun", "dry run"):
+        for what in [task for task in SIMULATED if task in options.tasks]:
             sent: dict[str, float] = {}
 
             def after(contender: Contender, cost: Cost, what: str = what, sent: dict[str, float] = sent) -> None:
@@ -172,6 +174,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--forks", type=int, default=20, help="of Ansible")
     parser.add_argument("--only", nargs="+", default=["sparkfleet", "empty pyinfra", "ansible", "ansible with Mitogen"])
+    parser.add_argument("--tasks", nargs="+", choices=SIMULATED, default=SIMULATED, help="on simulated hosts")
     parser.add_argument("--answers", type=Path, help="what tests/bench/ansible/record.py wrote; else they are made up")
     parser.add_argument("--host-time", default="0", metavar="S", help="seconds a command takes on a simulated host")
     parser.add_argument("--port", type=int, default=FIRST_PORT, help="the first one of the simulated hosts")
