@@ -1,6 +1,6 @@
 # sparkfleet: `make demo` shows the main job on disposable hosts, `make test` runs every test.
 .DEFAULT_GOAL := help
-.PHONY: help setup lab demo audit test acceptance unit lint format docs bench clean
+.PHONY: help setup lab demo audit test acceptance unit lint format docs bench peers clean
 
 PYTHON := .venv/bin/python
 LINT := .venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
@@ -45,6 +45,10 @@ bench: lab ## what a deploy and an audit cost, beside pyinfra and testinfra them
 	@$(PYTHON) -m tests.bench.audit
 	@$(PYTHON) -m tests.bench.audit_reports
 	@$(PYTHON) -m tests.bench.launcher
+
+peers: setup ## make .venv-bench: Ansible and Mitogen by hash, for python -m tests.bench.fleet
+	@.venv/bin/uv venv --quiet --clear --no-managed-python .venv-bench
+	@.venv/bin/uv pip sync --quiet --require-hashes --python .venv-bench/bin/python tests/bench/requirements.txt
 
 format: setup ## let ruff format the code
 	@.venv/bin/ruff check --fix .

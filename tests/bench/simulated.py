@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import yaml
 
@@ -44,6 +44,7 @@ class SimulatedFleet:
         host_time: str = "0",
         converged: Path | None = None,
         first_port: int = FIRST_PORT,
+        forward: Path | None = None,
     ) -> None:
         self.directory = directory
         self.key, self.host_key = directory / "key", directory / "host_key"
@@ -60,6 +61,7 @@ class SimulatedFleet:
             *("--ports", f"{ports.start}-{ports.stop - 1}", "--key", str(self.key), "--host-key", str(self.host_key)),
             *("--rtt", str(rtt), "--host-time", host_time),
             *(("--answers", str(answers)) if answers else ()),
+            *(("--forward", str(forward)) if forward else ()),
             *(("--converged", str(converged)) if converged else ()),
         ]
         self.process: subprocess.Popen[str] | None = None
@@ -80,11 +82,18 @@ class SimulatedFleet:
 
     def commands(self) -> list[Counter[str]]:
         """By host what commands it was sent since this was last asked: sparkhost, module (of Ansible), other."""
+        return [Counter(one) for one in self._asked("count")]
+
+    def recorded(self) -> dict[str, str]:
+        """Module with its arguments → what it answered, where a real host stands behind this one."""
+        return dict(self._asked("recorded"))
+
+    def _asked(self, what: str) -> Any:
         if self.process is None or not self.process.stdin or not self.process.stdout:
             raise BenchError("the simulated hosts are not running")
-        self.process.stdin.write("count\n")
+        self.process.stdin.write(f"{what}\n")
         self.process.stdin.flush()
-        return [Counter(one) for one in json.loads(self.process.stdout.readline())]
+        return json.loads(self.process.stdout.readline())
 
     def fleet_file(self, settings: dict[str, object]) -> Path:
         """A fleet file that names these hosts."""

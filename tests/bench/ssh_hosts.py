@@ -20,11 +20,13 @@ import argparse
 import asyncio
 import json
 import os
+import shlex
 import signal
 import sys
 import traceback
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -92,13 +94,38 @@ def times(text: str) -> dict[str, float]:
     return {kind: float(seconds) for kind, _, seconds in parts}
 
 
-async def run(process: asyncssh.SSHServerProcess[bytes], host: Host, host_time: Mapping[str, float]) -> None:
+@dataclass(frozen=True)
+class Forward:
+    """A real host that answers instead, to record what it says."""
+
+    words: list[str]
+    """What runs a command there, given as one more word."""
+    password: str
+    """Of sudo."""
+
+    async def answer(self, command: str, given: bytes) -> tuple[bytes, bytes, int]:
+        """As root there. sudo takes its password from the first line of the input."""
+        as_root = f"sudo -S -p '' -- /bin/sh -c {shlex.quote(command)}"
+        pipe = asyncio.subprocess.PIPE
+        process = await asyncio.create_subprocess_exec(*self.words, as_root, stdin=pipe, stdout=pipe, stderr=pipe)
+        stdout, stderr = await process.communicate(f"{self.password}\n".encode() + given)
+        return stdout, stderr, process.returncode or 0
+
+
+async def run(
+    process: asyncssh.SSHServerProcess[bytes], host: Host, host_time: Mapping[str, float], forward: Forward | None
+) -> None:
     """One command."""
     command = process.command or ""
     try:
         # Ansible gives a command without input a terminal that it closes: only what reads its input waits for the end.
         given = await process.stdin.read() if "python3" in command else b""
-        kind, (stdout, stderr, rc) = host.answer(command, given)
+        if forward is None:
+            kind, (stdout, stderr, rc) = host.answer(command, given)
+        else:
+            kind, (stdout, stderr, rc) = "forwarded", await forward.answer(command, given)
+            if (key := module_of(given)) and not rc:
+                host.answers[key] = stdout.decode()
     except Exception:
         traceback.print_exc()
         process.exit(70)
@@ -149,6 +176,7 @@ async def relay(port: int, target: int, rtt: float) -> asyncio.Server:
 
 async def serve(arguments: argparse.Namespace) -> None:
     answers = json.loads(arguments.answers.read_text()) if arguments.answers else {}
+    forward = Forward(**json.loads(arguments.forward.read_text())) if arguments.forward else None
     first, _, last = arguments.ports.partition("-")
     converged = Converged(json.loads(arguments.converged.read_text())) if arguments.converged else None
     hosts = {port: Host(answers, converged) for port in range(int(first), int(last or first) + 1)}
@@ -156,7 +184,7 @@ async def serve(arguments: argparse.Namespace) -> None:
     for port, host in hosts.items():
 
         def factory(process: asyncssh.SSHServerProcess[bytes], host: Host = host) -> Any:
-            return run(process, host, arguments.host_time)
+            return run(process, host, arguments.host_time, forward)
 
         server = await asyncssh.listen(
             "127.0.0.1",
@@ -175,10 +203,13 @@ async def serve(arguments: argparse.Namespace) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     while not stop.is_set():
-        # A line on standard input asks what was counted since the last one; its end ends the hosts.
+        # A line on standard input asks what was counted since the last one, or recorded; its end ends the hosts.
         asked = await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
         if not asked:
             break
+        if asked == "recorded\n":
+            print(json.dumps(answers), flush=True)
+            continue
         print(json.dumps([host.counted for host in hosts.values()]), flush=True)
         for host in hosts.values():
             host.counted.clear()
@@ -194,6 +225,7 @@ def main() -> None:
     parser.add_argument(
         "--host-time", type=times, default={}, help="seconds by kind of command: sparkhost=0.3,module=0.1"
     )
+    parser.add_argument("--forward", type=Path, help="JSON: a real host that answers, and is recorded")
     parser.add_argument("--answers", type=Path, help="recorded answers of Ansible's modules")
     parser.add_argument("--converged", type=Path, help="vars.json of the playbook: answers are made up from it")
     asyncio.run(serve(parser.parse_args()))

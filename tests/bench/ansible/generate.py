@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from sparkfleet.settings import HostSettings
+from sparkhost.docker import merged
 from sparkhost.environment import environment_lines
 from tasks import cuda_env, hardware_watchdog, ssh, stack, swap, tools, training_slice, uv, watchdog
 from tasks.lib.programs import HOST, closure
@@ -86,6 +87,7 @@ def write(settings: HostSettings, directory: Path, wheels: Mapping[str, Path] | 
         "cuda": cuda(by_measure["cuda_env"], directory),
         "uv": uv_values(by_measure["uv"]),
         "stack": stack_values(by_measure["stack"], directory),
+        "docker": merged("", cgroup_parent=training_slice.SLICE, live_restore=True),
         "people": people(by_measure["training_slice"]),
         "exception": exception(by_measure["training_slice"], directory),
         "wheels": {digest: str(path) for digest, path in (wheels or {}).items()},
