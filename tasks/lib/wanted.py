@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
+from gevent.lock import BoundedSemaphore
+
 from sparkfleet.settings import HostSettings
 from sparkhost.resource import Resource
 from sparkhost.systemd import UNIT_DIRECTORY, DaemonReload
@@ -44,6 +46,8 @@ class Wanted:
 
 
 _MADE: dict[tuple[str, tuple[str, ...], bool], Wanted] = {}
+# Hosts come here at the same time: while the first waits for git (`origin.version`), the others would make their own.
+_MAKING = BoundedSemaphore()
 
 
 def wanted(raw: dict[str, Any], measures: Sequence[ModuleType], *, local: bool) -> Wanted:
@@ -54,11 +58,12 @@ def wanted(raw: dict[str, Any], measures: Sequence[ModuleType], *, local: bool) 
     """
     names = tuple(measure.__name__.rpartition(".")[2] for measure in measures)
     key = json.dumps(raw, sort_keys=True), names, local
-    if key not in _MADE:
-        settings = HostSettings.model_validate(raw)
-        deploy = origin.deploy_of(settings, names, local=local)
-        _MADE[key] = Wanted(requests(settings, measures[::-1] if leaves(settings, names) else measures), deploy)
-    return _MADE[key]
+    with _MAKING:
+        if key not in _MADE:
+            settings = HostSettings.model_validate(raw)
+            deploy = origin.deploy_of(settings, names, local=local)
+            _MADE[key] = Wanted(requests(settings, measures[::-1] if leaves(settings, names) else measures), deploy)
+        return _MADE[key]
 
 
 def requests(settings: HostSettings, measures: Sequence[ModuleType]) -> list[dict[str, Any]]:

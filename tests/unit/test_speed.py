@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
+import gevent
 import pyinfra
 import pytest
 from pyinfra.api import arguments, facts, util
 
-from tasks.lib import speed
+from tasks.lib import origin, speed
+from tasks.lib.wanted import wanted
 
 # The package has a function of this name as well.
 operation = sys.modules["pyinfra.api.operation"]
@@ -67,3 +69,19 @@ def test_pyinfra_is_left_alone(monkeypatch: pytest.MonkeyPatch, variable: str, r
     monkeypatch.setattr(speed, "version", lambda _name: release)
     speed.install()
     assert operation.get_operation_order_from_stack is util.get_operation_order_from_stack
+
+
+def test_hosts_that_come_at_the_same_time_share_one_rendering(monkeypatch: pytest.MonkeyPatch) -> None:
+    rendered: list[SimpleNamespace] = []
+    measure: Any = SimpleNamespace(__name__="tasks.swap", apply=lambda settings: rendered.append(settings) or ())
+
+    def version() -> str:
+        gevent.sleep(0)  # as while git is waited for: other hosts come
+        return "1"
+
+    monkeypatch.setattr(origin, "version", version)
+    monkeypatch.setattr("tasks.lib.wanted._MADE", {})
+    hosts = [gevent.spawn(wanted, {"swap": {"margin": "1GiB"}}, [measure], local=False) for _ in range(20)]
+    gevent.joinall(hosts, raise_error=True)
+    assert len(rendered) == 1
+    assert len({id(host.value) for host in hosts}) == 1
