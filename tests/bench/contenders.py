@@ -35,7 +35,9 @@ class Contender:
         words = self.dry if dry else self.words
         if words is None:
             raise BenchError(f"{self.name} has no dry run")
-        cost = measured(words, cwd=ROOT, env={**os.environ, **self.env}, timeout=TIMEOUT)
+        # As on a controller: bytecode of modules is kept. Without it each start compiles all that it imports.
+        env = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+        cost = measured(words, cwd=ROOT, env={**env, **self.env}, timeout=TIMEOUT)
         if cost.rc:
             raise BenchError(f"{self.name} ended with exit code {cost.rc}:\n{cost.output[-3000:]}")
         return cost
