@@ -1,5 +1,6 @@
 """Programs that stay on a host: whole, byte-compiled, switched in one step, and found when somebody changed them."""
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from sparkhost import installed
 from sparkhost.installed import Installed, NotInstalled
 from sparkhost.resource import Context, Failed
-from tasks.lib.programs import HOST, program
+from tasks.lib.programs import HOST, imported, program
 
 MODULES = {"sparkhost/__init__.py": "", "sparkhost/tool/__init__.py": "VALUE = 1\n"}
 
@@ -35,6 +36,18 @@ def converge(wanted: Installed) -> list[str]:
     wanted.apply()
     assert list(wanted.plan(Context())) == []
     return changes
+
+
+@pytest.mark.parametrize("path", sorted((HOST / "sparkhost").rglob("*.py")), ids=lambda p: str(p.relative_to(HOST)))
+def test_imports_are_found_as_python_finds_them(path: Path) -> None:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.update([node.module, *(f"{node.module}.{alias.name}" for alias in node.names)])
+    files = {HOST / f"{name.replace('.', '/')}{end}" for name in names for end in (".py", "/__init__.py")}
+    assert set(imported(path.read_text())) == {found for found in files if found.is_file()}
 
 
 def test_a_program_is_installed_and_a_second_look_finds_nothing(library: Path) -> None:
