@@ -5,8 +5,10 @@ One SSH command plans every measure at once (ADR 2), and nothing of the request 
 
 from __future__ import annotations
 
+import base64
 import json
 import shlex
+import zlib
 from collections.abc import Iterable
 from functools import cache
 from typing import Any
@@ -17,8 +19,8 @@ from tasks.lib.programs import HOST, closure
 # Serves `import sparkhost` from the request instead of from a disk. The path is absolute and -I ignores
 # the environment: a PATH or PYTHONPATH on the host must not decide what root runs. -S: no site-packages.
 LOADER = """
-import importlib.abc, importlib.util, json, sys
-request = json.load(sys.stdin)
+import base64, importlib.abc, importlib.util, json, sys, zlib
+request = json.loads(zlib.decompress(base64.b64decode(sys.stdin.buffer.read())))
 class Sources(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     def find_spec(self, name, path=None, target=None):
         if name in request["sources"]:
@@ -48,12 +50,12 @@ def kinds(resources: Iterable[dict[str, Any]]) -> set[str]:
 
 
 def request(action: str, measures: list[dict[str, Any]], uploads: dict[str, str] | None = None, **more: Any) -> str:
-    """The request as one line, ready for stdin. `uploads`: SHA-256 → path on the host of what was delivered; `more`:
+    """The request, packed for stdin. `uploads`: SHA-256 → path on the host of what was delivered; `more`:
     further keys, see `sparkhost.converge`.
     """
     known = Resource.KINDS
     modules = {known[k].__module__ for measure in measures for k in kinds(measure["resources"]) if k in known}
-    return json.dumps(
+    return packed(
         {
             "action": action,
             "modules": sorted(modules),
@@ -63,3 +65,14 @@ def request(action: str, measures: list[dict[str, Any]], uploads: dict[str, str]
             **more,
         }
     )
+
+
+def packed(request: dict[str, Any]) -> str:
+    """A request as it travels: text, less than half its size. Sources are most of it, and each host is sent all."""
+    return base64.b64encode(zlib.compress(json.dumps(request).encode(), 6)).decode()
+
+
+def unpacked(text: str) -> dict[str, Any]:
+    """What `packed` packed, as a host has it."""
+    found: dict[str, Any] = json.loads(zlib.decompress(base64.b64decode(text)))
+    return found

@@ -116,11 +116,13 @@ def test_resources_survive_the_journey() -> None:
 
 def test_the_loader_runs_on_a_python_that_knows_nothing_of_us(tmp_path: Path) -> None:
     """As on a host: another directory, no environment, sources on stdin only."""
-    wanted = json.loads(remote.request("apply", [{"name": "one", "resources": [file(tmp_path / "a")]}]))
+    sent = remote.request("apply", [{"name": "one", "resources": [file(tmp_path / "a")]}])
+    wanted = remote.unpacked(sent)
+    assert len(sent) < len(json.dumps(wanted)) / 2
     assert "sparkhost.swap" not in wanted["sources"], "modules that nothing here needs stay at home"
     result = subprocess.run(
         ["sh", "-c", remote.COMMAND],
-        input=json.dumps(wanted),
+        input=sent,
         capture_output=True,
         text=True,
         cwd=tmp_path,
@@ -138,10 +140,10 @@ def test_what_a_measure_needs_travels_with_it(name: str) -> None:
     settings = getattr(HostSettings(), name)
     measure = import_module(f"tasks.{name}")
     resources = [one.to_json() for one in (*measure.apply(settings), *measure.remove(settings))]
-    wanted = json.loads(remote.request("plan", [{"name": name, "resources": resources}]))
+    wanted = remote.unpacked(remote.request("plan", [{"name": name, "resources": resources}]))
     result = subprocess.run(
         ["sh", "-c", remote.COMMAND],
-        input=json.dumps({**wanted, "measures": []}),
+        input=remote.packed({**wanted, "measures": []}),
         capture_output=True,
         text=True,
         check=False,

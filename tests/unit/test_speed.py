@@ -73,7 +73,12 @@ def test_pyinfra_is_left_alone(monkeypatch: pytest.MonkeyPatch, variable: str, r
 
 def test_hosts_that_come_at_the_same_time_share_one_rendering(monkeypatch: pytest.MonkeyPatch) -> None:
     rendered: list[SimpleNamespace] = []
-    measure: Any = SimpleNamespace(__name__="tasks.swap", apply=lambda settings: rendered.append(settings) or ())
+
+    def apply(settings: SimpleNamespace) -> tuple[()]:
+        rendered.append(settings)
+        return ()
+
+    measure: Any = SimpleNamespace(__name__="tasks.swap", apply=apply)
 
     def version() -> str:
         gevent.sleep(0)  # as while git is waited for: other hosts come
