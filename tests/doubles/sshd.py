@@ -17,6 +17,8 @@ import paramiko
 import yaml
 from paramiko.common import AUTH_SUCCESSFUL, OPEN_SUCCEEDED
 
+from tasks.lib.remote import unpacked
+
 HOST_KEY = paramiko.ECDSAKey.generate()
 EMPTY: dict[str, Any] = {"changes": [], "warnings": [], "refused": [], "error": None}
 CHANGE = {"what": "/etc/x", "summary": "rewrite", "diff": "", "needs": []}
@@ -42,7 +44,7 @@ def planned(request: dict[str, Any], *changing: str) -> dict[str, Any]:
 
 def clean(line: str, text: str, channel: paramiko.Channel) -> None:
     """A host as it should be; it takes the record of the deploy."""
-    request = json.loads(text)
+    request = unpacked(text)
     answer(channel, json.dumps({"notes": [], **planned(request)}))
 
 
@@ -52,7 +54,7 @@ def hangs(line: str, text: str, channel: paramiko.Channel) -> None:
 
 def reboots(line: str, text: str, channel: paramiko.Channel) -> None:
     """Plans a change, and is gone in the middle of it."""
-    request = json.loads(text)
+    request = unpacked(text)
     if request["action"] == "plan":
         answer(channel, json.dumps(planned(request, request["measures"][0]["name"])))
     else:
@@ -61,7 +63,7 @@ def reboots(line: str, text: str, channel: paramiko.Channel) -> None:
 
 def busy(line: str, text: str, channel: paramiko.Channel) -> None:
     """Another admin has its lock."""
-    request = json.loads(text)
+    request = unpacked(text)
     found = planned(request, request["measures"][0]["name"]) if request["action"] == "plan" else {"busy": "ann has it"}
     answer(channel, json.dumps(found))
 

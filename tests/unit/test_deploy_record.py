@@ -21,6 +21,7 @@ import pytest
 from sparkfleet.deploy.outcome import Outcome, State, outcomes
 from sparkhost import converge, deploylock, files, history, rollback
 from sparkhost.deploylock import Holder
+from tasks.lib.remote import unpacked
 from tests.doubles import sshd
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,7 +54,7 @@ class Machine:
 
     def command(self, line: str, text: str, channel: paramiko.Channel) -> None:
         with self.working:
-            request = json.loads(text)
+            request = unpacked(text)
             self.actions.append(request["action"])
             sshd.answer(channel, json.dumps(converge.run(request)))
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from sparkfleet.enrol.fleet_text import inserted
 from sparkfleet.enrol.fleet_without import draft_without, without
 from sparkfleet.exit_codes import CommandFailed, ExitCode
+from tasks.lib.remote import unpacked
 from tests.doubles import sshd
 from tests.unit.test_deploy_outcome import fleet as fleet
 
@@ -96,7 +97,7 @@ def test_hosts_leave_one_by_one(tmp_path: Path) -> None:
     told: list[str] = []
 
     def remembers(line: str, text: str, channel: paramiko.Channel) -> None:
-        request = json.loads(text)
+        request = unpacked(text)
         told.append(request["action"])
         states = {measure["state"] for measure in request.get("deploy", {}).get("measures", {}).values()}
         told.extend(states)

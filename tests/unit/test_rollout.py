@@ -23,6 +23,7 @@ from sparkfleet.audit.controls import CONTROLS
 from sparkfleet.audit.model import Severity
 from sparkfleet.audit.probe.frame import framed
 from sparkfleet.exit_codes import ExitCode
+from tasks.lib.remote import unpacked
 from tests.compliance import fixtures
 from tests.doubles import sshd
 
@@ -65,7 +66,7 @@ class Machine:
             sshd.answer(channel, framed(token, document))
         else:
             with self.lock:
-                self.deployed(json.loads(text), channel)
+                self.deployed(unpacked(text), channel)
 
     def deployed(self, request: dict[str, Any], channel: paramiko.Channel) -> None:
         """One measure would change, until it is told to."""
