@@ -1,126 +1,208 @@
-"""What the stack costs: `python -m tests.bench.stack [verify] [install]`. Two ways on the same files, in turn.
+"""What the stack costs: nice -n 19 .venv/bin/python -m tests.bench.stack [--megabytes 200] [--rounds 3] [PART …]
 
-verify: our look at every file against sha256sum(1) of the same files. install: a release built by us (copied and
-hashed, installed by uv, verified, noted) against `uv pip sync` of the same wheels. The wheels (80 MB) are fetched
-first, with pip.
+As root, without hosts: `rerun`, `verify`, `install` and `mirror` (`stack_mirror`) on wheels that are made here, of
+random bytes: one large library, some middling ones, and thousands of small files. Medians over rounds in which each
+way has its turn, and ratios. `--lab` runs reruns of a deploy of the profile `lab` on lab hosts instead.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
+import random
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from sparkhost import stack_store
-from sparkhost.files import digest
-from sparkhost.stack_build import Wheel, build
-from sparkhost.stack_verify import hashes, walk
+from sparkhost import stack_build, stack_hashes, stack_store
+from sparkhost.stack import StackRelease
+from sparkhost.stack_verify import walk
+from tasks.stack import request
+from tests.bench import stack_mirror
+from tests.bench.deploy import seconds
+from tests.integration.deploying import fleet
+from tests.lab import Lab
 from tests.unit.stack_hosts import INTERPRETER, UV
-from tests.unit.stack_wheels import lock_of
+from tests.unit.stack_wheels import lock_of, wheel
 
-WHEELS = ("numpy", "pandas", "pillow", "scikit-learn", "scipy")
-COPIES = 6
-"""Of the installed wheels, to have as many files as a stack has within a power of ten."""
-
-
-def seconds(work: Callable[[], object]) -> float:
-    started = time.monotonic()
-    work()
-    return time.monotonic() - started
-
-
-def fetched(folder: Path) -> list[Path]:
-    """The wheels for this Python. Raises CalledProcessError where they cannot be had."""
-    pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check", "download", "--no-deps"]
-    subprocess.run([*pip, "--only-binary", ":all:", "--dest", str(folder), *WHEELS], check=True)
-    return sorted(folder.glob("*.whl"))
+ROOT = Path(__file__).resolve().parents[2]
+SMALL_FILES = 4000
+THREADS = 8
+"""What the verifier had before it had processes."""
+RERUN = """
+import json, sys; from pathlib import Path
+from sparkhost import stack_store; stack_store.STORE = Path(sys.argv[1])
+from sparkhost.converge import main; sys.exit(main(json.load(sys.stdin)))
+"""
 
 
-def plainly(wheels: Sequence[Path], folder: Path) -> None:
-    """As a person installs them: `uv venv`, `uv pip sync`, with a cache of this call's own."""
-    shutil.rmtree(folder, ignore_errors=True)
-    requirements = folder.with_suffix(".txt")
-    requirements.write_text("".join(f"{wheel} --hash=sha256:{digest(wheel)}\n" for wheel in wheels))
-    environment = {**os.environ, "UV_CACHE_DIR": str(folder.with_suffix(".cache")), "UV_NO_PROGRESS": "1"}
-    for words in (
-        ("venv", "--python", INTERPRETER, str(folder)),
-        ("pip", "sync", "--python", str(folder / "bin/python"), "--compile-bytecode", str(requirements)),
-    ):
-        subprocess.run([UV, "--offline", "--no-config", "-q", *words], env=environment, check=True)
-    shutil.rmtree(folder.with_suffix(".cache"))
+def made(folder: Path, megabytes: int) -> list[Path]:
+    """Wheels of about that size: half of it one library, a third four others, the rest small files."""
+    noise = random.Random(7)
+    size = megabytes * 10**6
+    wheels = [wheel(folder, "large", files={"large/lib.so": noise.randbytes(size // 2)})]
+    for number in range(4):
+        name = f"middling{number}"
+        wheels.append(wheel(folder, name, files={f"{name}/lib.so": noise.randbytes(size // 12)}))
+    small = {
+        f"small/m{number}.py": b"#" + noise.randbytes(size // 12 // SMALL_FILES).hex().encode() + b"\n"
+        for number in range(SMALL_FILES)
+    }
+    return [*wheels, wheel(folder, "small", files=small)]
 
 
-def install(wheels: Sequence[Path], folder: Path, rounds: int) -> Table:
-    """Ours against uv's own."""
-    lock = lock_of(wheels, platform.machine())
-    locked = [Wheel(one.name, one.version, one.filename, one.size, one.sha256) for one in lock.wheels]
-    where = {one.sha256: path for one in lock.wheels for path in wheels if path.name == one.filename}
-    stack_store.STORE = folder / "stacks"
-
-    def ours() -> None:
-        shutil.rmtree(stack_store.STORE, ignore_errors=True)
-        build(lock.release, lock.digest, locked, where, UV, INTERPRETER)
-
-    pairs = [(seconds(ours), seconds(lambda: plainly(wheels, folder / "plain"))) for _ in range(rounds)]
-    size = sum(wheel.stat().st_size for wheel in wheels)
-    table = Table(f"install {len(wheels)} wheels, {size / 1e6:.0f} MB", "median, s")
-    table.add_row("ours: hashed, installed, verified, noted", f"{statistics.median(a for a, _ in pairs):.2f}")
-    table.add_row("uv venv, uv pip sync", f"{statistics.median(b for _, b in pairs):.2f}")
-    table.add_row("ours / uv, median of pairs", f"{statistics.median(a / b for a, b in pairs):.2f}")
-    return table
+def medians(rounds: int, ways: Mapping[str, Callable[[], object]]) -> dict[str, float]:
+    """Seconds of each way; they take turns, so that a busy machine slows all."""
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            started = time.monotonic()
+            way()
+            taken[name].append(time.monotonic() - started)
+    return {name: statistics.median(values) for name, values in taken.items()}
 
 
-def verify(wheels: Sequence[Path], folder: Path, rounds: int) -> Table:
-    """Hashes of every file against sha256sum's, by one process and by one a core."""
-    plainly(wheels, folder / "one")
-    root = folder / "many"
-    for number in range(COPIES):
-        shutil.copytree(folder / "one", root / str(number), symlinks=True)
-    paths = sorted(path for path in walk(root) if not (root / path).is_symlink())
-    size = sum((root / path).stat().st_size for path in paths)
-    names = b"".join(os.fsencode(path) + b"\0" for path in paths)
+def show(title: str, seconds: Mapping[str, float], base: str, size: int = 0) -> None:
+    """A row a way: seconds, GB/s where it is about bytes, and how many times the base's time."""
+    table = Table("way", "s", *(["GB/s"] if size else []), f"/ {base}", title=title)
+    for name, value in seconds.items():
+        speed = [f"{size / 1e9 / value:.2f}"] if size else []
+        table.add_row(name, f"{value:.2f}", *speed, f"{value / seconds[base]:.2f}")
+    Console(width=110).print(table)
 
-    def sums(at_once: int) -> None:
-        words = ["xargs", "-0", "-n", "200", "-P", str(at_once), "sha256sum", "--"]
-        subprocess.run(words, input=names, cwd=root, check=True, stdout=subprocess.DEVNULL)
 
-    cores = len(os.sched_getaffinity(0))
-    hashes(root, paths)  # into the page cache
-    rows = [
-        (seconds(lambda: hashes(root, paths)), seconds(lambda: sums(1)), seconds(lambda: sums(cores)))
-        for _ in range(rounds)
-    ]
-    table = Table(f"hash {len(paths)} files, {size / 1e9:.2f} GB, {cores} cores", "GB/s", "ours takes, times")
-    for index, name in enumerate(("ours", "sha256sum, one process", f"sha256sum, {cores} processes")):
-        speed = f"{size / 1e9 / statistics.median(row[index] for row in rows):.2f}"
-        table.add_row(name, speed, f"{statistics.median(row[0] / row[index] for row in rows):.2f}")
-    return table
+class Bench:
+    """A store in a folder of its own, and wheels for it."""
+
+    def __init__(self, folder: Path, megabytes: int, rounds: int) -> None:
+        self.folder, self.rounds = folder, rounds
+        stack_store.STORE = folder / "stacks"
+        (folder / "wheels").mkdir()
+        self.wheels = made(folder / "wheels", megabytes)
+        self.lock = lock_of(self.wheels, platform.machine())
+        self.request = request(self.lock)
+        self.bytes = sum(path.stat().st_size for path in self.wheels)
+        self.build()
+
+    def build(self) -> None:
+        """As a deploy does it, from uploaded wheels."""
+        shutil.rmtree(stack_store.home(self.lock.release), ignore_errors=True)
+        files = {one.sha256: self.folder / "wheels" / one.filename for one in self.lock.wheels}
+        wheels = [stack_build.Wheel(*one) for one in self.request["wheels"]]
+        stack_build.build(self.lock.release, self.lock.digest, wheels, files, UV, INTERPRETER)
+
+    def rerun(self) -> None:
+        release = StackRelease("lab", {platform.machine(): self.request}, INTERPRETER, UV)
+        measure = {"name": "stack", "resources": [release.to_json()]}
+        environment = {**os.environ, "PYTHONPATH": str(ROOT / "files" / "host")}
+
+        def ask(measures: Sequence[object]) -> None:
+            asked = json.dumps({"action": "plan", "modules": ["sparkhost.stack"], "measures": measures})
+            words = [sys.executable, "-c", RERUN, str(stack_store.STORE)]
+            done = subprocess.run(words, input=asked, env=environment, capture_output=True, text=True, check=True)
+            if any(one["changes"] or one["error"] for one in json.loads(done.stdout)["plan"].values()):
+                raise SystemExit(f"bench: there is something to do: {done.stdout[:300]}")
+
+        ways = {"empty request": lambda: ask([]), "stack, nothing to do": lambda: ask([measure])}
+        show("rerun on the host", medians(self.rounds * 3, ways), "empty request")
+
+    def verify(self) -> None:
+        root = stack_store.home(self.lock.release)
+        paths = sorted(walk(root))
+        regular = "\0".join(path for path in paths if not (root / path).is_symlink()).encode()
+        size = sum((root / path).lstat().st_size for path in paths)
+        cores = len(os.sched_getaffinity(0))
+
+        def sums(count: int) -> None:
+            words = ["xargs", "-0", "-P", str(count), "-n", "256", "sha256sum"]
+            subprocess.run(words, input=regular, cwd=root, stdout=subprocess.DEVNULL, check=True)
+
+        def threads() -> None:
+            with ThreadPoolExecutor(THREADS) as pool:
+                list(pool.map(lambda path: stack_hashes.one(root, path), paths))
+
+        ways = {
+            "sha256sum, 1": lambda: sums(1),
+            "verifier, 1 process": lambda: stack_hashes.hashes(root, paths, 1),
+            f"sha256sum, {cores} at a time": lambda: sums(cores),
+            f"verifier, {cores} processes": lambda: stack_hashes.hashes(root, paths, cores),
+            f"verifier with {THREADS} threads instead": threads,
+        }
+        show(f"hashes of {len(paths)} files, {size / 1e6:.0f} MB", medians(self.rounds * 2, ways), "sha256sum, 1", size)
+
+    def install(self) -> None:
+        requirements = self.folder / "requirements.txt"
+        requirements.write_text(
+            "".join(f"{one.name}=={one.version} --hash=sha256:{one.sha256}\n" for one in self.lock.wheels)
+        )
+
+        def plain(*more: str) -> None:
+            aside, cached = self.folder / "plain", self.folder / "cache"
+            for path in (aside, cached):
+                shutil.rmtree(path, ignore_errors=True)
+            uv = [UV, "--offline", "--no-config", "-q", "--cache-dir", str(cached)]
+            subprocess.run([*uv, "venv", "--python", INTERPRETER, str(aside)], check=True)
+            words = ["pip", "sync", "--python", str(aside / "bin" / "python"), "--no-index", "--require-hashes"]
+            words += ["--find-links", str(self.folder / "wheels"), *more, str(requirements)]
+            subprocess.run([*uv, *words], check=True)
+
+        ways = {
+            "uv pip sync": plain,
+            "uv pip sync --compile-bytecode": lambda: plain("--compile-bytecode"),
+            "ours: copied, built, verified": self.build,
+        }
+        show(f"install of {self.bytes / 1e6:.0f} MB of wheels", medians(self.rounds, ways), "uv pip sync")
+
+    def mirror(self) -> None:
+        stack_mirror.main(self.folder, self.wheels, self.rounds)
+
+
+def lab_rerun(rounds: int) -> None:
+    """A rerun with nothing to do, with the stack and without it, on one lab host."""
+    lab = Lab()
+    host = lab.host("spark1")
+    host.clean()
+    with tempfile.TemporaryDirectory() as directory:
+        ours = fleet(lab, [host], Path(directory) / "with.yaml", {"stack": {"profile": "lab"}})
+        others = fleet(lab, [host], Path(directory) / "without.yaml", {"stack": {"state": "unmanaged"}})
+        first = medians(1, {"first": lambda: seconds(lab, ours, "deploy.py")})["first"]
+        ways = {
+            "all but the stack": lambda: seconds(lab, others, "deploy.py"),
+            "with the stack": lambda: seconds(lab, ours, "deploy.py"),
+        }
+        show(f"rerun on a lab host (first deploy: {first:.1f} s)", medians(rounds, ways), "all but the stack")
 
 
 def main() -> int:
-    parts = {"verify": verify, "install": install}
-    parser = argparse.ArgumentParser(description="What the stack costs, side by side with other ways")
-    parser.add_argument("parts", nargs="*", choices=[*parts, []], help="default: both")
+    parts = ("rerun", "verify", "install", "mirror")
+    parser = argparse.ArgumentParser()
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of: {', '.join(parts)}; all where none is named")
+    parser.add_argument("--megabytes", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
+    parser.add_argument("--lab", action="store_true", help="on lab hosts")
+    asked = parser.parse_args()
+    if unknown := set(asked.parts) - set(parts):
+        parser.error(f"no such part: {', '.join(sorted(unknown))}")
+    if asked.lab:
+        lab_rerun(asked.rounds)
+        return 0
+    if os.geteuid() != 0:
+        sys.exit("bench: as root: a release belongs to root, which is verified")
     with tempfile.TemporaryDirectory() as directory:
-        folder = Path(directory)
-        (folder / "wheels").mkdir()
-        wheels = fetched(folder / "wheels")
-        for name in options.parts or parts:
-            (folder / name).mkdir()
-            Console(width=110).print(parts[name](wheels, folder / name, options.rounds))
+        bench = Bench(Path(directory), asked.megabytes, asked.rounds)
+        for part in asked.parts or parts:
+            getattr(bench, part)()
     return 0
 
 

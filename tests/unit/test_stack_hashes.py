@@ -1,63 +1,67 @@
-"""Every file of a stack is hashed by several processes, and none is left out."""
+"""Files are hashed by several processes, and what one of them cannot tell is not made up."""
 
 from __future__ import annotations
 
 import hashlib
-import subprocess
-import sys
+import os
+import signal
 from pathlib import Path
 
 import pytest
 
-from sparkhost import stack_verify
-from sparkhost.stack_verify import FEW, hashes, walk
-
-HOST = Path(__file__).resolve().parents[2] / "files" / "host"
-COUNT = FEW + 7
+from sparkhost.stack_hashes import Worker, hashes
 
 
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    """More files than one process hashes, with a link."""
-    for number in range(COUNT):
-        path = tmp_path / str(number % 7) / f"{number}.py"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(str(number) * 1000)
-    (tmp_path / "link").symlink_to("0/0.py")
-    return tmp_path
+def tree(root: Path) -> dict[str, bytes]:
+    content = {f"d{number % 3}/f{number}": bytes([number]) * number * 1000 for number in range(40)}
+    for path, data in content.items():
+        (root / path).parent.mkdir(exist_ok=True)
+        (root / path).write_bytes(data)
+    return content
 
 
-def test_each_file_has_its_own_hash_and_the_order_stays(tree: Path) -> None:
-    paths = sorted(walk(tree))
-    found = hashes(tree, paths)
-    assert list(found) == paths
-    assert found.pop("link") == "-> 0/0.py"
-    assert found == {path: hashlib.sha256((tree / path).read_bytes()).hexdigest() for path in paths if path != "link"}
+@pytest.mark.parametrize("at_once", [1, 3, 100])
+def test_any_number_of_processes_tells_the_same(tmp_path: Path, at_once: int) -> None:
+    content = tree(tmp_path)
+    (tmp_path / "link").symlink_to("d0/f0")
+    found = hashes(tmp_path, [*content, "link"], at_once)
+    assert list(found) == [*content, "link"]
+    assert found.pop("link") == "-> d0/f0"
+    assert found == {path: hashlib.sha256(data).hexdigest() for path, data in content.items()}
 
 
-def test_a_file_that_has_gone_is_named(tree: Path) -> None:
-    paths = sorted(walk(tree))
-    (tree / "3" / "3.py").unlink()
-    with pytest.raises(FileNotFoundError, match=r"3/3\.py"):
-        hashes(tree, paths)
+def test_no_files_have_no_hashes(tmp_path: Path) -> None:
+    assert hashes(tmp_path, []) == {}
 
 
-def test_it_works_where_the_modules_lie_on_no_disk(tree: Path) -> None:
-    """As on a host, to which they come by SSH: nothing can be imported anew there."""
-    source = Path(stack_verify.__file__).read_text()
-    script = f"""
-import sys, types
-sys.path.insert(0, {str(HOST)!r})
-import sparkhost.files, sparkhost.stack_rules
-sys.path.remove({str(HOST)!r})
-import sparkhost
-module = types.ModuleType("sparkhost.stack_verify")
-sys.modules["sparkhost.stack_verify"] = module
-exec(compile({source!r}, "over SSH", "exec"), module.__dict__)
-sparkhost.__path__ = []
-from pathlib import Path
-root = Path({str(tree)!r})
-print(len(module.hashes(root, list(module.walk(root)))))
-"""
-    done = subprocess.run([sys.executable, "-I", "-S", "-c", script], capture_output=True, text=True, check=False)
-    assert (done.stdout, done.stderr) == (f"{COUNT + 1}\n", "")
+def test_what_a_killed_process_has_not_told_is_hashed_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "first").write_bytes(b"1")
+    os.mkfifo(tmp_path / "second")  # opening it for reading waits for a writer
+    worker = Worker(tmp_path, ["first", "second"])
+    os.kill(worker.pid, signal.SIGKILL)
+    (tmp_path / "second").unlink()
+    (tmp_path / "second").write_bytes(b"2")
+    try:
+        assert worker.result() == {
+            "first": hashlib.sha256(b"1").hexdigest(),
+            "second": hashlib.sha256(b"2").hexdigest(),
+        }
+    finally:
+        worker.end()
+
+
+def test_a_file_that_a_process_cannot_read_is_an_error(tmp_path: Path) -> None:
+    worker = Worker(tmp_path, ["gone"])
+    try:
+        with pytest.raises(FileNotFoundError, match="gone"):
+            worker.result()
+    finally:
+        worker.end()
+
+
+def test_a_process_that_ends_early_is_collected(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "waits")
+    worker = Worker(tmp_path, ["waits"])
+    worker.end()
+    with pytest.raises(ProcessLookupError):
+        os.kill(worker.pid, 0)

@@ -16,8 +16,9 @@ from pathlib import Path
 from sparkhost import stack_store
 from sparkhost.files import make_directories, sync_directory, write_atomic
 from sparkhost.resource import Failed, Need
+from sparkhost.stack_hashes import hashes
 from sparkhost.stack_users import written_for_users
-from sparkhost.stack_verify import hashes, problems, site_packages, walk, writable
+from sparkhost.stack_verify import problems, site_packages, walk, writable
 
 GIB = 2**30
 # Of the wheels' bytes: their copies while it is built, and what they unpack to (measured: 2.0 for `current`), with

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 from sparkhost import stack_store, stack_users
 from sparkhost.smoke import matrix
-from sparkhost.stack_verify import hashes, problems, walk
+from sparkhost.stack_hashes import hashes
+from sparkhost.stack_verify import problems, walk
 
 USAGE = """\
 usage: spark-stack [list] [--json]  what is installed; * is what spark-python starts

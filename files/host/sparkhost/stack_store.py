@@ -15,7 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sparkhost.files import write_atomic
-from sparkhost.stack_verify import ARROW, hashes, walk, writable
+from sparkhost.stack_hashes import ARROW, hashes
+from sparkhost.stack_verify import walk, writable
 
 STORE = Path("/opt/sparkfleet/stacks")
 CURRENT = "current"

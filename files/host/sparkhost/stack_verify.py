@@ -14,16 +14,10 @@ import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from email.parser import HeaderParser
-from itertools import repeat
 from pathlib import Path
 
-from sparkhost.files import digest
 from sparkhost.stack_rules import VERSION, flash_attention, library_problem, must_be_cuda_13, torch_problem
 
-AT_ONCE = 8
-"""Processes that hash files, at most."""
-FEW = 500
-"""Files that are hashed sooner than processes start."""
 # What `uv venv` makes, relative to the environment; and in its site-packages.
 OWN = re.compile(
     r"pyvenv\.cfg|\.gitignore|CACHEDIR\.TAG|lib64"
@@ -31,8 +25,6 @@ OWN = re.compile(
     r"|lib/python3\.[0-9]+/site-packages/_virtualenv\.(py|pth)"
 )
 BYTECODE = re.compile(r"(.*/)?__pycache__/[^/]+\.pyc")
-ARROW = "-> "
-"""Begins what stands for the hash of a symbolic link: where it leads."""
 IsKnown = Callable[[str, str], bool]
 """Whether a file (path below the environment, SHA-256) is right although no RECORD says so. Published wheels have wrong
 RECORDs: PyNvVideoCodec 2.0.4 (aarch64) was changed after its RECORD was made, and no installer looks."""
@@ -120,39 +112,6 @@ def hexadecimal(value: str) -> str:
         return base64.urlsafe_b64decode(value + "=" * (-len(value) % 4)).hex()
     except ValueError:
         return "?"
-
-
-def hashes(root: Path, paths: Sequence[str]) -> dict[str, str]:
-    """SHA-256 of regular files, the target of links; in the order of the paths.
-
-    By processes, not threads: opening tens of thousands of files is Python's own work, which one thread does at a time
-    (69,703 files on 16 cores: 0.8 GB/s by threads, 5.5 by 8 processes, which is what sha256sum(1) does there).
-
-    Raises:
-        OSError: a file cannot be read, or has gone.
-        BrokenProcessPool: a process was killed, such as for memory.
-    """
-    if len(paths) < FEW:
-        return one_by_one(root, paths)
-    # Here, as a deploy that finds nothing to do needs neither, and importing them takes longer than it.
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor
-
-    workers = min(AT_ONCE, os.cpu_count() or 1)
-    # In small pieces, each of files from everywhere: one of the largest files must not be all that is waited for.
-    pieces = [paths[start :: workers * 8] for start in range(workers * 8)]
-    # Forked, as these modules may have come by a connection and lie on no disk.
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("fork")) as pool:
-        found = {path: sum_ for part in pool.map(one_by_one, repeat(root), pieces) for path, sum_ in part.items()}
-    return {path: found[path] for path in paths}
-
-
-def one_by_one(root: Path, paths: Sequence[str]) -> dict[str, str]:
-    def one(path: str) -> str:
-        where = root / path
-        return f"{ARROW}{where.readlink()}" if where.is_symlink() else digest(where)
-
-    return {path: one(path) for path in paths}
 
 
 def problems(root: Path, wanted: Mapping[str, str], found: Mapping[str, str], is_known: IsKnown) -> list[str]:
