@@ -59,7 +59,7 @@ def rollout(lab: Lab, path: Path, *words: str) -> Rolled:
         check=False,
     )
     assert done.stdout, done.stderr
-    return Rolled(done.returncode, json.loads(done.stdout)["hosts"], done.stderr)
+    return Rolled(done.returncode, json.loads(done.stdout)["hosts"], f"{done.stdout}\n{done.stderr}")
 
 
 def repaired(host: Host) -> bool:

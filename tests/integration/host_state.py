@@ -20,6 +20,8 @@ EXCLUDED = re.compile(
 )
 ROOTS = ("/etc", "/opt", "/usr/local", "/usr/share/pam-configs", "/var/lib/pam", "/var/lib/sparkfleet", "/root")
 SCRIPT = f"""
+set -euo pipefail
+export SYSTEMD_BUS_TIMEOUT=150s  # an emulated host beside others has taken longer than systemctl's 25 s
 for root in {" ".join(ROOTS)}; do
   [ -e "$root" ] || continue
   find "$root" -xdev -type f -printf 'file %m %U:%G %p\\n'
@@ -27,7 +29,7 @@ for root in {" ".join(ROOTS)}; do
   find "$root" -xdev -type l -printf 'link %p %l\\n'
   find "$root" -xdev -type d -printf 'directory %m %U:%G %p\\n'
 done
-systemctl list-unit-files --no-legend --plain --no-pager | sed 's/^/unit /;s/ *$//'
+systemctl list-unit-files --no-legend --plain --no-pager | sed 's/  */ /g;s/^/unit /;s/ $//'
 for unit in ssh.service ssh.socket system.slice swap.target training.slice sparkfleet-launcher.socket; do
   systemctl show "$unit" -p ActiveState,OOMScoreAdjust,MemoryMin,DropInPaths | sed "s/^/$unit /"
 done
