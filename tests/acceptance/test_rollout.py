@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.compliance.standins import PREPARE
 from tests.integration.deploying import LAB_SETTINGS, ROOT, SPARKFLEET, all_but, deploy, environment, fleet, wait_for
 from tests.integration.launching import detached
 from tests.lab import Host, Lab
@@ -37,7 +38,7 @@ def both(lab: Lab, spark1: Host, spark2: Host, tmp_path: Path, monkeypatch: pyte
     """Both hosts as a deploy leaves them, and then with something to repair."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     for host in (spark1, spark2):
-        host.sudo("mkdir -p /usr/local/cuda/bin /usr/local/cuda/lib64")
+        host.sudo(PREPARE)  # among other things an initrd: without it no lab host passes the gate
         host.sudo(f"rm -f {BAD_KERNEL} /run/reboot-required")
     path = fleet(lab, [spark1, spark2], tmp_path / "fleet.yaml", MEASURES)
     result = deploy(lab, path)
