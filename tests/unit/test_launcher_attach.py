@@ -103,7 +103,9 @@ def test_a_change_of_size_reaches_the_job(screens: list[Screen]) -> None:
 
 @pytest.mark.parametrize(("key", "name", "code"), [("\x03", "INT", 130), ("\x1c", "QUIT", 131)])
 def test_keys_end_the_job_and_not_the_launcher(screens: list[Screen], key: str, name: str, code: int) -> None:
-    screen = launch(screens, "ulimit -c 0; echo ready; sleep 60")
+    # Who says that it is ready must be who gets the signal: a shell that gets it before it forks waits for its child.
+    sleeper = "import signal, time; signal.signal(2, signal.SIG_DFL); print('ready', flush=True); time.sleep(60)"
+    screen = launch(screens, f'ulimit -c 0; exec python3 -c "{sleeper}"')
     screen.until("ready")
     screen.type(key)
     screen.until(f"CODE {code} ")
