@@ -4,6 +4,7 @@ import pytest
 
 from sparkfleet.settings import HostSettings
 from sparkhost.swap import ActiveSwap, active_swaps, overridden, refusal
+from sparkhost.systemd import UNIT_DIRECTORY, unit_of
 from tasks import swap as swap_measure
 from tasks.lib.wanted import requests
 
@@ -66,3 +67,16 @@ def test_entries_that_come_back_to_fstab_have_systemd_read_it(state: str, among:
     settings = HostSettings.model_validate({"swap": {"state": state}})
     [reload] = [entry for entry in requests(settings, [swap_measure]) if entry["name"] == "systemd"]
     assert ("/etc/fstab" in reload["resources"][0]["paths"]) is among
+
+
+@pytest.mark.parametrize(
+    ("path", "unit"),
+    [
+        ("swap.d/zz-sparkfleet.conf", "*.swap"),
+        ("ssh.service.d/oom.conf", "ssh.service"),
+        ("user-.slice.d/x.conf", "user-*.slice"),
+        ("x@.service", "x@*.service"),
+    ],
+)
+def test_which_loaded_units_a_file_speaks_of(path: str, unit: str) -> None:
+    assert unit_of(f"{UNIT_DIRECTORY}/{path}") == unit

@@ -87,9 +87,12 @@ def set_at_run_time(unit: str, name: str) -> list[Path]:
 def unit_of(path: str) -> str:
     """The unit that a file below UNIT_DIRECTORY says something of, as a pattern for loaded ones where they are many.
 
-    `user-.slice.d` reaches every user's slice, `x@.service` is a template (systemd.unit(5)).
+    `user-.slice.d` reaches every user's slice, `x@.service` is a template, and `swap.d` is for every unit of that type
+    (systemd.unit(5)).
     """
     name = Path(path).relative_to(UNIT_DIRECTORY).parts[0].removesuffix(".d")
+    if "." not in name:
+        return f"*.{name}"
     return name.replace("-.slice", "-*.slice").replace("@.", "@*.")
 
 
