@@ -100,7 +100,9 @@ def still_read(paths: Sequence[str]) -> set[str]:
     """Those of these files, which are gone, that PID 1 still knows."""
     if not paths:
         return set()
-    output = run("systemctl", "show", "-p", "FragmentPath,DropInPaths", "--", *sorted({unit_of(p) for p in paths}))
+    # --all: else a pattern stands for active units only, and what keeps swap off has none of those.
+    asked = ("systemctl", "show", "--all", "-p", "FragmentPath,DropInPaths", "--")
+    output = run(*asked, *sorted({unit_of(p) for p in paths}))
     return set(paths) & set(re.split(r"[\s=]", output))
 
 
