@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sparkfleet.settings import TrainingSliceSettings
+from sparkhost.caps import CapInForce
 from sparkhost.docker import DockerParent, NoDockerParent
 from sparkhost.files import File, NoFile
 from sparkhost.installed import NotInstalled
@@ -24,7 +25,7 @@ from sparkhost.people import TrainingPeople
 from sparkhost.protection import NoProgram
 from sparkhost.resource import Resource
 from sparkhost.service import NoService, Service
-from sparkhost.slices import CapFile, CapInForce, Exceptions, NoJobs, SliceFits
+from sparkhost.slices import CapFile, Exceptions, NoJobs, SliceFits
 from sparkhost.systemd import UNIT_DIRECTORY
 from tasks.lib.programs import program
 from tasks.lib.templates import render

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sparkhost import files, guard, rollback, sshd, systemd
+from sparkhost import files, guard, pid1, rollback, sshd
 from sparkhost.guard import Guarded, GuardStep
 from sparkhost.resource import Context, Failed
 from sparkhost.rollback import Armed
@@ -93,11 +93,11 @@ def test_the_copy_on_the_host_stands_alone(tmp_path: Path) -> None:
     command: Sequence[str] = guard.install_program()
     directory = tmp_path / "rollback" / "program" / "sparkhost"
     found = {path.stem for path in directory.iterdir()}
-    assert found == {"__init__", "cgroups", "containers", "files", "resource", "rollback", "systemd"}
+    assert found == {"__init__", "files", "pid1", "resource", "rollback"}
     program = Path(command[-1])
     assert not set(" ".join(command)) & set(";\\\"'$%"), "systemd 252 garbles them in transient units"
     program.write_text(program.read_text().replace("sys.exit(main())", "print(main.__code__.co_filename)"))
-    assert systemd.run(*command).strip() == str(directory / "rollback.py")
+    assert pid1.run(*command).strip() == str(directory / "rollback.py")
 
 
 def test_the_report_is_told_once() -> None:

@@ -17,14 +17,15 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from sparkfleet.settings import Size, TrainingSliceSettings
-from sparkhost import people, slices
+from sparkhost import caps, people, slices
+from sparkhost.caps import CapInForce
 from sparkhost.files import File
 from sparkhost.installed import Installed
 from sparkhost.launcher import config, helper
 from sparkhost.launcher.unit import END, STUB
 from sparkhost.people import TrainingPeople, as_user, with_keys
 from sparkhost.resource import Change, Context, Refused, from_json
-from sparkhost.slices import CapFile, CapInForce, Exceptions, NoJobs, SliceFits, members
+from sparkhost.slices import CapFile, Exceptions, NoJobs, SliceFits, members
 from sparkhost.systemd import UNIT_DIRECTORY
 from tasks import training_slice as measure
 
@@ -282,7 +283,7 @@ def test_an_account_of_ours_is_locked_with_the_measures_end_and_unlocked_with_it
 def held_by(monkeypatch: pytest.MonkeyPatch, value: int, *drop_ins: str) -> None:
     """PID 1 holds this MemoryMax, and these drop-ins, for every slice."""
     found = {"MemoryMax": str(value), "DropInPaths": " ".join(drop_ins), "NeedDaemonReload": "no"}
-    monkeypatch.setattr(slices, "show", lambda *_: found)
+    monkeypatch.setattr(caps, "show", lambda *_: found)
 
 
 def test_a_foreign_cap_is_kept_and_named_and_one_until_the_next_boot_is_not(

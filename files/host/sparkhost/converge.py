@@ -23,6 +23,7 @@ from dataclasses import asdict
 from typing import Any
 
 from sparkhost import deploylock, guard, history
+from sparkhost.pid1 import Look
 from sparkhost.resource import UPLOADS, Change, Context, Failed, Refused, Resource, from_json
 
 
@@ -71,13 +72,17 @@ def apply_measure(resources: Sequence[Resource]) -> dict[str, Any]:
     refused: list[str] = []
     error: str | None = None
     warnings: list[str] = []
+    look = Look(units_of(resources))
     for resource in resources:
         try:
-            changes = resource.plan(context := Context())
+            with look:
+                changes = resource.plan(context := Context())
             if changes:
+                look.forget()
                 resource.apply()
                 done += changes
-                left = resource.plan(context := Context())
+                with look:
+                    left = resource.plan(context := Context())
                 if left:
                     raise Failed(f"{left[0].what}: still differs after the change: {left[0].summary}")
             warnings += context.warnings
@@ -122,9 +127,22 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
                 answer["history"] = history.brief()
     except deploylock.Busy as busy:
         return {"busy": one_line(busy)}
-    context = Context()
-    answer["plan"] = {name: plan_measure(resources, context) for name, resources in measures}
+    answer["plan"] = planned(measures)
     return answer
+
+
+def planned(measures: Sequence[tuple[str, Sequence[Resource]]]) -> dict[str, Any]:
+    """The plans of these measures, by name."""
+    context = Context()
+    found: dict[str, Any] = {}
+    with Look(unit for _, resources in measures for unit in units_of(resources)):
+        for name, resources in measures:
+            found[name] = plan_measure(resources, context)
+    return found
+
+
+def units_of(resources: Sequence[Resource]) -> list[str]:
+    return [unit for resource in resources for unit in resource.units()]
 
 
 def noted(write: Callable[..., None], *arguments: Any) -> list[str]:

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from sparkhost.files import make_directories, read_regular, text_diff, write_atomic
+from sparkhost.pid1 import run, show, time_of
 from sparkhost.resource import Change, Context, Failed, Refused, Resource
-from sparkhost.systemd import UNIT_DIRECTORY, changed_at, run, show, unit_property
+from sparkhost.systemd import UNIT_DIRECTORY, changed_at
 
 DAEMON_JSON = Path("/etc/docker/daemon.json")
 # What the two keys were before us: {"cgroup-parent": null, "live-restore": true}; null stands for none.
@@ -99,7 +100,7 @@ def info(field: str) -> str:
 
 def started_before_the_file() -> bool:
     """Whether dockerd runs since before daemon.json last changed: it reads cgroup-parent only when it starts."""
-    since = int(unit_property(SERVICE, "Unit", "ActiveEnterTimestamp").split()[1])
+    since = time_of(SERVICE, "ActiveEnterTimestamp")
     return since < changed_at(DAEMON_JSON)
 
 
@@ -127,6 +128,9 @@ class DockerParent(Resource):
     kind: ClassVar[str] = "docker_parent"
     after_reload: ClassVar[bool] = True
     slice: str
+
+    def units(self) -> Sequence[str]:
+        return (SERVICE,) if installed() else ()
 
     def plan(self, context: Context) -> Sequence[Change]:
         unit = f"{UNIT_DIRECTORY}/{self.slice}"

@@ -20,17 +20,15 @@ from typing import Any, ClassVar
 
 from sparkhost import rollback, sshd
 from sparkhost.files import backup_of, make_directories, write_atomic
+from sparkhost.pid1 import run
 from sparkhost.resource import Change, Context, Failed, Refused, Resource, from_json
 from sparkhost.rollback import TIMER
-from sparkhost.systemd import run
 
 # Not below /etc/systemd/system: it comes and goes, and that directory's time says when drop-ins there went away.
 BOOT_UNIT = Path("/usr/local/lib/systemd/system/sparkfleet-rollback-boot.service")
 BOOT_LINK = BOOT_UNIT.parent / "sysinit.target.wants" / BOOT_UNIT.name
 # What the copy on the host needs.
-MODULES = tuple(
-    f"sparkhost{part}" for part in ("", ".cgroups", ".containers", ".resource", ".files", ".systemd", ".rollback")
-)
+MODULES = tuple(f"sparkhost{part}" for part in ("", ".files", ".pid1", ".resource", ".rollback"))
 
 
 @dataclass(frozen=True)
@@ -54,6 +52,9 @@ class Guarded(Resource):
 
     def parts(self) -> list[Resource]:
         return [from_json(part) for part in self.resources]
+
+    def units(self) -> Sequence[str]:
+        return ("ssh.service", "ssh.socket", *(unit for part in self.parts() for unit in part.units()))
 
     def plan(self, context: Context) -> Sequence[Change]:
         armed = rollback.read()

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from sparkhost.files import MANAGED, read_regular
+from sparkhost.pid1 import run
 from sparkhost.resource import Change, Context, Failed, Refused, Resource
-from sparkhost.systemd import run
 
 DEVICE = Path("/dev/watchdog")
 CLASS = Path("/sys/class/watchdog")

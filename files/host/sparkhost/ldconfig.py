@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from sparkhost.files import File, NoFile, write_atomic
+from sparkhost.pid1 import run
 from sparkhost.resource import Change, Context, Resource
-from sparkhost.systemd import run
 
 CACHE = Path("/etc/ld.so.cache")
 

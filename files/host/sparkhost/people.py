@@ -15,8 +15,8 @@ from typing import ClassVar
 
 from sparkhost.block import Block, put_in, take_out
 from sparkhost.files import make_directories, write_atomic
+from sparkhost.pid1 import run
 from sparkhost.resource import Change, Context, Failed, Refused, Resource
-from sparkhost.systemd import run
 
 RECORD = Path("/var/lib/sparkfleet/training-people.json")
 GROUP_FILE = Path("/etc/group")

@@ -12,8 +12,9 @@ from typing import ClassVar
 
 from sparkhost import rollback
 from sparkhost.files import File, NoFile
+from sparkhost.pid1 import show
 from sparkhost.resource import Change, Context, Failed, Refused, Resource
-from sparkhost.systemd import CONTROL, RELOAD, daemon_reload, reload_for, set_at_run_time, show, start_below
+from sparkhost.systemd import CONTROL, RELOAD, daemon_reload, reload_for, set_at_run_time, start_below
 
 CGROUPS = Path("/sys/fs/cgroup")
 PROC = Path("/proc")
@@ -92,6 +93,9 @@ class Protection(Resource):
     drop_in: str
     memory_min: int
     oom_score_adjust: int | None
+
+    def units(self) -> Sequence[str]:
+        return (self.unit,)
 
     def plan(self, context: Context) -> Sequence[Change]:
         if set_at_run_time(self.unit, "*-MemoryMin"):
@@ -180,6 +184,9 @@ class NoProtection(Resource):
     kind: ClassVar[str] = "no_protection"
     unit: str
     drop_in: str
+
+    def units(self) -> Sequence[str]:
+        return (self.unit,)
 
     def plan(self, context: Context) -> Sequence[Change]:
         if any(change.what == self.drop_in or change.what == RELOAD for change in context.pending):

@@ -77,6 +77,10 @@ class Resource:
         """Makes the host as wanted. Raises `Refused` or `Failed`, or OSError."""
         raise NotImplementedError
 
+    def units(self) -> Sequence[str]:
+        """Units whose properties a plan will want, as far as that is known beforehand: PID 1 is asked once for all."""
+        return ()
+
     def unit_sources(self) -> Sequence[str]:
         """Files, no units themselves, from which systemd makes units when it reads its unit files again."""
         return ()

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from sparkhost.files import sync_directory, write_atomic
+from sparkhost.pid1 import run
 from sparkhost.resource import Failed
-from sparkhost.systemd import run
 
 DIRECTORY = Path("/var/lib/sparkfleet/rollback")
 TIMER = "sparkfleet-rollback"

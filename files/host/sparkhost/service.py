@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from sparkhost.files import File
+from sparkhost.pid1 import run, show, time_of
 from sparkhost.resource import Change, Context, Failed, Refused, Resource
-from sparkhost.systemd import RELOAD, UNIT_DIRECTORY, run, show, unit_property
+from sparkhost.systemd import RELOAD, UNIT_DIRECTORY
 
 # Seconds that a check of a file may take.
 CHECK_TIMEOUT = 30.0
@@ -75,6 +76,9 @@ class Service(Resource):
     only_with: str = ""
     """A file without which nothing is done: what its measure has refused to set up is not started."""
 
+    def units(self) -> Sequence[str]:
+        return (self.unit,)
+
     def plan(self, context: Context) -> Sequence[Change]:
         pending = {change.what for change in context.pending}
         if self.only_with and self.only_with not in pending and not Path(self.only_with).exists():
@@ -110,8 +114,8 @@ class Service(Resource):
         """When the unit took its files, in microseconds since the epoch."""
         # A service reads its files when its process starts, and may be active much later.
         service = self.unit.endswith(".service")
-        when = ("Service", "ExecMainStartTimestamp") if service else ("Unit", "ActiveEnterTimestamp")
-        started = int(unit_property(self.unit, *when).split()[1])
+        when = "ExecMainStartTimestamp" if service else "ActiveEnterTimestamp"
+        started = time_of(self.unit, when)
         mark = self._mark()
         reloaded = mark.stat().st_mtime_ns // 1000 if mark.exists() else 0
         return max(started, reloaded)
@@ -137,6 +141,9 @@ class NoService(Resource):
 
     kind: ClassVar[str] = "no_service"
     unit: str
+
+    def units(self) -> Sequence[str]:
+        return (self.unit,)
 
     def plan(self, context: Context) -> Sequence[Change]:
         found = show(self.unit, "LoadState", "ActiveState", "UnitFileState")

@@ -8,13 +8,11 @@ import pwd
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import ClassVar
 
 from sparkhost.files import File, NoFile
 from sparkhost.resource import Change, Context, Refused, Resource
-from sparkhost.systemd import CONTROL, RELOAD, daemon_reload, reload_for, set_at_run_time, show, start_below
 
 CGROUPS = Path("/sys/fs/cgroup")
 MEMINFO = Path("/proc/meminfo")
@@ -215,90 +213,3 @@ def who(name: str) -> str:
         return f" ({pwd.getpwuid(int(match[1])).pw_name})" if match else ""
     except KeyError:
         return ""
-
-
-@dataclass(frozen=True)
-class CapInForce(Resource):
-    """memory.max of every slice that a drop-in reaches, as the kernel has it: files and PID 1 alone prove nothing."""
-
-    kind: ClassVar[str] = "cap_in_force"
-    after_reload: ClassVar[bool] = True
-    slices: str
-    memory_max: int | None
-    """Bytes; None: no cap of ours."""
-    drop_in: str
-    exception: str = ""
-
-    def plan(self, context: Context) -> Sequence[Change]:
-        changes = [
-            Change(name, f"take back what was set at run time ({', '.join(path.name for path in paths)})")
-            for name, paths in self._set_at_run_time().items()
-        ]
-        changes += [reload_for(change.what) for change in changes[:1]]
-        if any(change.what in (RELOAD, self.drop_in) for change in context.pending):
-            return changes  # a dry run has neither written nor reloaded
-        looks = list(self._looks())
-        context.warnings += [f"{name} has {gib_or_none(wanted)}, {why}" for name, _, wanted, why in looks if why]
-        told = {change.what for change in changes}
-        return changes + [
-            Change(name, f"have systemd put its MemoryMax in force: memory.max is {gib_or_none(found)}")
-            for name, found, wanted, _ in looks
-            if found != wanted and name not in told
-        ]
-
-    def _set_at_run_time(self) -> dict[str, list[Path]]:
-        """By slice, what was set at run time against a cap of ours; all of it where the unit is ours."""
-        found: dict[str, list[Path]] = {}
-        if self.memory_max is not None:
-            name = Path(self.slices).name
-            for path in set_at_run_time(name, "*" if Path(self.drop_in).name == name else "*-MemoryMax"):
-                slice_ = path.parent.name.removesuffix(".d")
-                if not self._exempt(slice_):
-                    found.setdefault(slice_, []).append(path)
-        return found
-
-    def _exempt(self, name: str) -> bool:
-        return bool(self.exception) and (UNITS / f"{name}.d" / self.exception).exists()
-
-    def _looks(self) -> Iterator[tuple[str, int | None, int | None, str]]:
-        """Of each slice: its name, the kernel's memory.max, PID 1's MemoryMax, and whose that is if it is not ours."""
-        if not Path(self.drop_in).exists() and self.memory_max is not None:
-            return  # its file was refused: nothing is to be in force
-        for cgroup in sorted(CGROUPS.glob(self.slices)) or [CGROUPS / self.slices]:
-            name = cgroup.name
-            if "*" in name:
-                return  # nobody has a session
-            held, wanted, why = self._wanted(name, None if self._exempt(name) else self.memory_max)
-            try:
-                text = (cgroup / "memory.max").read_text().strip()
-            except OSError:
-                yield name, held, wanted, why  # nothing runs in it: it will have what PID 1 holds
-            else:
-                yield name, None if text == "max" else int(text), wanted, why
-
-    def _wanted(self, name: str, ours: int | None) -> tuple[int | None, int | None, str]:
-        """What PID 1 holds, what it should hold, and why not what we say: a later drop-in of somebody's is kept."""
-        ours = None if ours is None else ours // PAGE * PAGE
-        found = show(name, "MemoryMax", "DropInPaths", "NeedDaemonReload")
-        text = found.get("MemoryMax", "infinity")
-        value = None if text == "infinity" else int(text) // PAGE * PAGE
-        # A unit's own file comes before all of its drop-ins, and those in the order of their names.
-        before = Path(self.drop_in).name if self.drop_in.endswith(".conf") else ""
-        files = [Path(path) for path in found.get("DropInPaths", "").split()]
-        # What was set at run time is taken back where a cap of ours is; elsewhere it is somebody's own.
-        later = [str(p) for p in files if p.name > before and (ours is None or CONTROL[0] not in p.parents)]
-        if value == ours or not later or found.get("NeedDaemonReload") == "yes":
-            return value, ours, ""
-        why = f"not {gib_or_none(ours)} as the fleet file says, by {' or '.join(later)}: somebody's wish, kept"
-        return value, value, "" if ours is None else why
-
-    def apply(self) -> None:
-        overrides = self._set_at_run_time()
-        for path in chain(*overrides.values()):
-            path.unlink()
-        names = list(dict.fromkeys([*overrides, *(n for n, found, wanted, _ in self._looks() if found != wanted)]))
-        if overrides or any(show(name, "NeedDaemonReload").get("NeedDaemonReload") == "yes" for name in names):
-            daemon_reload()
-        for name in names:
-            # A reload alone does not reach the cgroups of slices that run: that comes with the next unit started below.
-            start_below(name)

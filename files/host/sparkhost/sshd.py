@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from sparkhost.files import MANAGED
+from sparkhost.pid1 import show, time_of, units_loaded_at
 from sparkhost.resource import Change, Context, Refused, Resource
-from sparkhost.systemd import CONTROL, changed_at, show, unit_property, units_loaded_at
+from sparkhost.systemd import CONTROL, changed_at
 
 SSHD = "/usr/sbin/sshd"
 CONFIGURATION = Path("/etc/ssh/sshd_config")
@@ -160,7 +161,7 @@ def stale_listener(files: Iterable[str]) -> str:
 
 def started_at(unit: str) -> int:
     """When a service's main process was started, in microseconds since the epoch."""
-    return int(unit_property(unit, "Service", "ExecMainStartTimestamp").split()[1])
+    return time_of(unit, "ExecMainStartTimestamp")
 
 
 def configuration_files(path: Path = CONFIGURATION, depth: int = 16) -> Iterator[Path]:
@@ -192,7 +193,7 @@ def check_read_configuration() -> None:
     if show("ssh.service", "ActiveState")["ActiveState"] != "active":
         return  # whatever starts it next reads all of it
     # A reload is a change of state as well (reloading, and back).
-    read = int(unit_property("ssh.service", "Unit", "StateChangeTimestamp").split()[1])
+    read = time_of("ssh.service", "StateChangeTimestamp")
     newer = sorted((path for path in configuration_files() if changed_at(path) > read), key=Path.is_dir)
     if DEFAULTS.exists() and changed_at(DEFAULTS) > started_at("ssh.service"):
         newer.append(DEFAULTS)

@@ -15,9 +15,9 @@ from typing import ClassVar, Literal
 
 from sparkhost import fstab
 from sparkhost.files import keep_backup, make_directories, text_diff, write_atomic
+from sparkhost.pid1 import run, unit_property
 from sparkhost.resource import Change, Context, Failed, Refused, Resource
 from sparkhost.slices import meminfo
-from sparkhost.systemd import run, unit_property
 
 FSTAB = Path("/etc/fstab")
 # Which swaps we turned off, so that removal knows whether there is something to start again.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import ClassVar
 
 from sparkhost.cgroups import cgroup_of
 from sparkhost.containers import container
+from sparkhost.pid1 import run, units_loaded_at
 from sparkhost.resource import Change, Context, Failed, Refused, Resource
 
 UNIT_DIRECTORY = "/etc/systemd/system"
@@ -21,54 +21,6 @@ CGROUPS = Path("/sys/fs/cgroup")
 CONTROL = (Path("/run/systemd/system.control"), Path("/etc/systemd/system.control"))
 # What a reload is called among the changes of a run.
 RELOAD = "daemon-reload"
-
-
-def run(*arguments: str, timeout: float = 90.0) -> str:
-    """The standard output of a command.
-
-    Raises:
-        Failed: exit code other than 0, or no answer within `timeout` seconds; with the last line it printed.
-    """
-    try:
-        result = subprocess.run(arguments, capture_output=True, text=True, timeout=timeout, check=False)
-    except subprocess.TimeoutExpired as error:
-        raise Failed(f"{' '.join(arguments)}: no answer within {timeout:.0f} s") from error
-    except FileNotFoundError as error:
-        raise Failed(f"{arguments[0]}: no such command on this host") from error
-    if result.returncode:
-        lines = (result.stderr or result.stdout).strip().splitlines() or ["no message"]
-        raise Failed(f"{' '.join(arguments)}: exit code {result.returncode}: {lines[-1]}")
-    return result.stdout
-
-
-def show(unit: str, *properties: str) -> dict[str, str]:
-    """Properties of a unit as PID 1 has them."""
-    output = run("systemctl", "show", "-p", ",".join(properties), "--", unit)
-    return dict(line.split("=", 1) for line in output.splitlines() if "=" in line)
-
-
-def units_loaded_at() -> int:
-    """When PID 1 last read its unit files, in microseconds since the epoch (org.freedesktop.systemd1(5)).
-
-    UnitsLoadTimestamp is 0 until the first reload after a boot (measured, systemd 252 and 257): then the boot counts.
-    """
-    names = ("UnitsLoadTimestamp", "UnitsLoadStartTimestamp")
-    manager = ("org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager")
-    answer = run("busctl", "get-property", *manager, *names)
-    reloaded, booted = (int(line.split()[1]) for line in answer.splitlines())
-    return reloaded or booted
-
-
-def unit_property(unit: str, interface: str, name: str) -> str:
-    """A property of a unit as PID 1 holds it, as busctl(1) prints it: its type, then the value.
-
-    `interface`: "Unit", "Service" … of org.freedesktop.systemd1(5); unit names are escaped in object paths.
-    """
-    escaped = re.sub(r"[^A-Za-z0-9]", lambda match: f"_{ord(match[0]):02x}", unit)
-    path = f"/org/freedesktop/systemd1/unit/{escaped}"
-    return run(
-        "busctl", "get-property", "org.freedesktop.systemd1", path, f"org.freedesktop.systemd1.{interface}", name
-    )
 
 
 def changed_at(path: Path) -> int:
