@@ -57,9 +57,13 @@ def converge(measure: str) -> Generator[PyinfraCommand, None, None]:
     """Brings one measure of the current host to its wanted state; no command where it is there already."""
     this_host = current_host()
     run = RUNS[this_host]
-    if run.stage != state.current_stage:
+    if run.stage != state.current_stage or measure not in run.plan:
         run.stage, run.plan = state.current_stage, {}
-        answer = ask(this_host, measure, run.wanted.plan(measure), PLAN_TIMEOUT, "history")
+        request = run.wanted.plan(measure, until_change=state.is_executing)
+        answer = ask(this_host, measure, request, PLAN_TIMEOUT, "history")
+        if answer is not None and measure not in answer["plan"]:
+            give_up(this_host, measure, "the answer has no plan for it", lost=False)
+            answer = None
         if answer is None:
             # A host fails by a failing command: an exception here would end the run for all of them.
             if state.is_executing:
@@ -129,7 +133,7 @@ def apply(state: State, host: Host, measure: str) -> bool:
                 host, needed, lambda line: logger.info(f"{host.print_prefix}{shown(measure)}: {line}")
             )
         run.changing = True
-        told = {"deploy": run.wanted.deploy, "measure": shown(measure)}
+        told = {"deploy": run.wanted.deploy, "measure": shown(measure), "until_change": True}
         request = remote.request("apply", [*run.wanted.since(measure)], uploads, **told)
         answer = ask(host, measure, request, APPLY_TIMEOUT, "applied", "notes", "unproved")
         if uploads:

@@ -27,7 +27,7 @@ class Wanted:
     """All measures in order, as requests."""
     deploy: dict[str, Any]
     """Who deploys what, as the host is told (`tasks.lib.origin`)."""
-    plans: dict[str, str] = field(default_factory=dict)
+    plans: dict[tuple[str, bool], str] = field(default_factory=dict)
     """Requests for a plan that were made before: rendering and encoding cost more than all else on a converged host."""
 
     def of(self, measure: str) -> dict[str, Any]:
@@ -38,11 +38,12 @@ class Wanted:
         """A measure and all after it."""
         return self.measures[[entry["name"] for entry in self.measures].index(measure) :]
 
-    def plan(self, measure: str) -> str:
-        """The request for the plan of a measure and all after it."""
-        if measure not in self.plans:
-            self.plans[measure] = remote.request("plan", [*self.since(measure)])
-        return self.plans[measure]
+    def plan(self, measure: str, *, until_change: bool = False) -> str:
+        """The request for the plan of a measure and all after it, or up to the first that has something to do."""
+        key = measure, until_change
+        if key not in self.plans:
+            self.plans[key] = remote.request("plan", [*self.since(measure)], until_change=until_change)
+        return self.plans[key]
 
 
 _MADE: dict[tuple[str, tuple[str, ...], bool], Wanted] = {}

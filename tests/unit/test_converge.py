@@ -78,6 +78,19 @@ def test_apply_does_the_first_measure_and_plans_the_rest(tmp_path: Path) -> None
     assert again["applied"]["changes"] == []
 
 
+def test_a_plan_may_end_where_there_is_something_to_do(tmp_path: Path) -> None:
+    """What comes after a change is looked at again anyway when it is made; a refusal changes nothing."""
+    there = file(tmp_path / "there")
+    converge.run(request("apply", one=[there]))
+    refused = Stubborn(refuses="not now").to_json()
+    measures = {"same": [there], "refused": [refused], "new": [file(tmp_path / "new")], "after": [there]}
+    asked = request("plan", **measures)
+    assert list(converge.run(asked)["plan"]) == ["same", "refused", "new", "after"]
+    assert list(converge.run({**asked, "until_change": True})["plan"]) == ["same", "refused", "new"]
+    asked = request("apply", first=[], **measures)
+    assert list(converge.run({**asked, "until_change": True})["plan"]) == ["same", "refused", "new"]
+
+
 def test_a_refusal_does_not_stop_the_measure_and_a_failure_does(tmp_path: Path) -> None:
     refused = Stubborn(refuses="not now").to_json()
     answer = converge.run(request("apply", one=[refused, file(tmp_path / "a")]))

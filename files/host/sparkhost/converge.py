@@ -4,6 +4,8 @@ Request (JSON): `{"action": "plan" | "apply" | "record", "modules": […], "meas
 …]}`. The modules are those that define the kinds of these resources; importing them registers the kinds. "apply" makes
 the first measure so and then plans the rest: the answer carries the plan that the next step needs, which saves
 a connection round trip. Answer: `{"applied": …, "plan": {measure: {"changes", "warnings", "refused", "error"}}}`.
+With `"until_change"` a plan ends with the first measure that has something to do: when that is done, what comes after
+has to be looked at anyway.
 
 `"deploy"` says who changes the host and from what (ADR 11): an apply then takes the lock and notes the measure, and
 "record" ends the deploy: it notes the whole and gives the lock back. Where another deploy has the lock, the answer is
@@ -127,17 +129,19 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
                 answer["history"] = history.brief()
     except deploylock.Busy as busy:
         return {"busy": one_line(busy)}
-    answer["plan"] = planned(measures)
+    answer["plan"] = planned(measures, until_change=request.get("until_change", False))
     return answer
 
 
-def planned(measures: Sequence[tuple[str, Sequence[Resource]]]) -> dict[str, Any]:
-    """The plans of these measures, by name."""
+def planned(measures: Sequence[tuple[str, Sequence[Resource]]], *, until_change: bool) -> dict[str, Any]:
+    """The plans of these measures, by name; with `until_change` those up to the first that has something to do."""
     context = Context()
     found: dict[str, Any] = {}
     with Look(unit for _, resources in measures for unit in units_of(resources)):
         for name, resources in measures:
             found[name] = plan_measure(resources, context)
+            if until_change and found[name]["changes"]:
+                break
     return found
 
 
