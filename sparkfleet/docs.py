@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel
 
 from sparkfleet.audit.controls import CONTROLS
-from sparkfleet.settings import FleetFile, HostEntry, HostSettings, Seconds, Size
+from sparkfleet.settings import FleetFile, HostEntry, HostSettings, RolloutSettings, Seconds, Size
 from sparkfleet.settings.values import Means
 
 AUDIT = Path(__file__).resolve().parents[1] / "docs" / "audit.md"
@@ -37,12 +37,13 @@ WORDS: dict[Any, str] = {
     Seconds: "duration",
     HostSettings: "settings",
     HostEntry: "host",
+    RolloutSettings: "settings",
 }
 
 
 def settings_page() -> str:
     """The page, whole."""
-    parts = [HEAD, *section("The file", FleetFile), *section("A host", HostEntry)]
+    parts = [HEAD, *section("The file", FleetFile), *section("A host", HostEntry), *section("rollout", RolloutSettings)]
     for name, field in HostSettings.model_fields.items():
         model = field.annotation
         if not (isinstance(model, type) and issubclass(model, BaseModel)):

@@ -99,7 +99,7 @@ def settled(
         time.sleep(max(0.0, min(AGAIN, until - time.monotonic())))
 
 
-AND_SO = {Busy.SKIP: ": skipped", Busy.WAIT: ": waiting", Busy.FORCE: ": going on all the same (--busy force)"}
+AND_SO = {Busy.SKIP: ": skipped", Busy.WAIT: ": waiting", Busy.FORCE: ": going on all the same (busy: force)"}
 
 
 def free(routes: Mapping[str, Route], *others: Mapping[str, str]) -> list[str]:

@@ -20,13 +20,13 @@ from sparkfleet.deploy.outcome import Outcome
 from sparkfleet.deploy.run import Wanted, run
 from sparkfleet.exit_codes import CommandFailed, ExitCode
 from sparkfleet.rollout.batches import batch_size, check_canaries
-from sparkfleet.rollout.busy import Busy, busy_of
+from sparkfleet.rollout.busy import busy_of
 from sparkfleet.rollout.gate import summary
 from sparkfleet.rollout.password import asked_once
 from sparkfleet.rollout.roll import Policy, Rollout
 from sparkfleet.rollout.state import Progress, RunState, load, path_of, save
 from sparkfleet.selection import chosen_fleet, limited
-from sparkfleet.settings import Fleet
+from sparkfleet.settings import Fleet, RolloutSettings
 from sparkfleet.settings.problems import escaped
 from sparkfleet.settings.units import Seconds
 from sparkfleet.terminal import has_terminal
@@ -38,7 +38,8 @@ over new connections: the next is touched only where every host was finished and
 the first bad batch, and says what is where. Hosts with training users' jobs are skipped, waited for, or not spared."""
 EPILOG = """\
 exit code: 3 where a host was not reached or cannot be judged, else 1 where a host failed, was skipped or not got to,
-else 0; 4 for a bad configuration, 130 after Ctrl-C. See docs/rollout.md."""
+else 0; 4 for a bad configuration, 130 after Ctrl-C. What is not given is the fleet file's, under rollout. See
+docs/rollout.md."""
 BAD = ExitCode.BAD_CONFIGURATION
 DISTURBS = re.compile(r"\b(restart|reload|daemon-reload|swapoff|stop|log out)\b")
 
@@ -53,13 +54,11 @@ def add_arguments(commands: Any) -> None:
     parser.add_argument(
         "--canary", action="append", default=[], metavar="HOST", help="goes first; again for more (default: the first)"
     )
-    parser.add_argument("--batch", default="25%", metavar="N", help="hosts at a time, or N%% of them (default: 25%%)")
-    parser.add_argument(
-        "--busy", default=Busy.SKIP, metavar="WHAT", help="hosts with jobs: skip (default), wait, force"
-    )
-    parser.add_argument("--wait-up-to", default="8h", metavar="TIME", help="with --busy wait, a batch (default: 8h)")
+    parser.add_argument("--batch", metavar="N", help="hosts at a time, or N%% of them (default: 25%%)")
+    parser.add_argument("--busy", metavar="WHAT", help="hosts with jobs: skip (default), wait, force")
+    parser.add_argument("--wait-up-to", metavar="TIME", help="with --busy wait, a batch (default: 8h)")
     parser.add_argument("--reboot", action="store_true", help="reboot hosts that ask for it, when nobody's job runs")
-    parser.add_argument("--return-within", default="15min", metavar="TIME", help="with --reboot (default: 15min)")
+    parser.add_argument("--return-within", metavar="TIME", help="with --reboot (default: 15min)")
     parser.add_argument("--waivers", type=Path, metavar="FILE", help="accepted failures of the audit")
     parser.add_argument("--resume", action="store_true", help="go on with what the last rollout did not finish")
     parser.add_argument("--yes", "-y", action="store_true", help="do not ask")
@@ -76,7 +75,7 @@ def rollout(arguments: argparse.Namespace) -> ExitCode:
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     state = begun(arguments, path, fleet, state_file, digest)
     hosts = state.left()
-    policy = policy_of(arguments, list(state.hosts))
+    policy = policy_of(arguments, fleet.rollout, list(state.hosts))
     if not hosts:
         print("nothing is left of the last rollout: every host was finished")
         return ExitCode.CLEAN
@@ -90,6 +89,9 @@ def rollout(arguments: argparse.Namespace) -> ExitCode:
         it = Rollout(path, fleet, policy, state, state_file, {one.host: one for one in planned})
         try:
             it.roll()
+        except (KeyboardInterrupt, CommandFailed) as error:
+            it.code = error.code if isinstance(error, CommandFailed) else ExitCode.INTERRUPTED
+            raise
         finally:
             # Also after Ctrl-C: what is where.
             it.saved()
@@ -109,18 +111,21 @@ def begun(arguments: argparse.Namespace, path: Path, fleet: Fleet, state_file: P
     return RunState(digest, version(), dict.fromkeys(names, Progress.UNTOUCHED))
 
 
-def policy_of(arguments: argparse.Namespace, hosts: Sequence[str]) -> Policy:
-    """The options, checked. Raises CommandFailed or FleetError."""
+def policy_of(arguments: argparse.Namespace, settings: RolloutSettings, hosts: Sequence[str]) -> Policy:
+    """The options, checked, and the fleet file's settings where they are not given. Raises CommandFailed or FleetError.
+
+    The fleet file's canaries are those of the whole fleet: of them, those that are among these hosts.
+    """
     check_canaries(hosts, arguments.canary)
     if arguments.json and arguments.json != Path("-") and not arguments.json.absolute().parent.is_dir():
         raise CommandFailed(f"--json {escaped(str(arguments.json))}: there is no such directory", BAD)
     return Policy(
-        canaries=arguments.canary or hosts[:1],
-        size=batch_size(arguments.batch, len(hosts)),
-        busy=busy_of(arguments.busy),
-        wait_up_to=seconds("--wait-up-to", arguments.wait_up_to),
+        canaries=arguments.canary or [host for host in hosts if host in settings.canary] or hosts[:1],
+        size=batch_size(arguments.batch or settings.batch, len(hosts)),
+        busy=busy_of(arguments.busy or settings.busy),
+        wait_up_to=seconds("--wait-up-to", arguments.wait_up_to or str(settings.wait_up_to)),
         reboot=arguments.reboot,
-        return_within=seconds("--return-within", arguments.return_within),
+        return_within=seconds("--return-within", arguments.return_within or str(settings.return_within)),
         waivers=output.load_waivers(arguments.waivers),
         quiet=arguments.json == Path("-"),
     )

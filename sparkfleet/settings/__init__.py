@@ -10,6 +10,7 @@ from sparkfleet.settings.measures import (
     UvSettings,
 )
 from sparkfleet.settings.problems import FleetError
+from sparkfleet.settings.rollout import RolloutSettings
 from sparkfleet.settings.stack import StackSettings
 from sparkfleet.settings.tools import ToolsSettings
 from sparkfleet.settings.training_slice import TrainingSliceSettings
@@ -26,6 +27,7 @@ __all__ = [
     "HostEntry",
     "HostSettings",
     "Measure",
+    "RolloutSettings",
     "Seconds",
     "Size",
     "SshSettings",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -15,6 +15,7 @@ from sparkfleet.settings.base import Measure, Strict
 from sparkfleet.settings.explain import contradictions_of, problems_of, suggestion
 from sparkfleet.settings.measures import HostSettings
 from sparkfleet.settings.problems import FleetError, Path, Problem, show
+from sparkfleet.settings.rollout import RolloutSettings
 from sparkfleet.settings.values import Address, FormatVersion, GroupName, HostName, LocalPath, Port, UserName
 from sparkfleet.settings.yaml_file import Document, read_yaml
 
@@ -46,6 +47,7 @@ class FleetFile(Strict):
         default="~/.ssh/known_hosts",
         description="The file with the hosts' keys, relative to the fleet file. Hosts that are not in it are refused.",
     )
+    rollout: RolloutSettings = Field(default=RolloutSettings(), description="How `sparkfleet rollout` goes about it.")
     defaults: HostSettings = Field(default=HostSettings(), description="Settings of every host.")
     groups: dict[GroupName, HostSettings] = Field(default={}, description="Settings of groups of hosts.")
     hosts: dict[HostName, HostEntry] = Field(description="The hosts, by name.")
@@ -71,6 +73,7 @@ class Fleet:
     known_hosts: FilePath
     groups: tuple[str, ...]
     hosts: tuple[FleetHost, ...]
+    rollout: RolloutSettings = field(default_factory=RolloutSettings)
 
 
 @dataclass(frozen=True)
@@ -117,11 +120,13 @@ class _Checker:
         if self.raw.get("hosts") == {}:
             self.problems.append(Problem(("hosts",), "is empty, expected at least one host"))
         self.check_names()
+        self.check_canaries()
         self.check_addresses(hosts)
         if self.problems:
             raise FleetError(list(self.document.complaints(self.problems)))
         known_hosts = self.raw.get("known_hosts", FleetFile.model_fields["known_hosts"].default)
-        return Fleet(self.local(known_hosts), tuple(_mapping(self.raw, "groups")), tuple(hosts))
+        rollout = RolloutSettings.model_validate(self.raw.get("rollout", {}))
+        return Fleet(self.local(known_hosts), tuple(_mapping(self.raw, "groups")), tuple(hosts), rollout)
 
     def faulty(self, path: Path) -> bool:
         return any(problem.path[: len(path)] == path for problem in self.problems)
@@ -179,6 +184,15 @@ class _Checker:
         for name in _mapping(self.raw, "hosts"):
             if name in _mapping(self.raw, "groups") or name in ("all", "inventory"):
                 self.problems.append(Problem(("hosts", name), f"got {show(name)}, which is also the name of a group"))
+
+    def check_canaries(self) -> None:
+        if self.faulty(("rollout",)):
+            return
+        declared = list(_mapping(self.raw, "hosts"))
+        for index, name in enumerate(_mapping(self.raw, "rollout").get("canary", [])):
+            if name not in declared:
+                text = f"got {show(name)}, expected a host that is declared under hosts ({suggestion(name, declared)})"
+                self.problems.append(Problem(("rollout", "canary", index), text))
 
     def check_addresses(self, hosts: list[FleetHost]) -> None:
         seen: dict[tuple[str, int], FleetHost] = {}

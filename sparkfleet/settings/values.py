@@ -206,6 +206,17 @@ def _count(value: Any) -> int:
 Count = Annotated[int, BeforeValidator(_count), Means("whole number")]
 
 
+def _batch(value: Any) -> str:
+    text = str(value) if type(value) is int else value
+    match = re.fullmatch(r"([1-9][0-9]{0,5})(%?)", text) if isinstance(text, str) else None
+    if not match or (match[2] and int(match[1]) > 100):
+        raise wrong("a number of hosts from 1, or a share from 1% to 100%")
+    return match[0]
+
+
+Batch = Annotated[str, BeforeValidator(_batch), Means("number or share")]
+
+
 def _stack_profile(value: str) -> str:
     if not re.fullmatch(r"[a-z][a-z0-9-]{0,31}", value):
         raise wrong("the name of a folder below files/stack, such as current")

@@ -6,6 +6,7 @@ What a host answers the audit is what a lab host once answered (tests/compliance
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -82,9 +83,23 @@ class Fleet:
     machines: dict[str, Machine]
     path: Path
 
+    def command(self, *words: str) -> list[str]:
+        return [sys.executable, "-m", "sparkfleet.cli", "rollout", "--yes", "--fleet", str(self.path), *words]
+
+    def begin(self, *words: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            # Whoever starts the tests may ignore SIGINT, as a shell does for what it runs in the background.
+            ["env", "--default-signal=INT", *self.command(*words)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=self.path.parent,
+        )
+
     def rollout(self, *words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "sparkfleet.cli", "rollout", "--yes", "--fleet", str(self.path), *words],
+            self.command(*words),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -144,6 +159,33 @@ def test_a_host_in_use_is_waited_for_so_long_as_was_said(fleet: Fleet) -> None:
         "1 to do: sparkfleet rollout --resume goes on with them",
     ]
     assert "one  drift: 1 change\n" in done.stdout
+
+
+def test_the_fleet_file_says_how_and_options_win(fleet: Fleet) -> None:
+    raw = yaml.safe_load(fleet.path.read_text())
+    raw["rollout"] = {"canary": ["two", "four"], "batch": 1, "busy": "wait", "wait_up_to": "1s"}
+    fleet.path.write_text(yaml.safe_dump(raw, sort_keys=False))
+    fleet.machines["two"].job = "docker-0.scope\n"
+    done = fleet.rollout("--limit", "one", "--limit", "two")
+    assert "batch: two" in done.stdout, "the other canary is not in this run"
+    assert "two: in use: docker-0.scope: waiting" in done.stdout
+    assert done.stdout.splitlines()[-3:-1] == ["one  done", "two  skipped: in use: docker-0.scope"]
+    done = fleet.rollout("--resume", "--busy", "force")
+    assert "going on all the same (busy: force)" in done.stdout
+    assert done.stdout.splitlines()[-1] == "two  done"
+
+
+def test_ctrl_c_is_told_as_such_and_nothing_more_is_touched(fleet: Fleet) -> None:
+    fleet.machines["one"].job = "docker-0.scope\n"
+    process = fleet.begin("--busy", "wait", "--json", "-")
+    assert process.stderr is not None
+    assert process.stdout is not None
+    assert any("one: in use: docker-0.scope: waiting" in line for line in process.stderr)
+    process.send_signal(signal.SIGINT)
+    document = json.loads(process.stdout.read())
+    assert process.wait() == document["exit_code"] == ExitCode.INTERRUPTED
+    assert {host["state"] for host in document["hosts"].values()} == {"untouched"}
+    assert not any(machine.changed for machine in fleet.machines.values())
 
 
 def test_hosts_that_are_off_are_left_out_and_told(fleet: Fleet) -> None:

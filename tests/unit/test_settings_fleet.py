@@ -116,6 +116,16 @@ def test_a_mistake_in_settings_is_one_line(load: Load, setting: str, line: str) 
          ["x.yaml:1: hosts.a.ssh_key: got '-oProxyCommand=x', expected a path without control characters "
           "that does not start with -"]),
         ("hosts: {a: {user: -root}}", ["x.yaml:1: hosts.a.user: got '-root', expected a user name"]),
+        ("rollout: {canary: [b]}\nhosts: {aa: , ab: }",
+         ["x.yaml:1: rollout.canary[0]: got 'b', expected a host that is declared under hosts (did you mean ab?)"]),
+        ("rollout: {batch: 101%}\nhosts: {a: }",
+         ["x.yaml:1: rollout.batch: got '101%', expected a number of hosts from 1, or a share from 1% to 100%"]),
+        ("rollout: {batch: 0}\nhosts: {a: }",
+         ["x.yaml:1: rollout.batch: got 0, expected a number of hosts from 1, or a share from 1% to 100%"]),
+        ("rollout: {busy: ask}\nhosts: {a: }",
+         ["x.yaml:1: rollout.busy: got 'ask', expected skip, wait or force"]),
+        ("rollout: {wait_up_to: 5}\nhosts: {a: }",
+         ["x.yaml:1: rollout.wait_up_to: got 5, expected a duration such as 500ms, 30s, 5min or 2h"]),
         # One mistake, not one for each host that inherits it
         ("defaults: {swap: {mode: on}}\nhosts: {a: , b: , c: }",
          ["x.yaml:1: defaults.swap.mode: got 'on', expected off or keep"]),
