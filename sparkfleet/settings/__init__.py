@@ -15,6 +15,7 @@ from sparkfleet.settings.stack import StackSettings
 from sparkfleet.settings.tools import ToolsSettings
 from sparkfleet.settings.training_slice import TrainingSliceSettings
 from sparkfleet.settings.units import Seconds, Size
+from sparkfleet.settings.vllm_container import VllmContainerSettings
 from sparkfleet.settings.watchdog import HardwareWatchdogSettings, WatchdogSettings
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "ToolsSettings",
     "TrainingSliceSettings",
     "UvSettings",
+    "VllmContainerSettings",
     "WatchdogSettings",
     "chosen_fleet_file",
     "load_fleet",

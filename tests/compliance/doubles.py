@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+IMAGE = f"nvcr.io/nvidia/vllm@sha256:{'a1' * 32}"
+OTHER = f"nvcr.io/nvidia/vllm@sha256:{'b2' * 32}"
+SCOPE = "/training.slice/docker-4711.scope"
+SERVER: dict[str, Any] = {
+    "image": IMAGE,
+    "state": "running",
+    "cgroup": SCOPE,
+    "memory_max": {SCOPE: str(24 * 2**30), "/training.slice": str(100 * 2**30)},
+    "command": ["python3", "/usr/local/bin/vllm", "serve", "/models/a", "--gpu-memory-utilization", "0.7"],
+}
+ACTIVE = "Id=sparkfleet-vllm.service\nLoadState=loaded\nActiveState=active\nUnitFileState="
+ELSEWHERE = {**SERVER, "cgroup": "/system.slice/docker-4711.scope", "memory_max": {}}
+GREEDY = {**SERVER, "command": [*SERVER["command"], "--gpu-memory-utilization=0.95"]}
 GPU = "1 NVIDIA GPUs\n000f:01:00.0 0x10de:0x2e12\n"
 KERNEL = "6.11.0-1016-nvidia"
 BOOT = f"running {KERNEL}\nkernel {KERNEL} initrd=81000000 modules=yes nvidia="
@@ -47,12 +61,22 @@ DOUBLES: dict[str, dict[str, tuple[str, str]]] = {
         )
     },
     "SPK-RESET-02": {"hardware_timer_configured": ("1 lines\n60s\n", "2 lines\n60s\noff\n")},
+    "SPK-SERVER-01": {"vllm_image": (f'["{IMAGE}"]\n', f'["{OTHER}"]\n')},
+    "SPK-SERVER-02": {"vllm_container": (f"{json.dumps(SERVER)}\n", f"{json.dumps(ELSEWHERE)}\n")},
+    "SPK-SERVER-03": {"vllm_container": (f"{json.dumps(SERVER)}\n", f"{json.dumps(GREEDY)}\n")},
+    "SPK-SERVER-04": {"vllm_unit": (f"{ACTIVE}enabled\n", f"{ACTIVE}disabled\n")},
     "SPK-FLEET-04": {SMI: ("NVIDIA GB10, 580.95.05, 12.1\n", "NVIDIA GB10, 580.142, 12.1\n")},
 }
 
-LACKS = {"SPK-RESET": "the lab has no hardware timer", "SPK-STACK": "the stack of lab hosts has no torch"}
+LACKS = {
+    "SPK-RESET": "the lab has no hardware timer",
+    "SPK-STACK": "the stack of lab hosts has no torch",
+    "SPK-SERVER": "NVIDIA's image cannot be had in the lab",
+}
 NO_GPU = "the lab has no NVIDIA GPU"
 ARMED = {"hardware_watchdog": {"armed": True}}
+SERVES = {"vllm_container": {"state": "present", "digest": IMAGE.partition("@")[2], "model": "/models/a"}}
+CHOSEN: dict[str, dict[str, Any]] = {"SPK-RESET-": ARMED, "SPK-SERVER-": SERVES}
 
 
 def why(control: str) -> str:
@@ -62,4 +86,4 @@ def why(control: str) -> str:
 
 def settings_of(control: str) -> dict[str, Any]:
     """The settings under which a double is judged."""
-    return ARMED if control.startswith("SPK-RESET-") else {}
+    return next((chosen for prefix, chosen in CHOSEN.items() if control.startswith(prefix)), {})

@@ -18,6 +18,7 @@ MODULES = (
     "environment",
     "as_user",
     "as_root",
+    "as_root_container",
     "as_root_host",
     "as_root_slice",
     "as_root_ssh",
@@ -76,5 +77,6 @@ def parameters(settings: HostSettings, token: str, *, ssh: bool, seconds: float)
         "units": sorted(settings.ssh.protect),
         "training_group": settings.training_slice.group,
         "job_score": JOB_SCORE,
+        "vllm_image": settings.vllm_container.reference if settings.vllm_container.state == "present" else "",
     }
     return json.dumps(values).encode() + b"\n"

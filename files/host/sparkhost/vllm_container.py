@@ -1,0 +1,170 @@
+"""Images of containers that are pinned by digest: pulled, and removed again once nothing uses them.
+
+Docker is asked by its command line: `docker image inspect IMAGE@sha256:…` knows an image by that name only if it came
+from that repository with that digest, whatever tags say (docs.docker.com/reference/cli/docker/image/pull).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from sparkhost import docker
+from sparkhost.files import make_directories, write_atomic
+from sparkhost.pid1 import run
+from sparkhost.resource import Change, Context, Failed, Refused, Resource
+
+# What we have pulled: {"images": ["nvcr.io/nvidia/vllm@sha256:…"]}. Others' images are theirs to remove.
+RECORD = Path("/var/lib/sparkfleet/vllm-container.json")
+GIB = 2**30
+SPACE = 48 * GIB
+"""Bytes that must be free below Docker's directory before a pull: a guess on the safe side, since NVIDIA's image could
+not be looked at (docs/vllm_container.md). Layers lie there packed and unpacked for a moment."""
+PULL_TIMEOUT = 1700.0
+"""Seconds. Less than a deploy waits for; layers that are complete stay, and the next deploy goes on from there."""
+
+
+def pulled() -> list[str]:
+    """The images that we have pulled, as far as the record tells."""
+    try:
+        images = json.loads(RECORD.read_text())["images"]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Failed(f"{RECORD} is damaged: remove it, and images of ours with docker image rm") from error
+    return [str(image) for image in images]
+
+
+def note(images: Sequence[str]) -> None:
+    make_directories(RECORD.parent)
+    write_atomic(RECORD, json.dumps({"images": sorted(set(images))}).encode(), 0o644)
+
+
+def image_is_there(reference: str) -> bool:
+    return subprocess.run(["docker", "image", "inspect", reference], capture_output=True, check=False).returncode == 0
+
+
+def check_docker() -> None:
+    """Raises Refused where Docker cannot be asked."""
+    if shutil.which("docker") is None or not docker.installed():
+        raise Refused(
+            "Docker is not installed: install docker.io (DGX OS has Docker), or set vllm_container.state to absent"
+        )
+    if not docker.is_active():
+        raise Refused("docker.service is not active: systemctl start docker, then deploy again")
+
+
+def last_words(result: subprocess.CompletedProcess[str]) -> str:
+    return ((result.stderr or result.stdout).strip().splitlines() or [f"exit code {result.returncode}"])[-1]
+
+
+@dataclass(frozen=True)
+class ContainerHost(Resource):
+    """Changes nothing: refuses where Docker, or the slice that the container is to be in, is missing."""
+
+    kind: ClassVar[str] = "container_host"
+    is_basis: ClassVar[bool] = True
+    slice_file: str
+
+    def units(self) -> Sequence[str]:
+        return (docker.SERVICE,) if docker.installed() else ()
+
+    def plan(self, context: Context) -> Sequence[Change]:
+        check_docker()
+        if not Path(self.slice_file).exists() and self.slice_file not in {change.what for change in context.pending}:
+            raise Refused(
+                f"{self.slice_file} is not there, so that nothing would cap the container: set training_slice.state to "
+                "present"
+            )
+        return []
+
+    def apply(self) -> None:
+        """Nothing to do: `plan` finds no changes, it only refuses."""
+
+
+@dataclass(frozen=True)
+class ContainerImage(Resource):
+    """An image, by digest. What it is for comes only after it is there."""
+
+    kind: ClassVar[str] = "container_image"
+    is_basis: ClassVar[bool] = True
+    reference: str
+    """`REPOSITORY@sha256:…`"""
+
+    def plan(self, context: Context) -> Sequence[Change]:
+        if image_is_there(self.reference):
+            return []
+        free, root = self._free()
+        if free < SPACE:
+            raise Refused(
+                f"{root} has {free / GIB:.1f} GiB free, {SPACE / GIB:.0f} GiB are needed to pull "
+                f"{self.reference}: free some space there, docker system df shows what Docker holds"
+            )
+        return [Change(self.reference, f"pull the image ({free / GIB:.0f} GiB are free in {root})")]
+
+    def _free(self) -> tuple[int, str]:
+        root = docker.info(".DockerRootDir")
+        status = os.statvfs(root)
+        return status.f_bavail * status.f_frsize, root
+
+    def apply(self) -> None:
+        note([*pulled(), self.reference])  # before: what a pull that is killed has left is ours as well
+        try:
+            result = subprocess.run(
+                ["docker", "pull", "--quiet", self.reference],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=PULL_TIMEOUT,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise Failed(
+                f"{self.reference}: not pulled within {PULL_TIMEOUT / 60:.0f} min; deploy again: whole layers are kept"
+            ) from error
+        if result.returncode:
+            raise Failed(f"{self.reference}: docker pull: {last_words(result)}")
+
+
+@dataclass(frozen=True)
+class OldImages(Resource):
+    """Of the images that we have pulled only the wanted one, or none; one that a container uses stays, and is told."""
+
+    kind: ClassVar[str] = "old_images"
+    after_reload: ClassVar[bool] = True
+    wanted: str
+    """A reference, or "" for none at all."""
+
+    def plan(self, context: Context) -> Sequence[Change]:
+        others = [image for image in pulled() if image != self.wanted]
+        if not others or any(change.what == self.wanted for change in context.pending):
+            return []  # without its image the new server does not run yet: the old one's is still needed
+        check_docker()
+        return [change for image in others for change in self._change(image, context)]
+
+    def _change(self, image: str, context: Context) -> Sequence[Change]:
+        if image_is_there(image) and (users := containers_of(image)):
+            context.warnings.append(f"{image} stays: used by {', '.join(users)}")
+            return ()
+        return (Change(image, "remove the old image"),)
+
+    def apply(self) -> None:
+        for change in self.plan(Context()):
+            if image_is_there(change.what):
+                run("docker", "image", "rm", change.what, timeout=300)
+            left = [image for image in pulled() if image != change.what]
+            note(left)
+        if not pulled():
+            RECORD.unlink(missing_ok=True)
+
+
+def containers_of(image: str) -> list[str]:
+    """Names of the containers, also of stopped ones, that were made from an image."""
+    answer = run("docker", "ps", "--all", "--filter", f"ancestor={image}", "--format", "{{.Names}}")
+    return sorted(answer.split())
