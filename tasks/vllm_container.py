@@ -52,7 +52,7 @@ def apply(settings: VllmContainerSettings) -> Sequence[Resource]:
     served = (File(UNIT_FILE, unit(settings)), Service(UNIT, [UNIT_FILE], only_with=UNIT_FILE))
     return (
         ContainerHost(f"{UNIT_DIRECTORY}/{settings.slice}.slice"),
-        ContainerImage(settings.reference),
+        ContainerImage(settings.reference, int(settings.space)),
         program(PROGRAM, "vllm_container_cli.py"),
         File(COMMAND, render("vllm_container/spark-vllm"), mode=0o755),
         *(served if settings.model else (NoService(UNIT), NoFile(UNIT_FILE))),

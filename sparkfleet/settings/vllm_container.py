@@ -99,6 +99,11 @@ class VllmContainerSettings(Measure):
     memory_max: Size = Field(
         default=Size(24 * GiB), description="Memory of the container in all, that of the GPU not counted (--memory)."
     )
+    space: Size = Field(
+        default=Size(48 * GiB),
+        description="What must be free below Docker's directory before the image is pulled: layers lie there packed "
+        "and unpacked for a moment.",
+    )
     gpus: Literal["all", "cdi", "none"] = Field(
         default="all",
         description="How the container gets the GPU: `all` by NVIDIA's container toolkit (`--gpus all`; while it runs, "

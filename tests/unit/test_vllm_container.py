@@ -65,7 +65,6 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (folder / name).touch()
     monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
     monkeypatch.setattr(vllm_container, "RECORD", tmp_path / "record.json")
-    monkeypatch.setattr(vllm_container, "SPACE", 0)
     return folder
 
 
@@ -73,7 +72,7 @@ ACTIVE = "#!/bin/sh\necho ActiveState=active\n"
 
 
 def test_a_pull_comes_first_and_only_once(state: Path) -> None:
-    image = ContainerImage(IMAGE)
+    image = ContainerImage(IMAGE, 0)
     (change,) = image.plan(Context())
     assert (change.what, change.summary.partition(" (")[0]) == (IMAGE, "pull the image")
     image.apply()
@@ -84,23 +83,22 @@ def test_a_pull_comes_first_and_only_once(state: Path) -> None:
 def test_a_pull_that_fails_is_one_line_and_is_ours_to_clear_away(state: Path) -> None:
     (state / "unreachable").touch()
     with pytest.raises(Failed) as caught:
-        ContainerImage(IMAGE).apply()
+        ContainerImage(IMAGE, 0).apply()
     assert str(caught.value) == (f"{IMAGE}: docker pull: Error response from daemon: Get https://nvcr.io/v2/: no route")
     assert vllm_container.pulled() == [IMAGE]
     OldImages("").apply()
     assert not vllm_container.RECORD.exists()
 
 
-def test_a_full_disk_is_told_before_anything_is_pulled(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vllm_container, "SPACE", 2**60)
+def test_a_full_disk_is_told_before_anything_is_pulled(state: Path) -> None:
     with pytest.raises(Refused, match=r"GiB free, \d+ GiB are needed to pull .*: free some space there"):
-        ContainerImage(IMAGE).plan(Context())
+        ContainerImage(IMAGE, 2**60).plan(Context())
     assert "pull" not in (state / "log").read_text()
 
 
 def test_old_images_go_when_nobody_uses_them(state: Path) -> None:
     for reference in (OTHER, IMAGE):
-        ContainerImage(reference).apply()
+        ContainerImage(reference, 0).apply()
     old = OldImages(IMAGE)
     coming = Context(pending=[Change(IMAGE, "pull the image")])
     assert old.plan(coming) == [], "the server still runs from it"

@@ -23,9 +23,6 @@ from sparkhost.resource import Change, Context, Failed, Refused, Resource
 # What we have pulled: {"images": ["nvcr.io/nvidia/vllm@sha256:…"]}. Others' images are theirs to remove.
 RECORD = Path("/var/lib/sparkfleet/vllm-container.json")
 GIB = 2**30
-SPACE = 48 * GIB
-"""Bytes that must be free below Docker's directory before a pull: a guess on the safe side, since NVIDIA's image could
-not be looked at (docs/vllm_container.md). Layers lie there packed and unpacked for a moment."""
 PULL_TIMEOUT = 1700.0
 """Seconds. Less than a deploy waits for; layers that are complete stay, and the next deploy goes on from there."""
 
@@ -96,14 +93,16 @@ class ContainerImage(Resource):
     is_basis: ClassVar[bool] = True
     reference: str
     """`REPOSITORY@sha256:…`"""
+    space: int
+    """Bytes that must be free below Docker's directory before a pull."""
 
     def plan(self, context: Context) -> Sequence[Change]:
         if image_is_there(self.reference):
             return []
         free, root = self._free()
-        if free < SPACE:
+        if free < self.space:
             raise Refused(
-                f"{root} has {free / GIB:.1f} GiB free, {SPACE / GIB:.0f} GiB are needed to pull "
+                f"{root} has {free / GIB:.1f} GiB free, {self.space / GIB:.0f} GiB are needed to pull "
                 f"{self.reference}: free some space there, docker system df shows what Docker holds"
             )
         return [Change(self.reference, f"pull the image ({free / GIB:.0f} GiB are free in {root})")]
