@@ -26,7 +26,7 @@ WANTS = ("a password is required", "no askpass program")
 def main(source: bytes) -> int:
     """Reads its parameters, a line of JSON; looks, and prints the document.
 
-    `source`: this whole program, for the part that runs as root.
+    `source`: this whole program, packed, for the part that runs as root.
     """
     began = time.monotonic()
     parameters = json.loads(sys.stdin.buffer.readline())
@@ -58,11 +58,11 @@ def too_late(signum: int, frame: object) -> None:
 
 
 def loader(size: int) -> str:
-    """For `python3 -c`: runs the program of `size` bytes on standard input; the rest stays for it to read.
+    """For `python3 -c`: runs the packed program of `size` bytes on standard input; the rest stays for it to read.
 
-    Not one quote in it: every login shell takes it for the same.
+    Not one quote or comma in it: every login shell takes it for the same.
     """
-    return f"import sys; source = sys.stdin.buffer.read({size}); exec(source)"
+    return f"import sys; import zlib; source = sys.stdin.buffer.read({size}); exec(zlib.decompress(source))"
 
 
 def boot_id() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import zlib
 from functools import cache
 from importlib.resources import files
 
@@ -46,11 +47,11 @@ sys.exit(main(source))
 
 @cache
 def source() -> bytes:
-    """The program, the same for every host."""
+    """The program, the same for every host, as `main.loader` unpacks it."""
     package = files("sparkfleet.audit.probe")
     sources = {"sparkfleet": "", "sparkfleet.audit": "", "sparkfleet.audit.probe": ""}
     sources |= {f"sparkfleet.audit.probe.{name}": (package / f"{name}.py").read_text("utf-8") for name in MODULES}
-    return f"SOURCES = {sources!r}\n{BOOTSTRAP}".encode()
+    return zlib.compress(f"SOURCES = {sources!r}\n{BOOTSTRAP}".encode(), 9)
 
 
 def command() -> str:
