@@ -1,7 +1,7 @@
 """The measures, in the order in which they are applied. `pyinfra inventory.py deploy.py`"""
 
-from tasks import cuda_env, hardware_watchdog, ssh, stack, swap, tools, training_slice, uv, watchdog
+from tasks import cuda_env, hardware_watchdog, ssh, stack, swap, tools, training_slice, uv, vllm_source, watchdog
 from tasks.lib.converge import deploy
 
 # SSH last: its proof is of the host as all measures leave it.
-deploy(swap, cuda_env, uv, stack, tools, training_slice, watchdog, hardware_watchdog, ssh)
+deploy(swap, cuda_env, uv, stack, tools, training_slice, vllm_source, watchdog, hardware_watchdog, ssh)

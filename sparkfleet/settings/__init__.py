@@ -14,6 +14,7 @@ from sparkfleet.settings.stack import StackSettings
 from sparkfleet.settings.tools import ToolsSettings
 from sparkfleet.settings.training_slice import TrainingSliceSettings
 from sparkfleet.settings.units import Seconds, Size
+from sparkfleet.settings.vllm_source import VllmSourceSettings
 from sparkfleet.settings.watchdog import HardwareWatchdogSettings, WatchdogSettings
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "ToolsSettings",
     "TrainingSliceSettings",
     "UvSettings",
+    "VllmSourceSettings",
     "WatchdogSettings",
     "chosen_fleet_file",
     "load_fleet",

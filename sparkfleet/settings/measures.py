@@ -17,6 +17,7 @@ from sparkfleet.settings.tools import ToolsSettings
 from sparkfleet.settings.training_slice import TrainingSliceSettings
 from sparkfleet.settings.units import GiB, MiB, Seconds, Size
 from sparkfleet.settings.values import ArchList, HostPath, Release, ServiceName, Sha256, TomlTable
+from sparkfleet.settings.vllm_source import VllmSourceSettings
 from sparkfleet.settings.watchdog import HardwareWatchdogSettings, WatchdogSettings
 
 Architecture = Literal["aarch64", "x86_64"]
@@ -161,6 +162,7 @@ class HostSettings(Strict):
     training_slice: TrainingSliceSettings = TrainingSliceSettings()
     tools: ToolsSettings = ToolsSettings()
     stack: StackSettings = StackSettings()
+    vllm_source: VllmSourceSettings = VllmSourceSettings()
 
     def absent(self) -> Self:
         """The same with every measure taken off."""
