@@ -20,7 +20,7 @@ from sparkhost.systemd import UNIT_DIRECTORY, run, show
 from sparkhost.vllm_source_install import remove
 from sparkhost.vllm_source_record import Record, read_record
 from sparkhost.vllm_source_steps import Build
-from sparkhost.vllm_source_store import CUDA, Request, current, home, is_whole, key_of
+from sparkhost.vllm_source_store import Request, current, home, is_whole, key_of
 from sparkhost.vllm_source_unit import ACCOUNT, UNIT, is_building
 
 SLICE = "training.slice"
@@ -70,7 +70,7 @@ class VllmBuild(Resource):
         name = f"vLLM {request.commit[:12]}"
         pending = {change.what for change in context.pending}
         release = stack_store.current()
-        if {str(CUDA), str(stack_store.STORE / stack_store.CURRENT)} & pending:
+        if {str(vllm_source_store.CUDA), str(stack_store.STORE / stack_store.CURRENT)} & pending:
             return [Change(UNIT, f"build {name} on the stack and CUDA environment of this run, {HINT}")]
         if not release or stack_store.read_manifest(stack_store.home(release)) is None:
             raise Refused("vllm_source: there is no stack on this host: the measure stack must be present")

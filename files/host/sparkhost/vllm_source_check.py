@@ -7,11 +7,11 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from sparkhost import vllm_source_record, vllm_source_store
 from sparkhost.stack_rules import CUDA_LIBRARY
 from sparkhost.stack_verify import site_packages
-from sparkhost.vllm_source_record import STATE
 from sparkhost.vllm_source_steps import Build, interpreter
-from sparkhost.vllm_source_store import STORE, variables_of
+from sparkhost.vllm_source_store import variables_of
 
 GIB = 2**30
 # Of vLLM for one GPU architecture: its history and those of CUTLASS and the others that cmake fetches (2 GiB), objects
@@ -62,7 +62,7 @@ def missing_room(build: Build) -> Iterator[str]:
     work, result = (CUDA_WORK, CUDA_RESULT) if for_cuda(build) else (PLAIN_WORK, PLAIN_RESULT)
     work = max(work - size_of(build.work), PLAIN_WORK)
     wanted: dict[int, tuple[Path, int]] = {}
-    for place, size in ((STATE, work), (STORE, result)):
+    for place, size in ((vllm_source_record.STATE, work), (vllm_source_store.STORE, result)):
         there = existing(place)
         device = there.stat().st_dev
         wanted[device] = there, wanted.get(device, (there, 0))[1] + size

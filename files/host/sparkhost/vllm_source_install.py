@@ -12,15 +12,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from sparkhost import stack_build, vllm_source_store
+from sparkhost import stack_build, vllm_source_record, vllm_source_store
 from sparkhost.files import Link, make_directories, sync_directory, write_atomic
 from sparkhost.resource import Failed
 from sparkhost.stack_rules import must_be_cuda_13
 from sparkhost.stack_verify import distributions, look, site_packages, walk
-from sparkhost.vllm_source_record import STATE, keep_only
+from sparkhost.vllm_source_record import keep_only
 from sparkhost.vllm_source_shell import Shell, StepFailed
 from sparkhost.vllm_source_steps import Build, interpreter, layer_of, shadowing, stack_versions
-from sparkhost.vllm_source_store import CURRENT, LAYER, STORE, home
+from sparkhost.vllm_source_store import CURRENT, LAYER, home
 
 COMPILE_SECONDS = 900
 SITE = re.compile(r"lib/python3\.[0-9]+/site-packages/.+")
@@ -44,7 +44,7 @@ def installed(build: Build, shell: Shell) -> str:
     """The image as root's own, writable by nobody else, and looked at; nothing of it has run as root."""
     target = home(build.key)
     new, cache, old = (target.with_name(f".{build.key}.{end}") for end in ("new", "cache", "old"))
-    make_directories(STORE)
+    make_directories(vllm_source_store.STORE)
     for path in (new, cache, old):
         shutil.rmtree(path, ignore_errors=True)
     try:
@@ -61,7 +61,7 @@ def installed(build: Build, shell: Shell) -> str:
         if target.exists():
             target.rename(old)
         new.rename(target)
-        sync_directory(STORE)
+        sync_directory(vllm_source_store.STORE)
     except Failed as failure:
         raise StepFailed(str(failure)) from failure
     finally:
@@ -152,11 +152,11 @@ def imported(build: Build, shell: Shell) -> str:
 
 def switched(build: Build, shell: Shell) -> str:
     """`current` leads to it; builds that nobody uses go, and what it was made of."""
-    Link(str(STORE / CURRENT), build.key).apply()
+    Link(str(vllm_source_store.STORE / CURRENT), build.key).apply()
     removed = list(unused(build.key))
     for key in removed:
         remove(key)
-    for path in (STATE / "work").iterdir():
+    for path in (vllm_source_record.STATE / "work").iterdir():
         shutil.rmtree(path)
     keep_only([build.key, *vllm_source_store.builds()])
     return f"in use; removed {', '.join(removed)}" if removed else "in use"
@@ -179,4 +179,5 @@ def remove(key: str) -> None:
 
 def leftovers() -> list[Path]:
     """What a build that was killed has left."""
-    return sorted(path for path in STORE.glob(".*") if path.is_dir()) if STORE.is_dir() else []
+    store = vllm_source_store.STORE
+    return sorted(path for path in store.glob(".*") if path.is_dir()) if store.is_dir() else []

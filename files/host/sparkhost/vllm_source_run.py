@@ -19,11 +19,11 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from sparkhost import stack_store, vllm_source_check
+from sparkhost import stack_store, vllm_source_check, vllm_source_record
 from sparkhost.files import make_directories
 from sparkhost.resource import Failed
 from sparkhost.vllm_source_install import imported, installed, leftovers, switched
-from sparkhost.vllm_source_record import STATE, Record, Step, asked_for, log_of, read_record
+from sparkhost.vllm_source_record import Record, Step, asked_for, log_of, read_record
 from sparkhost.vllm_source_shell import Shell, StepFailed, one_line
 from sparkhost.vllm_source_steps import FOREIGN, Build, Run
 from sparkhost.vllm_source_store import Request, current, is_whole, key_of
@@ -105,8 +105,8 @@ def wanted(request: Request, uv: str) -> Build:
 @contextmanager
 def alone() -> Iterator[None]:
     """Waits until nobody else builds here; the unit itself runs once at a time."""
-    make_directories(STATE)
-    with (STATE / ".lock").open("w") as lock:
+    make_directories(vllm_source_record.STATE)
+    with (vllm_source_record.STATE / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -162,11 +162,12 @@ def prepared(build: Build, who: pwd.struct_passwd | None) -> None:
     uid, gid = (who.pw_uid, who.pw_gid) if who else (os.geteuid(), os.getegid())
     for path in leftovers():
         shutil.rmtree(path)
-    make_directories(STATE / "work")
-    for path in (STATE / "work").iterdir():
+    state = vllm_source_record.STATE
+    make_directories(state / "work")
+    for path in (state / "work").iterdir():
         if path.name != build.key:
             shutil.rmtree(path)
     # home: for an SSH key of the site's (mode 0700); the rest is for everybody to look at.
-    for path, mode in ((STATE / "home", 0o700), (build.work, 0o755)):
+    for path, mode in ((state / "home", 0o700), (build.work, 0o755)):
         path.mkdir(mode=mode, exist_ok=True)
         os.chown(path, uid, gid)

@@ -16,9 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-MOST_REMEMBERED = 60
+MOST_REMEMBERED = 200
 LONGEST_NOTE = 300
-TELLING = re.compile(r"\b(error|fatal|failed|not found|no such|killed)\b", re.IGNORECASE)
+# What compilers, linkers, Python and git say first; and what those who have called them make of it.
+CAUSE = re.compile(r"(\berror: |Error: |^fatal: |undefined reference|: No such file|Killed)")
+CONSEQUENCE = re.compile(r"\b(error|failed|not found|killed)\b", re.IGNORECASE)
 
 
 class StepFailed(Exception):
@@ -111,10 +113,11 @@ class Shell:
         print(line, flush=True)
 
     def telling(self) -> str:
-        """Of the last lines the one that says most: the last that speaks of an error, else the last."""
-        lines = [line for line in self.last if line.strip()]
-        chosen = next((line for line in reversed(lines) if TELLING.search(line)), lines[-1] if lines else "no message")
-        return one_line(chosen)
+        """Of the last lines the one that says most: the first cause, else the last consequence, else the last."""
+        lines = [line for line in self.last if line.strip()] or ["no message"]
+        causes = [line for line in lines if CAUSE.search(line)]
+        consequences = [line for line in lines if CONSEQUENCE.search(line)]
+        return one_line((causes[:1] or consequences[-1:] or lines[-1:])[0])
 
     def _copy(self, stream: BinaryIO) -> None:
         for data in stream:

@@ -8,11 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sparkhost import stack_store, vllm_source_jobs
+from sparkhost import stack_store, vllm_source_jobs, vllm_source_record
 from sparkhost.stack_rules import flash_attention
 from sparkhost.stack_users import ALL, CUDA, OF_CUDA
 from sparkhost.stack_verify import distributions, site_packages, walk
-from sparkhost.vllm_source_record import STATE
 from sparkhost.vllm_source_shell import Shell, StepFailed, one_line
 from sparkhost.vllm_source_store import LAYER, Request, variables_of
 
@@ -35,7 +34,7 @@ class Build:
     @property
     def work(self) -> Path:
         """What of it belongs to the build's account."""
-        return STATE / "work" / self.key
+        return vllm_source_record.STATE / "work" / self.key
 
     @property
     def source(self) -> Path:
@@ -61,7 +60,7 @@ class Build:
         cuda = [f"{given['CUDA_HOME']}/bin"] if "CUDA_HOME" in given else []
         return {
             "LC_ALL": "C.UTF-8",
-            "HOME": str(STATE / "home"),
+            "HOME": str(vllm_source_record.STATE / "home"),
             "USER": "sparkfleet-build",
             "TMPDIR": str(self.work),
             "PATH": ":".join([str(self.tools / "bin"), *cuda, "/usr/local/bin", "/usr/bin", "/bin"]),
@@ -85,7 +84,7 @@ def checkout(build: Build, shell: Shell) -> str:
     git, commit, repository = ("git", "-C", str(build.source)), build.request.commit, build.request.repository
     if repository.startswith("/"):  # another account's repository is read all the same (git-config(1), safe.directory)
         lines = "".join(f"\tdirectory = {path}\n" for path in (repository, f"{repository}/.git"))
-        shell.write(STATE / "home" / ".gitconfig", f"[safe]\n{lines}")
+        shell.write(vllm_source_record.STATE / "home" / ".gitconfig", f"[safe]\n{lines}")
     shell.run("git", "init", "--quiet", build.source)
     shell.run(*git, "config", "remote.origin.url", repository)
     # The history tells vLLM its version (git describe); files of other commits are left out where the server can.
