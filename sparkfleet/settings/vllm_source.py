@@ -112,7 +112,9 @@ class VllmSourceSettings(Measure):
     @model_validator(mode="after")
     def _figures_go_together(self) -> Self:
         if self.state == "present" and self.commit is None:
-            raise contradiction("commit", "is missing, expected the commit to build, 40 hex digits: state is present")
+            # Not at `commit`, which stands nowhere: the line is that of what asks for it.
+            text = "is present without vllm_source.commit: set it to the commit to build, 40 hex digits"
+            raise contradiction("state", text)
         if self.memory_per_job < 64 * MiB:
             raise contradiction("memory_per_job", f"got {self.memory_per_job}, expected 64MiB at least")
         if self.memory_max < self.memory_per_job:

