@@ -5,11 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
-from sparkfleet.audit.controls import cuda_env, fleet, host, ssh, stack, swap, tools, training_slice, uv, watchdog
+from sparkfleet.audit.controls import (
+    cuda_env,
+    fleet,
+    host,
+    ssh,
+    stack,
+    swap,
+    tools,
+    training_slice,
+    uv,
+    vllm_source,
+    watchdog,
+)
 from sparkfleet.audit.model import Control
 from sparkfleet.exit_codes import CommandFailed, ExitCode
 
-MODULES = (swap, ssh, cuda_env, uv, stack, tools, training_slice, watchdog, host, fleet)
+MODULES = (swap, ssh, cuda_env, uv, stack, tools, training_slice, vllm_source, watchdog, host, fleet)
 CONTROLS: tuple[Control, ...] = tuple(control for module in MODULES for control in module.CONTROLS)
 
 

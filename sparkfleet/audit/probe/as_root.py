@@ -9,7 +9,14 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from sparkfleet.audit.probe import as_root_host, as_root_slice, as_root_ssh, as_root_stack, as_root_watchdog
+from sparkfleet.audit.probe import (
+    as_root_host,
+    as_root_slice,
+    as_root_ssh,
+    as_root_stack,
+    as_root_vllm_source,
+    as_root_watchdog,
+)
 from sparkfleet.audit.probe.environment import ENV, session, shown
 from sparkfleet.audit.probe.look import PATH, PLAIN, Looks, Parameters, Seen, read, run
 
@@ -155,4 +162,5 @@ LOOKS: dict[str, Looks] = {
     **as_root_host.LOOKS,
     **as_root_slice.LOOKS,
     **as_root_stack.LOOKS,
+    **as_root_vllm_source.LOOKS,
 }
