@@ -18,6 +18,7 @@ import pytest
 from sparkfleet.settings import Size, VllmSourceSettings
 from sparkhost import (
     stack_store,
+    vllm_source_check,
     vllm_source_cli,
     vllm_source_gone,
     vllm_source_jobs,
@@ -38,7 +39,7 @@ from sparkhost.watchdog.work import Place, Preferences, is_preferred
 from tasks import vllm_source as measure
 from tests.unit.fleet_files import Load, load, refused
 from tests.unit.stack_hosts import MACHINE, UV
-from tests.unit.vllm_checkout import World, record_of, stack_of, world_in
+from tests.unit.vllm_checkout import World, headers, record_of, stack_of, world_in
 
 __all__ = ["load"]
 GIB = 2**30
@@ -98,6 +99,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(vllm_source_record, "STATE", tmp_path / "var/sparkfleet/vllm-source")
     monkeypatch.setattr(vllm_source_gone, "UNIT_FILE", str(tmp_path / "unit-file"))
     monkeypatch.setattr(vllm_source_gone, "ACCOUNTS", tmp_path / "passwd")
+    monkeypatch.setattr(vllm_source_check, "INCLUDES", headers(tmp_path))
     (tmp_path / "passwd").write_text("root:x:0:0::/root:/bin/sh\n")
     yield tmp_path
     UPLOADS.clear()

@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pwd
 import shutil
 import signal
 import stat
 import subprocess
+import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,18 +23,25 @@ from sparkhost.vllm_source_run import NAMES, STEPS, carry_out
 from sparkhost.vllm_source_shell import Shell
 from sparkhost.vllm_source_steps import Build
 from sparkhost.vllm_source_store import current, home, is_whole
+from tests.unit import stack_hosts
 from tests.unit.stack_wheels import CUDA_12, CUDA_13, elf, wheel
-from tests.unit.vllm_checkout import CUDA_TORCH, World, in_background, record_of, stack_of, world_in
+from tests.unit.vllm_checkout import CUDA_TORCH, World, headers, in_background, record_of, stack_of, world_in
 
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    monkeypatch.setattr(stack_store, "STORE", tmp_path / "opt/stacks")
-    monkeypatch.setattr(vllm_source_store, "STORE", tmp_path / "opt/vllm-source")
-    monkeypatch.setattr(vllm_source_store, "CUDA", tmp_path / "cuda.env")
-    monkeypatch.setattr(vllm_source_record, "STATE", tmp_path / "var/vllm-source")
-    yield world_in(tmp_path)
+    yield placed(tmp_path, monkeypatch)
     UPLOADS.clear()
+
+
+def placed(root: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    """All that a build touches, below a directory of the test."""
+    monkeypatch.setattr(stack_store, "STORE", root / "opt/stacks")
+    monkeypatch.setattr(vllm_source_store, "STORE", root / "opt/vllm-source")
+    monkeypatch.setattr(vllm_source_store, "CUDA", root / "cuda.env")
+    monkeypatch.setattr(vllm_source_record, "STATE", root / "var/vllm-source")
+    monkeypatch.setattr(vllm_source_check, "INCLUDES", headers(root))
+    return world_in(root)
 
 
 def python(key: str, program: str) -> str:
@@ -241,6 +251,25 @@ def test_what_was_built_is_looked_at_before_it_is_put_in_place(
     build = world.build(world.commit({"requirements/common.txt": "gamma\n"}))
     assert world.run(build) == (f"install: {told}" if told else "")
     assert home(build.key).exists() == (not told)
+
+
+def test_foreign_code_runs_as_the_account_and_what_is_installed_is_roots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole of it as nobody, from a repository of root's: where nobody can come, unlike pytest's directories."""
+    with tempfile.TemporaryDirectory() as directory:
+        root = Path(directory)
+        root.chmod(0o755)
+        monkeypatch.setattr(stack_hosts, "INTERPRETER", str(Path("/usr/bin/python3").resolve()))
+        monkeypatch.setattr(stack_hosts, "UV", shutil.copy(stack_hosts.UV, root))
+        world = placed(root, monkeypatch)
+        build, nobody = world.build(world.commit()), pwd.getpwnam("nobody")
+        build = replace(build, uv=stack_hosts.UV)
+        assert carry_out(build, nobody) is None
+        log = vllm_source_record.log_of(build.key).read_text()
+        assert f"compiled by {nobody.pw_uid} with MAX_JOBS" in log
+        assert python(build.key, "import vllm; print(vllm.answer())") == "42"
+        owned = [path for path in home(build.key).rglob("*") if path.lstat().st_uid != 0]
+        assert owned == []
+        UPLOADS.clear()
 
 
 def test_a_link_in_what_was_built_does_not_bring_in_a_file_of_roots(world: World, tmp_path: Path) -> None:

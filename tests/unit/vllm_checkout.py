@@ -21,7 +21,8 @@ from sparkhost.vllm_source_record import Record, read_record
 from sparkhost.vllm_source_run import carry_out
 from sparkhost.vllm_source_steps import Build
 from sparkhost.vllm_source_store import Request, key_of
-from tests.unit.stack_hosts import UV, release
+from tests.unit import stack_hosts
+from tests.unit.stack_hosts import release
 from tests.unit.stack_wheels import CUDA_13, elf, wheel
 
 BACKEND = """\
@@ -48,30 +49,34 @@ def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
     return name
 """
 SETUP = """\
-import os, subprocess, sys, sysconfig
-import torch  # the stack's: the build must have it
+import os, subprocess, sys
+import packaging  # the stack's: what is compiled against must be there
 assert sys.argv[1:] == ["build"]
 os.makedirs("build", exist_ok=True)
-environment = {**os.environ, "INCLUDE": sysconfig.get_paths()["include"]}
-subprocess.run(["make", "-f", "rules.mk", "-j", os.environ["MAX_JOBS"], "vllm/_C.so"], check=True, env=environment)
-open("build/max_jobs", "w").write(os.environ["MAX_JOBS"])
+subprocess.run(["make", "-f", "rules.mk", "-j", os.environ["MAX_JOBS"], "vllm/_C.so"], check=True)
+print("compiled by", os.getuid(), "with MAX_JOBS", os.environ["MAX_JOBS"])
 """
 RULES = """\
 vllm/_C.so: build/first.o build/second.o
 \tgcc -shared -o $@ $^
 build/first.o: csrc/first.c
-\tgcc -fPIC -I$(INCLUDE) -c -o $@.new $< && mv $@.new $@ && echo first >> build/compiled
+\tgcc -fPIC -c -o $@.new $< && mv $@.new $@ && echo first >> build/compiled
 build/second.o: csrc/second.c build/first.o
 \ttest ! -p GATE || cat GATE
-\tgcc -fPIC -I$(INCLUDE) -c -o $@.new $< && mv $@.new $@ && echo second >> build/compiled
+\tgcc -fPIC -c -o $@.new $< && mv $@.new $@ && echo second >> build/compiled
 """
 FIRST = """\
-#include <Python.h>
 int answer(void);
-static PyObject *ask(PyObject *self, PyObject *none) { return PyLong_FromLong(answer()); }
-static PyMethodDef methods[] = {{"answer", ask, METH_NOARGS, ""}, {NULL, NULL, 0, NULL}};
-static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_C", NULL, -1, methods};
-PyMODINIT_FUNC PyInit__C(void) { return PyModule_Create(&module); }
+int ask(void) { return answer(); }
+"""
+INIT = """\
+import ctypes, pathlib
+
+def answer():
+    return ctypes.CDLL(str(pathlib.Path(__file__).with_name("_C.so"))).ask()
+
+def main():
+    print(answer())
 """
 TORCH_OUT = """\
 import pathlib
@@ -115,7 +120,7 @@ class World:
 
     def build(self, commit: str) -> Build:
         request = self.request(commit)
-        return Build(request, key_of(request, self.release), self.release, UV)
+        return Build(request, key_of(request, self.release), self.release, stack_hosts.UV)
 
     def run(self, build: Build) -> str:
         """Carries a build out; the step that failed with what it said, "" where none did."""
@@ -157,6 +162,15 @@ def world_in(root: Path) -> World:
     repository.mkdir()
     git(repository, "init", "--quiet", "--initial-branch=main")
     return World(gate, index, repository, stack_of(root / "wheels"), checkout_files(gate))
+
+
+def headers(root: Path) -> Path:
+    """A directory of Python headers, as python3-dev brings it, with nothing in it that is needed here."""
+    place = root / "include"
+    for name in {Path(stack_hosts.INTERPRETER).name, Path(os.path.realpath("/usr/bin/python3")).name}:
+        (place / name).mkdir(parents=True)
+        (place / name / "Python.h").touch()
+    return place
 
 
 def record_of(build: Build) -> Record:
@@ -201,6 +215,6 @@ def checkout_files(gate: Path) -> dict[str, str]:
         "rules.mk": RULES.replace("GATE", str(gate)),
         "csrc/first.c": FIRST,
         "csrc/second.c": "int answer(void) { return 42; }\n",
-        "vllm/__init__.py": "import torch\nfrom vllm._C import answer\n\ndef main():\n    print(answer())\n",
+        "vllm/__init__.py": INIT,
         "vllm/version.txt": "0.33.0\n",
     }

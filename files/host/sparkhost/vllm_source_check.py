@@ -20,6 +20,7 @@ CUDA_WORK = 15 * GIB
 CUDA_RESULT = 3 * GIB
 # Without CUDA there is nothing large to compile.
 PLAIN_WORK = PLAIN_RESULT = GIB // 4
+INCLUDES = Path("/usr/include")
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -52,8 +53,8 @@ def missing_tools(build: Build) -> Iterator[str]:
 
 
 def header_of(python: Path) -> Path | None:
-    """Python.h of an interpreter: beside it, where it is not the distribution's."""
-    places = [Path("/usr/include"), python.parent.parent / "include"]
+    """Python.h of an interpreter: the distribution's, or beside an interpreter that is not the distribution's."""
+    places = (INCLUDES, python.parent.parent / "include")
     return next((path for place in places if (path := place / python.name / "Python.h").is_file()), None)
 
 
