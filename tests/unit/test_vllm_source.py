@@ -34,7 +34,7 @@ from sparkhost.vllm_source import SLICE_FILE, VllmBuild, VllmOld
 from sparkhost.vllm_source_gone import NoVllmSource
 from sparkhost.vllm_source_jobs import left, max_jobs
 from sparkhost.vllm_source_record import Record
-from sparkhost.vllm_source_unit import UNIT
+from sparkhost.vllm_source_unit import UNIT, UNIT_FILE
 from sparkhost.watchdog.work import Place, Preferences, is_preferred
 from tasks import vllm_source as measure
 from tests.unit.fleet_files import Load, load, refused
@@ -254,7 +254,7 @@ def test_the_unit_reads_what_the_deploy_has_written(monkeypatch: pytest.MonkeyPa
     request = vllm_source_run.read_request()
     assert vars(request) == measure.request(settings)
     assert (request.memory_per_job, request.variables["VLLM_CUTLASS_SRC_DIR"]) == (8 * GIB, "/srv/cutlass")
-    unit = files[measure.UNIT_FILE]
+    unit = files[UNIT_FILE]
     assert f"ExecStart={measure.BUILDER}\n" in unit
     assert f"MemoryMax={80 * GIB}\n" in unit
     assert "TimeoutStartSec=14400\n" in unit

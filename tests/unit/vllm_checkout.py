@@ -129,7 +129,9 @@ class World:
 
 
 def git(where: Path, *words: str) -> str:
-    environment = {**os.environ, "GIT_CONFIG_GLOBAL": "/dev/null"}
+    # The same content is the same commit, whenever it is made.
+    dates = dict.fromkeys(("GIT_AUTHOR_DATE", "GIT_COMMITTER_DATE"), "2026-01-01T00:00:00Z")
+    environment = {**os.environ, **dates, "GIT_CONFIG_GLOBAL": "/dev/null"}
     who = ("-c", "user.name=x", "-c", "user.email=x@example.com", "-c", "commit.gpgsign=false")
     done = subprocess.run(
         ["git", "-C", str(where), *who, *words], check=True, capture_output=True, text=True, env=environment
