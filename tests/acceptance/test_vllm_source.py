@@ -1,4 +1,4 @@
-"""vLLM's source build on hosts, with a checkout of its layout: in the background, capped, cut off, gone on with, gone."""
+"""vLLM from source on hosts, with a checkout of its layout: in the background, capped, cut off, gone on with, gone."""
 
 from __future__ import annotations
 

@@ -228,7 +228,7 @@ def test_removal_leaves_nothing_once_nobody_uses_a_build(world: World, pid1: Pid
             NoVllmSource().apply()
         job.communicate(b"\n")
     NoVllmSource().apply()
-    assert pid1.calls == [f"stop {UNIT}", "userdel sparkfleet-build"]
+    assert pid1.calls == [f"stop {UNIT}", f"reset-failed {UNIT}", "userdel sparkfleet-build"]
     (host / "passwd").write_text("")
     assert list(NoVllmSource().plan(Context())) == []
     assert not (host / "opt/sparkfleet/vllm-source").exists()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from sparkhost import vllm_source_record, vllm_source_store
-from sparkhost.resource import Change, Context, Refused, Resource
+from sparkhost.resource import Change, Context, Failed, Refused, Resource
 from sparkhost.systemd import run
 from sparkhost.vllm_source_store import home
 from sparkhost.vllm_source_unit import ACCOUNT, UNIT, UNIT_FILE, is_building
@@ -44,6 +44,9 @@ class NoVllmSource(Resource):
         self.plan(Context())
         if os.path.lexists(UNIT_FILE) and is_building():
             run("systemctl", "stop", UNIT)
+        if os.path.lexists(UNIT_FILE):  # one that has failed would be listed as failed without its file
+            with contextlib.suppress(Failed):
+                run("systemctl", "reset-failed", UNIT)
         for path in (vllm_source_store.STORE, vllm_source_record.STATE):
             if path.exists():
                 shutil.rmtree(path)

@@ -64,8 +64,12 @@ def main() -> int:
     except StepFailed as failure:
         print(f"spark-vllm-build: {failure}", file=sys.stderr)
         return 1
-    with alone():
-        failed = carry_out(build, account())
+    try:
+        with alone():
+            failed = carry_out(build, account())
+    except Interrupted:
+        print("spark-vllm-build: was stopped between two steps", file=sys.stderr)
+        return 1
     if failed is None:
         return 0
     print(f"spark-vllm-build: the step {failed.name} failed: {failed.note}; log: {log_of(build.key)}", file=sys.stderr)

@@ -16,7 +16,7 @@ from sparkhost.vllm_source_shell import Shell, StepFailed, one_line
 from sparkhost.vllm_source_store import LAYER, Request, variables_of
 
 REQUIREMENTS = ("requirements/build/cuda.txt", "requirements/build.txt")
-"""Where vLLM has its build requirements: the first since 2026, the second before."""
+"""Where vLLM has its build requirements: now, and before (0.13)."""
 MOST_ROUNDS = 20
 OF_VLLM = re.compile(r"vllm(==|$)")
 
