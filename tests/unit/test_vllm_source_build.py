@@ -22,9 +22,9 @@ from sparkhost.resource import UPLOADS
 from sparkhost.vllm_source_run import NAMES, STEPS, carry_out
 from sparkhost.vllm_source_shell import Shell
 from sparkhost.vllm_source_steps import Build
-from sparkhost.vllm_source_store import current, home, is_whole
+from sparkhost.vllm_source_store import current, home, is_whole, key_of
 from tests.unit import stack_hosts
-from tests.unit.stack_wheels import CUDA_12, CUDA_13, elf, wheel
+from tests.unit.stack_wheels import CUDA_12, CUDA_13, elf, serving, wheel
 from tests.unit.vllm_checkout import CUDA_TORCH, World, headers, in_background, record_of, stack_of, world_in
 
 
@@ -223,6 +223,14 @@ def test_a_checkout_that_is_not_vllms_is_told(world: World) -> None:
 def test_newer_requirements_are_found_where_vllm_keeps_them_now(world: World) -> None:
     world.files["requirements/build/cuda.txt"] = world.files.pop("requirements/build.txt")
     assert world.run(world.build(world.commit())) == ""
+
+
+def test_an_index_is_asked_for_what_the_stack_lacks_and_for_nothing_else(world: World) -> None:
+    with serving(world.index) as index:
+        request = replace(world.request(world.commit()), index=index.simple)
+        build = Build(request, key_of(request, world.release), world.release, stack_hosts.UV)
+        assert world.run(build) == ""
+        assert {name.partition("-")[0] for name, _ in index.seen} == {"tiny_builder", "beta"}
 
 
 def test_the_tools_must_not_bring_a_torch_of_their_own(world: World) -> None:
