@@ -10,9 +10,10 @@ from tasks import (
     training_slice,
     uv,
     vllm_container,
+    vllm_source,
     watchdog,
 )
 from tasks.lib.converge import deploy
 
 # SSH last: its proof is of the host as all measures leave it.
-deploy(swap, cuda_env, uv, stack, tools, training_slice, vllm_container, watchdog, hardware_watchdog, ssh)
+deploy(swap, cuda_env, uv, stack, tools, training_slice, vllm_source, vllm_container, watchdog, hardware_watchdog, ssh)

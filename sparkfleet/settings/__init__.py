@@ -16,6 +16,7 @@ from sparkfleet.settings.tools import ToolsSettings
 from sparkfleet.settings.training_slice import TrainingSliceSettings
 from sparkfleet.settings.units import Seconds, Size
 from sparkfleet.settings.vllm_container import VllmContainerSettings
+from sparkfleet.settings.vllm_source import VllmSourceSettings
 from sparkfleet.settings.watchdog import HardwareWatchdogSettings, WatchdogSettings
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "TrainingSliceSettings",
     "UvSettings",
     "VllmContainerSettings",
+    "VllmSourceSettings",
     "WatchdogSettings",
     "chosen_fleet_file",
     "load_fleet",

@@ -18,6 +18,7 @@ from sparkfleet.settings.training_slice import TrainingSliceSettings
 from sparkfleet.settings.units import GiB, MiB, Seconds, Size
 from sparkfleet.settings.values import ArchList, HostPath, Release, ServiceName, Sha256, TomlTable
 from sparkfleet.settings.vllm_container import VllmContainerSettings
+from sparkfleet.settings.vllm_source import VllmSourceSettings
 from sparkfleet.settings.watchdog import HardwareWatchdogSettings, WatchdogSettings
 
 Architecture = Literal["aarch64", "x86_64"]
@@ -163,6 +164,7 @@ class HostSettings(Strict):
     tools: ToolsSettings = ToolsSettings()
     stack: StackSettings = StackSettings()
     vllm_container: VllmContainerSettings = VllmContainerSettings()
+    vllm_source: VllmSourceSettings = VllmSourceSettings()
 
     def absent(self) -> Self:
         """The same with every measure taken off."""

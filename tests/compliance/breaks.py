@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from tests.compliance.standins import NVCC
 
 STACK = "/opt/sparkfleet/stacks/current/lib/python3.*/site-packages"
+VLLM = "/opt/sparkfleet/vllm-source/current/lib/python3.*/site-packages"
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,13 @@ FIRST = (
     Break(
         ("SPK-STACK-07",),
         "printf '#!/bin/sh\\nexec /usr/bin/python3 \"$@\"\\n' > /usr/local/bin/spark-python",
+    ),
+    Break(("SPK-VLLMSRC-01",), "rm /usr/local/bin/spark-vllm-python"),
+    Break(("SPK-VLLMSRC-02",), f"cd {VLLM} && echo > zz-local.pth"),
+    Break(("SPK-VLLMSRC-03",), f"chmod o+w {VLLM}/vllm"),
+    Break(
+        ("SPK-VLLMSRC-04",),
+        "echo x > /etc/sparkfleet/vllm-source.json; systemctl start sparkfleet-vllm-source || true",
     ),
     Break(("SPK-TOOLS-01",), "rm /usr/local/bin/spark-estimate"),
     Break(

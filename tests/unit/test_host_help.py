@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 FILES = Path(__file__).resolve().parents[2] / "files"
-# spark-python hands everything on to Python; the others are started by systemd, never by a person.
-NOT_BY_HAND = {"spark-python", "spark-helper", "spark-job", "spark-job-end"}
+# The Pythons hand everything on to Python; the others are started by systemd, never by a person.
+NOT_BY_HAND = {"spark-python", "spark-vllm-python", "spark-vllm-build", "spark-helper", "spark-job", "spark-job-end"}
 PROGRAMS = sorted(path for path in FILES.glob("*/spark-*") if path.name not in NOT_BY_HAND)
 ENTRY = re.compile(r"^from (sparkhost[.\w]+) import (\w+)$", re.MULTILINE)
 
@@ -23,7 +23,7 @@ def called(program: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     entry = ENTRY.search(program.read_text())
     assert entry, program
     start = f"import sys; from {entry[1]} import {entry[2]} as main; sys.exit(main())"
-    if entry[1] == "sparkhost.stack_cli":
+    if entry[1] in ("sparkhost.stack_cli", "sparkhost.vllm_source_cli"):
         start = start.replace("main()", "main(sys.argv[1:])")
     return subprocess.run(
         [sys.executable, "-c", start, *arguments],

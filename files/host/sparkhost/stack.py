@@ -15,6 +15,7 @@ from sparkhost.files import Link
 from sparkhost.resource import Change, Context, Failed, Need, Refused, Resource, uploaded
 from sparkhost.stack_build import GIB, Wheel, alone, build, free, room
 from sparkhost.stack_store import Manifest, changed, fingerprint, home, read_manifest
+from sparkhost.vllm_source_store import bases
 
 MOST_NAMED = 3
 
@@ -194,7 +195,10 @@ class StackOld(_OfRelease):
     def _changes(self, context: Context, coming: bool = False) -> Iterator[Change]:
         for path in [] if coming else stack_store.leftovers():  # a build removes them itself
             yield Change(str(path), "remove what a build that was killed has left")
+        rested_on = bases()
         for release in stack_store.superfluous(self.keep, self.wanted()):
+            if release in rested_on:  # vLLM that was built from source imports from it
+                continue
             used = list(stack_store.users(release))
             if used:
                 pids = ", ".join(map(str, used[:MOST_NAMED]))

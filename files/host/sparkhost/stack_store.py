@@ -145,8 +145,13 @@ def users(release: str) -> Iterator[int]:
 
     The program itself does not tell: it is the distribution's Python. May be called as root only.
     """
-    mark = f"{home(release)}/".encode()
-    bare = str(home(release)).encode()
+    return users_of(home(release))
+
+
+def users_of(root: Path) -> Iterator[int]:
+    """The same of any environment, by its directory."""
+    mark = f"{root}/".encode()
+    bare = str(root).encode()
     for process in PROC.iterdir():
         if process.name.isdecimal() and any(
             mark in data or bare in data.split(b"\0") or b"VIRTUAL_ENV=" + bare in data.split(b"\0")

@@ -16,12 +16,26 @@ from sparkfleet.audit.controls import (
     training_slice,
     uv,
     vllm_container,
+    vllm_source,
     watchdog,
 )
 from sparkfleet.audit.model import Control
 from sparkfleet.exit_codes import CommandFailed, ExitCode
 
-MODULES = (swap, ssh, cuda_env, uv, stack, tools, training_slice, vllm_container, watchdog, host, fleet)
+MODULES = (
+    swap,
+    ssh,
+    cuda_env,
+    uv,
+    stack,
+    tools,
+    training_slice,
+    vllm_source,
+    vllm_container,
+    watchdog,
+    host,
+    fleet,
+)
 CONTROLS: tuple[Control, ...] = tuple(control for module in MODULES for control in module.CONTROLS)
 
 

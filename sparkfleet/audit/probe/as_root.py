@@ -15,6 +15,7 @@ from sparkfleet.audit.probe import (
     as_root_slice,
     as_root_ssh,
     as_root_stack,
+    as_root_vllm_source,
     as_root_watchdog,
 )
 from sparkfleet.audit.probe.environment import ENV, session, shown
@@ -163,4 +164,5 @@ LOOKS: dict[str, Looks] = {
     **as_root_slice.LOOKS,
     **as_root_stack.LOOKS,
     **as_root_container.LOOKS,
+    **as_root_vllm_source.LOOKS,
 }

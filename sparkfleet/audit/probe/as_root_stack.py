@@ -60,17 +60,21 @@ def files(parameters: Parameters) -> Mapping[str, Seen]:
     By ctime, which nobody can set back: a release is never written to after its mark. Nothing is read: 8 GB are not
     hashed for an audit (`spark-stack verify` does that).
     """
-    since = f"find -L {STACKS}/current -newercc {STACKS}/current/{MARK}"
-    owned = f"find -L {STACKS}/current ! -user root -o -perm /022"
-    release = root()
+    return looked_over(STACKS, root(), "stack", NOTHING)
+
+
+def looked_over(store: Path, release: Path | None, prefix: str, nothing: str) -> Mapping[str, Seen]:
+    """The same of any such store: `PREFIX_changed` and `PREFIX_owner`."""
+    since = f"find -L {store}/current -newercc {store}/current/{MARK}"
+    owned = f"find -L {store}/current ! -user root -o -perm /022"
     if release is None:
-        return {"stack_changed": Seen(since, NOTHING), "stack_owner": Seen(owned, NOTHING)}
+        return {f"{prefix}_changed": Seen(since, nothing), f"{prefix}_owner": Seen(owned, nothing)}
     try:
         mark = (release / MARK).lstat().st_ctime_ns
         known = {line.partition("  ")[2].rstrip("\n") for line in (release / SUMS).open(errors="surrogateescape")}
     except OSError as error:
         told = f"0 files\nthe release was never found whole: {error.filename}\n"
-        return {"stack_changed": Seen(since, told), "stack_owner": Seen(owned, *owners(release))}
+        return {f"{prefix}_changed": Seen(since, told), f"{prefix}_owner": Seen(owned, *owners(release))}
     found, wrong = set(), []
     for path, status in walked(release):
         if stat.S_ISREG(status.st_mode):
@@ -83,7 +87,7 @@ def files(parameters: Parameters) -> Mapping[str, Seen]:
             wrong.append(f"added {path}")
     wrong += [f"missing {path}" for path in sorted(known - found)]
     told = "\n".join([f"{len(found)} files", *wrong[:MOST]]) + "\n"
-    return {"stack_changed": Seen(since, printable(told)), "stack_owner": Seen(owned, *owners(release))}
+    return {f"{prefix}_changed": Seen(since, printable(told)), f"{prefix}_owner": Seen(owned, *owners(release))}
 
 
 def walked(release: Path) -> Iterator[tuple[str, os.stat_result]]:

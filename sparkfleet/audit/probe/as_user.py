@@ -132,6 +132,17 @@ def spark_python(parameters: Parameters) -> Mapping[str, Seen]:
     return {"spark_python": run(("spark-python", "-I", "-c", code), env=None, shown=command)}
 
 
+def spark_vllm_python(parameters: Parameters) -> Mapping[str, Seen]:
+    """What `import vllm` would take in `spark-vllm-python`, of which commit. Found, not run: that takes memory."""
+    command = "spark-vllm-python -I -c 'import importlib.util; print(importlib.util.find_spec(\"vllm\"))'"
+    code = (
+        "import importlib.util, json, os, sys; spec = importlib.util.find_spec('vllm'); print(sys.prefix);"
+        " print(os.path.realpath('/opt/sparkfleet/vllm-source/current')); print(spec and spec.origin);"
+        " print(json.load(open(sys.prefix + '/sparkfleet.json'))['commit'])"
+    )
+    return {"spark_vllm_python": run(("spark-vllm-python", "-I", "-c", code), env=None, shown=command)}
+
+
 TOOLS = ("spark-doctor", "spark-estimate", "spark-field-report", "spark-profile")
 TOOLS_LIBRARY = "/opt/sparkfleet/lib/tools/current"
 LOOKS: dict[str, Looks] = {
@@ -145,4 +156,5 @@ LOOKS: dict[str, Looks] = {
     "tools_answer": tools,
     "launcher": launcher,
     "spark_python": spark_python,
+    "spark_vllm_python": spark_vllm_python,
 }

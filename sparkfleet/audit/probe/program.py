@@ -23,6 +23,7 @@ MODULES = (
     "as_root_slice",
     "as_root_ssh",
     "as_root_stack",
+    "as_root_vllm_source",
     "as_root_watchdog",
     "main",
 )

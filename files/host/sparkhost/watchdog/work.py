@@ -34,6 +34,8 @@ PROTECTED_UNITS = (
     "wpa_supplicant.service",
     "sparkfleet-*.service",
 )
+# Background work of ours in training.slice: nobody waits for it, and it goes on where it was ended.
+FIRST_UNITS = ("sparkfleet-vllm-source.service",)
 # The user's systemd itself: without it all of the user's sessions break.
 USER_MANAGER = re.compile(r"/user\.slice/user-\d+\.slice/user@\d+\.service/init\.scope")
 UNIT = re.compile(r"[^/]+\.(service|scope)")
@@ -98,6 +100,11 @@ def is_protected(place: Place, preferences: Preferences) -> bool:
     return (place.kind == "system" and matches(place.name, PROTECTED_UNITS)) or matches(place.name, preferences.protect)
 
 
+def is_preferred(place: Place, preferences: Preferences) -> bool:
+    """Whether a unit is ended before all others. No user can name one of training.slice: the launcher does."""
+    return matches(place.name, preferences.prefer) or (place.kind == "job" and place.name in FIRST_UNITS)
+
+
 def matches(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
@@ -147,7 +154,7 @@ def candidates(
                 replace(
                     candidate,
                     protected=kept or 1 in numbers or bool(numbers.intersection(never)),
-                    preferred=matches(place.name, preferences.prefer),
+                    preferred=is_preferred(place, preferences),
                     avoided=place.cgroup in avoided,
                 )
             )

@@ -1,0 +1,155 @@
+"""vLLM built on a host, as resources: a build is started in the background and left alone.
+
+A plan looks whether the wanted build is in use. Where it is not, the change is to start the unit that builds it; while
+that runs for the wanted build, nothing differs (ADR 13).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pwd
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from sparkhost import stack_store, vllm_source_check, vllm_source_record, vllm_source_store
+from sparkhost.files import make_directories
+from sparkhost.pid1 import run, show
+from sparkhost.resource import Change, Context, Failed, Refused, Resource
+from sparkhost.systemd import UNIT_DIRECTORY
+from sparkhost.vllm_source_install import remove
+from sparkhost.vllm_source_record import Record, read_record
+from sparkhost.vllm_source_steps import Build
+from sparkhost.vllm_source_store import Request, current, home, is_whole, key_of
+from sparkhost.vllm_source_unit import ACCOUNT, UNIT, is_building
+
+SLICE = "training.slice"
+SLICE_FILE = f"{UNIT_DIRECTORY}/{SLICE}"
+HINT = f"in the background: spark-vllm-source status, journalctl -fu {UNIT.removesuffix('.service')}"
+MOST_NAMED = 3
+
+
+@dataclass(frozen=True)
+class BuildAccount(Resource):
+    """The account that compiles: of no person, with nothing but its builds."""
+
+    kind: ClassVar[str] = "vllm_source_account"
+    home: str
+
+    def plan(self, context: Context) -> Sequence[Change]:
+        try:
+            entry = pwd.getpwnam(ACCOUNT)
+        except KeyError:
+            return [Change(ACCOUNT, "create the account that compiles vLLM")]
+        if entry.pw_uid == 0:
+            raise Refused(f"{ACCOUNT} is root by another name on this host: foreign code would run as root")
+        return []
+
+    def apply(self) -> None:
+        run(
+            *("useradd", "--system", "--user-group", "--no-create-home", "--home-dir", self.home),
+            *("--shell", "/usr/sbin/nologin", "--comment", "managed by sparkfleet (measure: vllm_source)", ACCOUNT),
+        )
+
+
+@dataclass(frozen=True)
+class VllmBuild(Resource):
+    """The build of a commit on the stack that is in use, in use itself; or on its way to be."""
+
+    kind: ClassVar[str] = "vllm_source_build"
+    # The unit that builds must be the one that this deploy has written.
+    after_reload: ClassVar[bool] = True
+    request: dict[str, Any] = field(default_factory=dict)
+    """The values of `Request`."""
+    uv: str = ""
+    memory_max: int = 0
+    """Bytes; of the unit."""
+
+    def plan(self, context: Context) -> Sequence[Change]:
+        request = Request(**self.request)
+        name = f"vLLM {request.commit[:12]}"
+        pending = {change.what for change in context.pending}
+        release = stack_store.current()
+        if {str(vllm_source_store.CUDA), str(stack_store.STORE / stack_store.CURRENT)} & pending:
+            return [Change(UNIT, f"build {name} on the stack and CUDA environment of this run, {HINT}")]
+        if not release or stack_store.read_manifest(stack_store.home(release)) is None:
+            raise Refused("vllm_source: there is no stack on this host: the measure stack must be present")
+        build = Build(request, key_of(request, release), release, self.uv)
+        if current() == build.key and is_whole(build.key):
+            return []
+        running = is_building()
+        asked = vllm_source_record.asked_for()
+        record = read_record(build.key)
+        if running and asked == build.key:
+            context.warnings.append(f"{name} is being built{progress(record)}: {HINT.partition(': ')[2]}")
+            return []
+        self._possible(build, pending)
+        if running:
+            return [Change(UNIT, f"stop the build {asked}, and build {name} {HINT}")]
+        if stopped := record.stopped if record else None:
+            return [Change(UNIT, f"go on to build {name} at the step {stopped.name}{why(stopped.note)} {HINT}")]
+        if current() == build.key:
+            return [Change(UNIT, f"build {name} anew, since files of {home(build.key)} were changed, {HINT}")]
+        return [Change(UNIT, f"build {name} {HINT}")]
+
+    def _possible(self, build: Build, pending: set[str]) -> None:
+        """Raises Refused where it cannot be built, or would have no cap."""
+        wrong = [line for line in vllm_source_check.wrong(build) if self.uv not in line or self.uv not in pending]
+        if SLICE_FILE not in pending:
+            limit = show(SLICE, "MemoryMax").get("MemoryMax", "")
+            if not limit.isdecimal():
+                wrong.append(f"{SLICE} has no MemoryMax: the measure training_slice must be present")
+            elif int(limit) <= self.memory_max:
+                wrong.append(
+                    f"vllm_source.memory_max of {self.memory_max >> 20} MiB is not less than the "
+                    f"{int(limit) >> 20} MiB of {SLICE}: lower it, so that jobs have something left"
+                )
+        if wrong:
+            raise Refused(f"vllm_source: {'; '.join(wrong)}")
+
+    def apply(self) -> None:
+        request = Request(**self.request)
+        release = stack_store.current()
+        if is_building():
+            run("systemctl", "stop", UNIT)
+        with contextlib.suppress(Failed):  # it has not failed
+            run("systemctl", "reset-failed", UNIT)
+        make_directories(vllm_source_store.STORE)  # the unit may write to what is there
+        vllm_source_record.ask_for(key_of(request, release))
+        run("systemctl", "start", "--no-block", UNIT)
+
+
+def progress(record: Record | None) -> str:
+    """Where a build is, for a sentence."""
+    step = record.stopped if record else None
+    return f" (step {step.name} since {step.started})" if step else ""
+
+
+def why(note: str) -> str:
+    return f" ({note})" if note else ""
+
+
+@dataclass(frozen=True)
+class VllmOld(Resource):
+    """No build but the one in use, once no process uses it."""
+
+    kind: ClassVar[str] = "vllm_source_old"
+    after_reload: ClassVar[bool] = True
+
+    def plan(self, context: Context) -> Sequence[Change]:
+        return list(self._changes(context))
+
+    def _changes(self, context: Context) -> Iterator[Change]:
+        others = [key for key in vllm_source_store.builds() if key not in (current(), vllm_source_record.asked_for())]
+        for key in others:
+            used = list(vllm_source_store.users(key))
+            if used:
+                pids = ", ".join(map(str, used[:MOST_NAMED]))
+                context.warnings.append(f"{home(key)} stays: {len(used)} processes use it (PID {pids})")
+            else:
+                yield Change(str(home(key)), "remove the old build of vLLM")
+
+    def apply(self) -> None:
+        for change in list(self._changes(Context())):
+            remove(Path(change.what).name)

@@ -1,0 +1,61 @@
+"""vLLM built on a host taken away again. By itself: every host without the measure is sent this, and looks once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from sparkhost import vllm_source_record, vllm_source_store
+from sparkhost.pid1 import run
+from sparkhost.resource import Change, Context, Failed, Refused, Resource
+from sparkhost.vllm_source_store import home
+from sparkhost.vllm_source_unit import ACCOUNT, UNIT, UNIT_FILE, is_building
+
+ACCOUNTS = Path("/etc/passwd")
+
+
+@dataclass(frozen=True)
+class NoVllmSource(Resource):
+    """No build of ours, no work of one, no account for it; refused while a process uses a build."""
+
+    kind: ClassVar[str] = "no_vllm_source"
+    is_basis: ClassVar[bool] = True
+
+    def plan(self, context: Context) -> Sequence[Change]:
+        changes = []
+        if os.path.lexists(UNIT_FILE) and is_building():
+            changes.append(Change(UNIT, "stop the build that runs"))
+        for key in vllm_source_store.builds():
+            if used := list(vllm_source_store.users(key)):
+                raise Refused(f"{home(key)} is used by {len(used)} processes (PID {used[0]}): end them first")
+        for path in (vllm_source_store.STORE, vllm_source_record.STATE):
+            if path.exists():
+                changes.append(Change(str(path), "remove"))
+        if has_account():
+            changes.append(Change(ACCOUNT, "remove the account that compiled vLLM"))
+        return changes
+
+    def apply(self) -> None:
+        self.plan(Context())
+        if os.path.lexists(UNIT_FILE) and is_building():
+            run("systemctl", "stop", UNIT)
+        if os.path.lexists(UNIT_FILE):  # one that has failed would be listed as failed without its file
+            with contextlib.suppress(Failed):
+                run("systemctl", "reset-failed", UNIT)
+        for path in (vllm_source_store.STORE, vllm_source_record.STATE):
+            if path.exists():
+                shutil.rmtree(path)
+            with contextlib.suppress(OSError):  # others of ours are there
+                path.parent.rmdir()
+        if has_account():
+            run("userdel", ACCOUNT)
+
+
+def has_account() -> bool:
+    """Looked up in the file alone: the account is local, and no directory service is asked for it."""
+    return any(line.startswith(f"{ACCOUNT}:") for line in ACCOUNTS.read_text().splitlines())

@@ -1,0 +1,433 @@
+"""The measure as a deploy has it: what it asks for, plans, starts and leaves alone; and what `spark-vllm-source` says.
+
+PID 1, useradd and userdel are doubles: programs of these names that keep what they were called with.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from sparkfleet.settings import Size, VllmSourceSettings
+from sparkhost import (
+    stack_store,
+    vllm_source_check,
+    vllm_source_cli,
+    vllm_source_gone,
+    vllm_source_jobs,
+    vllm_source_record,
+    vllm_source_run,
+    vllm_source_shell,
+    vllm_source_store,
+)
+from sparkhost.files import File
+from sparkhost.resource import UPLOADS, Change, Context, Refused, from_json
+from sparkhost.stack import StackOld
+from sparkhost.vllm_source import SLICE_FILE, VllmBuild, VllmOld
+from sparkhost.vllm_source_gone import NoVllmSource
+from sparkhost.vllm_source_jobs import left, max_jobs
+from sparkhost.vllm_source_record import Record
+from sparkhost.vllm_source_unit import UNIT, UNIT_FILE
+from sparkhost.watchdog.work import Place, Preferences, is_preferred
+from tasks import vllm_source as measure
+from tests.unit.fleet_files import Load, load, refused
+from tests.unit.stack_hosts import MACHINE, UV
+from tests.unit.vllm_checkout import World, headers, record_of, stack_of, world_in
+
+__all__ = ["load"]
+GIB = 2**30
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+SYSTEMCTL = """\
+#!/bin/sh
+cd "$(dirname "$0")"
+case "$1" in
+show) case "$*" in *training.slice*) cat slice ;; *) cat unit ;; esac ;;
+start) echo "$*" >> calls; echo ActiveState=activating > unit ;;
+stop) echo "$*" >> calls; echo ActiveState=inactive > unit ;;
+*) echo "$*" >> calls ;;
+esac
+"""
+
+
+@dataclass
+class Pid1:
+    """The double of PID 1."""
+
+    folder: Path
+
+    def is_in(self, state: str) -> None:
+        (self.folder / "unit").write_text(f"ActiveState={state}\n")
+
+    def caps(self, limit: int | str) -> None:
+        (self.folder / "slice").write_text(f"MemoryMax={limit}\n")
+
+    @property
+    def calls(self) -> list[str]:
+        path = self.folder / "calls"
+        return path.read_text().splitlines() if path.exists() else []
+
+
+@pytest.fixture
+def pid1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pid1:
+    folder = tmp_path / "pid1"
+    folder.mkdir()
+    (folder / "systemctl").write_text(SYSTEMCTL)
+    for name in ("useradd", "userdel"):
+        (folder / name).write_text(f'#!/bin/sh\necho "{name} $*" >> "$(dirname "$0")/calls"\n')
+    for path in folder.iterdir():
+        path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    found = Pid1(folder)
+    found.is_in("inactive")
+    found.caps(2 * GIB)
+    return found
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A host without anything of the measure."""
+    monkeypatch.setattr(stack_store, "STORE", tmp_path / "opt/sparkfleet/stacks")
+    monkeypatch.setattr(vllm_source_store, "STORE", tmp_path / "opt/sparkfleet/vllm-source")
+    monkeypatch.setattr(vllm_source_store, "CUDA", tmp_path / "cuda.env")
+    monkeypatch.setattr(vllm_source_record, "STATE", tmp_path / "var/sparkfleet/vllm-source")
+    monkeypatch.setattr(vllm_source_gone, "UNIT_FILE", str(tmp_path / "unit-file"))
+    monkeypatch.setattr(vllm_source_gone, "ACCOUNTS", tmp_path / "passwd")
+    monkeypatch.setattr(vllm_source_check, "INCLUDES", headers(tmp_path))
+    (tmp_path / "passwd").write_text("root:x:0:0::/root:/bin/sh\n")
+    yield tmp_path
+    UPLOADS.clear()
+
+
+@pytest.fixture
+def world(host: Path) -> World:
+    return world_in(host)
+
+
+def wanted(world: World, commit: str) -> VllmBuild:
+    return VllmBuild(vars(world.request(commit)), UV, GIB)
+
+
+def planned(resource: VllmBuild, *pending: str) -> tuple[list[str], list[str]]:
+    """Summaries, and warnings."""
+    context = Context([Change(what, "") for what in pending])
+    return [change.summary for change in resource.plan(context)], context.warnings
+
+
+def test_a_build_is_started_without_waiting_and_a_second_deploy_changes_nothing(world: World, pid1: Pid1) -> None:
+    commit = world.commit()
+    resource = wanted(world, commit)
+    hint = "in the background: spark-vllm-source status, journalctl -fu sparkfleet-vllm-source"
+    assert planned(resource) == ([f"build vLLM {commit[:12]} {hint}"], [])
+    assert pid1.calls == []  # a plan only looks
+    resource.apply()
+    assert pid1.calls == [f"reset-failed {UNIT}", f"start --no-block {UNIT}"]
+    said = f"vLLM {commit[:12]} is being built: spark-vllm-source status, journalctl -fu sparkfleet-vllm-source"
+    assert planned(resource) == ([], [said])
+    assert vllm_source_store.STORE.is_dir()  # the unit may write to nothing else
+    assert world.run(world.build(commit)) == ""  # what the unit does
+    pid1.is_in("inactive")
+    assert planned(resource) == ([], [])
+    assert list(VllmOld().plan(Context())) == []
+
+
+def test_a_job_that_still_waits_counts_as_building(world: World, pid1: Pid1) -> None:
+    resource = wanted(world, world.commit())
+    resource.apply()
+    (pid1.folder / "unit").write_text("ActiveState=inactive\nJob=1234\n")
+    assert planned(resource)[0] == []
+    (pid1.folder / "unit").write_text("ActiveState=inactive\nJob=0\n")
+    assert len(planned(resource)[0]) == 1
+
+
+def test_another_commit_stops_the_build_of_the_first(world: World, pid1: Pid1) -> None:
+    first, second = world.commit(), world.commit()
+    wanted(world, first).apply()
+    asked = vllm_source_record.asked_for()
+    (summary,), _ = planned(wanted(world, second))
+    assert summary.startswith(f"stop the build {asked}, and build vLLM {second[:12]} in the background")
+    wanted(world, second).apply()
+    assert pid1.calls[-3:] == [f"stop {UNIT}", f"reset-failed {UNIT}", f"start --no-block {UNIT}"]
+    assert vllm_source_record.asked_for().startswith(second[:12])
+
+
+def test_a_build_that_failed_is_gone_on_with_and_the_step_named(world: World, pid1: Pid1) -> None:
+    commit = world.commit({"csrc/second.c": "int answer(void) { return 42 }\n"})
+    assert world.run(world.build(commit))
+    (summary,), _ = planned(wanted(world, commit))
+    assert summary.startswith(
+        f"go on to build vLLM {commit[:12]} at the step compile (uv: exit status 2: csrc/second.c"
+    )
+
+
+def test_an_edited_build_is_built_anew(world: World, pid1: Pid1) -> None:
+    build = world.build(world.commit())
+    assert world.run(build) == ""
+    root = vllm_source_store.home(build.key)
+    next(root.glob("lib/python3*/site-packages/vllm/__init__.py")).write_text("")
+    resource = wanted(world, build.request.commit)
+    (summary,), _ = planned(resource)
+    assert summary.startswith(f"build vLLM {build.request.commit[:12]} anew, since files of {root} were changed")
+    assert world.run(build) == ""
+    assert planned(resource) == ([], [])
+
+
+def test_a_dry_run_says_what_the_run_will_do_where_the_basis_comes_with_it(world: World, pid1: Pid1) -> None:
+    resource = wanted(world, COMMIT)
+    link = str(stack_store.STORE / "current")
+    for pending in (link, str(vllm_source_store.CUDA)):
+        (summary,), _ = planned(resource, pending)
+        assert summary.startswith("build vLLM 0123456789ab on the stack and CUDA environment of this run")
+    pid1.caps("infinity")
+    (summary,), _ = planned(resource, SLICE_FILE)
+    assert summary.startswith("build vLLM 0123456789ab in the background")
+
+
+def test_without_a_cap_or_with_one_that_leaves_jobs_nothing_it_is_refused(world: World, pid1: Pid1) -> None:
+    resource = wanted(world, COMMIT)
+    pid1.caps("infinity")
+    with pytest.raises(Refused, match=r"training\.slice has no MemoryMax: the measure training_slice must be present"):
+        planned(resource)
+    pid1.caps(GIB)
+    with pytest.raises(Refused, match=r"vllm_source\.memory_max of 1024 MiB is not less than the 1024 MiB of training"):
+        planned(resource)
+
+
+def test_without_a_stack_it_is_refused(host: Path, pid1: Pid1) -> None:
+    request = measure.request(VllmSourceSettings(state="present", commit=COMMIT))
+    with pytest.raises(Refused, match="there is no stack on this host: the measure stack must be present"):
+        planned(VllmBuild(request, UV, GIB))
+
+
+def test_a_host_that_never_had_it_costs_one_look(host: Path, pid1: Pid1) -> None:
+    (pid1.folder / "systemctl").write_text("#!/bin/sh\nexit 1\n")  # nobody is asked
+    resources = measure.remove(VllmSourceSettings())
+    assert [change for resource in resources for change in resource.plan(Context())] == []
+
+
+def test_removal_leaves_nothing_once_nobody_uses_a_build(world: World, pid1: Pid1, host: Path) -> None:
+    build = world.build(world.commit())
+    assert world.run(build) == ""
+    (host / "unit-file").touch()
+    (host / "passwd").write_text("sparkfleet-build:x:997:997::/nonexistent:/usr/sbin/nologin\n")
+    pid1.is_in("activating")
+    with subprocess.Popen(
+        [vllm_source_store.home(build.key) / "bin" / "python", "-c", "print(1, flush=True); input()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as job:
+        assert job.stdout
+        assert job.stdout.readline() == b"1\n"
+        with pytest.raises(Refused, match=rf"is used by 1 processes \(PID {job.pid}\): end them first"):
+            NoVllmSource().apply()
+        job.communicate(b"\n")
+    NoVllmSource().apply()
+    assert pid1.calls == [f"stop {UNIT}", f"reset-failed {UNIT}", "userdel sparkfleet-build"]
+    (host / "passwd").write_text("")
+    assert list(NoVllmSource().plan(Context())) == []
+    assert not (host / "opt/sparkfleet/vllm-source").exists()
+    assert not (host / "var/sparkfleet").exists()
+    assert stack_store.current() == world.release
+
+
+def test_the_stack_below_a_build_outlives_its_turn(world: World, host: Path) -> None:
+    build = world.build(world.commit())
+    assert world.run(build) == ""
+    newer = stack_of(host / "newer", version="2.14.0")
+    old = StackOld("lab", {MACHINE: newer}, keep=1)
+    assert list(old.plan(Context())) == []
+    vllm_source_store.home(build.key).rename(host / "gone")
+    assert [Path(change.what).name for change in old.plan(Context())] == [world.release]
+
+
+def test_the_unit_reads_what_the_deploy_has_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    settings = VllmSourceSettings(state="present", commit=COMMIT, variables={"VLLM_CUTLASS_SRC_DIR": "/srv/cutlass"})
+    files = {one.path: one.content for one in measure.apply(settings) if isinstance(one, File)}
+    monkeypatch.setattr(vllm_source_run, "CONFIG", tmp_path / "config")
+    vllm_source_run.CONFIG.write_text(files[measure.CONFIG])
+    request = vllm_source_run.read_request()
+    assert vars(request) == measure.request(settings)
+    assert (request.memory_per_job, request.variables["VLLM_CUTLASS_SRC_DIR"]) == (8 * GIB, "/srv/cutlass")
+    unit = files[UNIT_FILE]
+    assert f"ExecStart={measure.BUILDER}\n" in unit
+    assert f"MemoryMax={80 * GIB}\n" in unit
+    assert "TimeoutStartSec=14400\n" in unit
+    for resource in measure.apply(settings):
+        assert from_json(json.loads(json.dumps(resource.to_json()))) == resource
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (
+            "state: present",
+            "state: is present without vllm_source.commit: set it to the commit to build, 40 hex digits",
+        ),
+        ("commit: v0.32.0", "commit: got 'v0.32.0', expected a commit of 40 lower-case hex digits"),
+        ("commit: main", "commit: got 'main', expected a commit of 40 lower-case hex digits"),
+        ("repository: http://example.com/x", "repository: got 'http://example.com/x', expected an address of git"),
+        ("repository: https://u:p@example.com/x", "repository: got 'https://u:p@example.com/x', expected an address"),
+        ("repository: --upload-pack=x", "repository: got '--upload-pack=x', expected an address of git"),
+        ("repository: /srv/../etc", "repository: got '/srv/../etc', expected an address of git"),
+        ("requirements: ../x", "requirements: got '../x', expected a path in the checkout"),
+        ("requirements: -x", "requirements: got '-x', expected a path in the checkout"),
+        ("index: file:///srv", "index: got 'file:///srv', expected the address of a package index"),
+        ("memory_per_job: 1MiB", "memory_per_job: got 1MiB, expected 64MiB at least"),
+        ("memory_max: 4GiB", "memory_max: is less than memory_per_job 8GiB"),
+        ("max_jobs: 0", "max_jobs: got 0, expected a number from 1 to 4000000"),
+        ("timeout: 1s", "timeout: is out of range, expected 1min to 24h"),
+        (
+            "variables: {CUDA_HOME: /x}",
+            "variables.CUDA_HOME: got 'CUDA_HOME', expected a variable that the measure does",
+        ),
+    ],
+)
+def test_a_mistake_is_one_line_with_its_key(load: Load, text: str, line: str) -> None:
+    (told,) = refused(load, f"hosts: {{a: {{settings: {{vllm_source: {{{text}}}}}}}}}")
+    assert f"hosts.a.settings.vllm_source.{line}" in told
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["ssh://git@example.com:2222/x/y.git", "git://example.com/vllm", "/srv/git/vllm.git", "https://example.com/a/b~1"],
+)
+def test_addresses_of_repositories_are_taken(address: str) -> None:
+    assert VllmSourceSettings(repository=address).repository == address
+
+
+@pytest.mark.parametrize(
+    ("cpus", "memory", "per_job", "bound", "count", "why"),
+    [
+        (20, 80 * GIB, 8 * GIB, 4, 4, "vllm_source.max_jobs 4"),
+        (20, 80 * GIB, 8 * GIB, 32, 10, "80.0 GiB of memory for it"),
+        (20, 15 * GIB, 8 * GIB, 32, 1, "15.0 GiB of memory for it"),
+        (20, 16 * GIB, 8 * GIB, 32, 2, "16.0 GiB of memory for it"),
+        (2, 80 * GIB, 8 * GIB, 4, 2, "2 processors"),
+        (20, 7 * GIB, 8 * GIB, 4, 1, "7.0 GiB of memory for it"),
+        (20, -3 * GIB, 8 * GIB, 4, 1, "0.0 GiB of memory for it"),
+    ],
+)
+def test_as_many_compilers_as_fit(cpus: int, memory: int, per_job: int, bound: int, count: int, why: str) -> None:
+    found = max_jobs(cpus, memory, per_job, bound)
+    assert (found.count, found.why) == (count, why)
+
+
+def test_every_cgroup_above_counts_with_what_it_holds_already(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vllm_source_jobs, "CGROUPS", tmp_path)
+    unit = tmp_path / "training.slice" / UNIT
+    unit.mkdir(parents=True)
+    for path, limit, held, cache in ((unit, 80 * GIB, GIB, 0), (unit.parent, 100 * GIB, 70 * GIB, 30 * GIB)):
+        (path / "memory.max").write_text(f"{limit}\n")
+        (path / "memory.current").write_text(f"{held}\n")
+        (path / "memory.stat").write_text(f"anon 5\ninactive_file {cache - 2 if cache else 0}\nactive_file 2\nfile 7\n")
+    below = unit / "x"
+    below.mkdir()
+    (below / "memory.max").write_text("max\n")
+    assert list(left(f"/training.slice/{UNIT}/x")) == [79 * GIB + 2, 60 * GIB]
+    assert list(left("/")) == []
+
+
+def test_this_machine_has_a_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert vllm_source_jobs.available() > 0
+    assert vllm_source_jobs.measured(2**60, 4, 0).count == 1
+
+
+def test_the_watchdog_ends_a_build_before_jobs_and_nobody_can_hide_behind_the_name() -> None:
+    assert is_preferred(Place("job", f"/training.slice/{UNIT}", UNIT), Preferences())
+    assert not is_preferred(Place("session", f"/user.slice/user-1000.slice/{UNIT}", UNIT), Preferences())
+    assert not is_preferred(Place("job", "/training.slice/spark-job-1.service", "spark-job-1.service"), Preferences())
+
+
+def test_commands_run_as_the_account_and_with_nothing_of_root(tmp_path: Path) -> None:
+    nobody = pwd.getpwnam("nobody")
+    log = tmp_path / "log"
+    with log.open("ab") as stream:
+        shell = vllm_source_shell.Shell(stream, {"PATH": "/usr/bin:/bin"}, nobody)
+        shell.run("sh", "-c", "id -u; id -G; env; cat /etc/shadow || true")
+    told = log.read_text().splitlines()
+    assert told[1:3] == [str(nobody.pw_uid), str(nobody.pw_gid)]
+    assert {line.partition("=")[0] for line in told[3:-1]} <= {"PATH", "PWD", "SHLVL", "_"}
+    assert told[-1].endswith("Permission denied")
+
+
+def test_status_shows_each_step_and_json_has_the_same(
+    world: World, pid1: Pid1, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert vllm_source_cli.main(["status"]) == 1
+    assert capsys.readouterr().out == "in use: none\nno build was asked for, or it has not begun\n"
+    commit = world.commit()
+    wanted(world, commit).apply()
+    build = world.build(commit)
+    assert world.run(build) == ""
+    capsys.readouterr()
+    assert vllm_source_cli.main([]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0] == f"in use: {build.key}, on the stack {world.release}"
+    assert shown[3].split() == ["step", "state", "started", "(UTC)", "seconds", "exit"]
+    assert [line.split()[:2] for line in shown[4:]] == [[name, "done"] for name in vllm_source_run.NAMES]
+    assert vllm_source_cli.main(["status", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["in_use"] == {"build": build.key, "commit": commit, "stack": world.release}
+    assert [step["name"] for step in told["asked_for"]["steps"]] == list(vllm_source_run.NAMES)
+    assert vllm_source_cli.main(["verify"]) == 0
+    assert vllm_source_cli.main(["path"]) == 0
+    assert vllm_source_cli.main(["verify", "nothing"]) == 1
+
+
+def test_a_failed_step_is_in_the_status_and_its_exit_code(
+    world: World, pid1: Pid1, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert world.run(world.build(world.commit())) == ""
+    commit = world.commit({"requirements/common.txt": "gamma\n"})
+    wanted(world, commit).apply()
+    build = world.build(commit)
+    assert world.run(build)
+    capsys.readouterr()
+    assert vllm_source_cli.main([]) == 1
+    shown = capsys.readouterr().out.splitlines()
+    row = next(line for line in shown if line.startswith("dependencies"))
+    assert row.split()[1] == "failed"
+    assert shown[-1] == f"log: {vllm_source_record.log_of(build.key)}"
+    assert record_of(build).stopped
+
+
+@pytest.mark.parametrize(
+    "damage", ["", "[]", "{}", '{"key": 1}', '{"key": "a", "commit": "b", "stack": "c", "steps": [7]}']
+)
+def test_a_damaged_record_is_none(host: Path, damage: str) -> None:
+    Record("k", "c", "s").save()
+    assert vllm_source_record.read_record("k") == Record("k", "c", "s")
+    (vllm_source_record.STATE / "k.json").write_text(damage)
+    assert vllm_source_record.read_record("k") is None
+
+
+def test_what_is_asked_for_must_be_what_the_host_still_is(world: World) -> None:
+    request = world.request(world.commit())
+    vllm_source_record.ask_for("another-0123")
+    with pytest.raises(vllm_source_shell.StepFailed, match="the host has changed since the build another-0123 was"):
+        vllm_source_run.wanted(request, UV)
+    vllm_source_record.ask_for(vllm_source_store.key_of(request, world.release))
+    assert vllm_source_run.wanted(request, UV).release == world.release
+
+
+def test_variables_and_cuda_decide_the_build(world: World) -> None:
+    commit = world.commit()
+    keys = {world.build(commit).key}
+    keys.add(vllm_source_store.key_of(world.request(commit, {"A": "b"}), world.release))
+    vllm_source_store.CUDA.write_text('TORCH_CUDA_ARCH_LIST="12.1a"\nOMP_NUM_THREADS=4\n')
+    keys.add(world.build(commit).key)
+    vllm_source_store.CUDA.write_text('TORCH_CUDA_ARCH_LIST="12.1a"\nOMP_NUM_THREADS=8\n')
+    keys.add(world.build(commit).key)
+    assert len(keys) == 3
+    assert world.build(commit).environment()["TORCH_CUDA_ARCH_LIST"] == "12.1a"
+
+
+def test_sizes_of_settings_are_bytes_on_the_host() -> None:
+    told = measure.request(VllmSourceSettings(memory_per_job=Size(GIB), reserve=Size(2 * GIB)))
+    assert (told["memory_per_job"], told["reserve"]) == (GIB, 2 * GIB)
