@@ -23,6 +23,7 @@ PROPERTIES = (
     "ExecMainStartTimestamp",
     "ExecStart",
     "FragmentPath",
+    "Job",
     "LoadState",
     "MainPID",
     "MemoryMax",

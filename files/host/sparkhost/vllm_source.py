@@ -93,6 +93,9 @@ class VllmBuild(Resource):
             return [Change(UNIT, f"build {name} anew, since files of {home(build.key)} were changed, {HINT}")]
         return [Change(UNIT, f"build {name} {HINT}")]
 
+    def units(self) -> Sequence[str]:
+        return (SLICE, UNIT)
+
     def _possible(self, build: Build, pending: set[str]) -> None:
         """Raises Refused where it cannot be built, or would have no cap."""
         wrong = [line for line in vllm_source_check.wrong(build) if self.uv not in line or self.uv not in pending]
