@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -148,26 +148,34 @@ class Rollout:
         found = audited([self.targets[host] for host in hosts], registry.CONTROLS, str(self.path), SECONDS)
         return output.waived(found, self.policy.waivers)
 
+    def at_once(self, ask: Callable[[str], str], hosts: Iterable[str]) -> dict[str, str]:
+        """What each of these hosts answers, asked at the same time."""
+        names = list(hosts)
+        if not names:
+            return {}
+        with ThreadPoolExecutor(len(names)) as pool:
+            return dict(zip(names, pool.map(ask, names), strict=True))
+
     def rebooted(self, hosts: Sequence[str], seen: Run) -> dict[str, Refusal]:
         """Reboots the hosts that ask for it, all at the same time, and audits them again."""
         needs = {host: need for host in hosts if (need := need_of(host, seen)).pending}
         bad = {host: Refusal(need.refusal, ExitCode.FAILURE) for host, need in needs.items() if need.refusal}
         routes = self.routes([host for host in needs if host not in bad])
         roots = {host: RootShell(route, self.password) for host, route in routes.items()}
-        if self.policy.busy is Busy.WAIT:
-            for root in roots.values():
-                root.run(NO_NEW_JOBS)  # drained: what runs may end, and nothing new begins
-        go, in_use, unasked = settled(routes, self.policy.busy, self.policy.wait_up_to, self.say)
-        bad |= {host: Refusal(why, ExitCode.UNREACHABLE) for host, why in unasked.items()}
-        for host, by in in_use.items():
-            if self.policy.busy is Busy.WAIT:
-                roots[host].run(JOBS_AGAIN)
-            self.mark(host, Progress.SKIPPED, f"deployed, and not rebooted: {by}", ExitCode.FAILURE)
-        if not go:
-            return bad
-        with ThreadPoolExecutor(len(go)) as pool:
-            problems = pool.map(lambda host: reboot(roots[host], self.policy.return_within, self.say), go)
-            back = dict(zip(go, problems, strict=True))
+        back: dict[str, str] = {}
+        try:
+            # Drained: what runs may end, and nothing new begins between the look at a host and its reboot.
+            drained = {} if self.policy.busy is Busy.FORCE else self.at_once(lambda h: roots[h].run(NO_NEW_JOBS), roots)
+            bad |= {host: Refusal(f"not rebooted: {why}", ExitCode.FAILURE) for host, why in drained.items() if why}
+            routes = {host: route for host, route in routes.items() if host not in bad}
+            go, in_use, unasked = settled(routes, self.policy.busy, self.policy.wait_up_to, self.say)
+            bad |= {host: Refusal(why, ExitCode.UNREACHABLE) for host, why in unasked.items()}
+            for host, by in in_use.items():
+                self.mark(host, Progress.SKIPPED, f"deployed, and not rebooted: {by}", ExitCode.FAILURE)
+            back = self.at_once(lambda host: reboot(roots[host], self.policy.return_within, self.say), go)
+        finally:
+            # Also after Ctrl-C: where there is no reboot, users can start jobs again.
+            self.at_once(lambda host: roots[host].run(JOBS_AGAIN), [host for host in roots if back.get(host, "not")])
         bad |= {host: Refusal(why, ExitCode.UNREACHABLE) for host, why in back.items() if why}
         alive = [host for host in go if host not in bad]
         if alive:

@@ -97,9 +97,13 @@ class Server(paramiko.ServerInterface):
         while chunk := channel.recv(65536):
             text += chunk
             # The audit's standard input stays open: its probe may ask for a password.
-            if text.endswith(b"}\n") and b'"part": "user"' in text.rpartition(b"\n{")[2]:
+            if text.endswith(b"}\n") and PROBE.encode() in text:
                 break
-        self.command(line, text.decode(), channel)
+        self.command(line, text.decode(errors="replace"), channel)
+
+
+PROBE = '{"part": "user"'
+"""How the audit's parameters begin, behind its packed program."""
 
 
 @contextmanager

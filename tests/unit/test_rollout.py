@@ -24,6 +24,7 @@ from sparkfleet.audit.controls import CONTROLS
 from sparkfleet.audit.model import Severity
 from sparkfleet.audit.probe.frame import framed
 from sparkfleet.exit_codes import ExitCode
+from sparkfleet.rollout.reboot import JOBS_AGAIN, NEXT_KERNEL, NO_NEW_JOBS, PENDING, REBOOT
 from tasks.lib.remote import unpacked
 from tests.compliance import fixtures
 from tests.doubles import sshd
@@ -32,12 +33,12 @@ CRITICAL = [control.id for control in CONTROLS if control.severity is Severity.C
 BREAKS = "SPK-SWAP-01"
 
 
-def observations(case: str = "pass") -> dict[str, Any]:
-    """What a host answers on which every critical control holds; `fail`: but for one."""
+def observations(case: str = "pass", *, reboot: bool = False) -> dict[str, Any]:
+    """What a host answers on which every critical control holds; `fail`: but for one. `reboot`: it asks for one."""
     found: dict[str, Any] = {}
-    for control in [*CRITICAL, BREAKS]:
-        kind = case if control == BREAKS else "pass"
-        found |= next(iter(fixtures.load(fixtures.path_of(control, kind)).hosts.values()))
+    kinds = {BREAKS: case, PENDING: "fail" if reboot else "pass"}
+    for control in [*CRITICAL, BREAKS, PENDING, *NEXT_KERNEL]:
+        found |= next(iter(fixtures.load(fixtures.path_of(control, kinds.get(control, "pass"))).hosts.values()))
     return found
 
 
@@ -55,15 +56,25 @@ class Machine:
 
     case: str = "pass"
     job: str = ""
+    reboot: bool = False
+    as_root: list[str] = field(default_factory=list)
     changed: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def command(self, line: str, text: str, channel: paramiko.Channel) -> None:
         if "training.slice" in line:
             sshd.answer(channel, self.job)
-        elif '"part": "user"' in text:
-            token = json.loads(text.splitlines()[-1])["token"]
-            document = {"observations": observations(self.case), "boot_id": "b", "problem": ""}
+        elif "boot_id" in line:
+            sshd.answer(channel, "one boot\n")
+        elif "id -u" in line:
+            sshd.answer(channel, "root\n")
+        elif "systemctl" in line and not text:
+            self.as_root.append(line)
+            refused = "reboot" in line
+            sshd.answer(channel, "", int(refused), "Failed to start transient timer unit\n" if refused else "")
+        elif sshd.PROBE in text:
+            token = json.loads(text[text.index(sshd.PROBE) :])["token"]
+            document = {"observations": observations(self.case, reboot=self.reboot), "boot_id": "b", "problem": ""}
             sshd.answer(channel, framed(token, document))
         else:
             with self.lock:
@@ -186,6 +197,21 @@ def test_ctrl_c_is_told_as_such_and_nothing_more_is_touched(fleet: Fleet) -> Non
     assert process.wait() == document["exit_code"] == ExitCode.INTERRUPTED
     assert {host["state"] for host in document["hosts"].values()} == {"untouched"}
     assert not any(machine.changed for machine in fleet.machines.values())
+
+
+def test_who_is_not_rebooted_can_start_jobs_again(fleet: Fleet) -> None:
+    """Drained before the look at who uses it: what begins between the two would be lost."""
+    one, two = fleet.machines["one"], fleet.machines["two"]
+    one.reboot = two.reboot = True
+    one.changed, one.job = 1, "docker-0.scope\n"
+    done = fleet.rollout(
+        "--limit", "one", "--limit", "two", "--batch", "2", "--canary", "one", "--canary", "two", "--reboot"
+    )
+    assert done.returncode == ExitCode.UNREACHABLE
+    assert "one  skipped: deployed, and not rebooted: in use: docker-0.scope" in done.stdout
+    assert "two  failed: not rebooted: Failed to start transient timer unit" in done.stdout
+    assert one.as_root == [NO_NEW_JOBS, JOBS_AGAIN]
+    assert two.as_root == [NO_NEW_JOBS, REBOOT, JOBS_AGAIN]
 
 
 def test_hosts_that_are_off_are_left_out_and_told(fleet: Fleet) -> None:
