@@ -31,7 +31,14 @@ INSTALL = """\
 set -e
 export DEBIAN_FRONTEND=noninteractive
 apt-get -qq install -y --no-install-recommends docker.io apparmor busybox-static docker-registry
-systemctl enable --quiet --now docker-registry
+# Debian's asks for a password.
+cat > /etc/docker/registry/config.yml <<'END'
+version: 0.1
+storage: {filesystem: {rootdirectory: /var/lib/docker-registry}}
+http: {addr: "127.0.0.1:5000"}
+END
+systemctl enable --quiet docker-registry
+systemctl restart docker-registry
 mkdir -p /image/bin /image/tmp && cp /bin/busybox /image/bin/ && ln -sf busybox /image/bin/sh
 ln -sf busybox /image/bin/mkdir && ln -sf busybox /image/bin/sleep
 cat > /image/bin/vllm && chmod 755 /image/bin/vllm

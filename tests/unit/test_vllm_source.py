@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import pwd
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from sparkfleet.settings import Size, VllmSourceSettings
+from sparkfleet.settings import VllmSourceSettings
 from sparkhost import (
     stack_store,
+    vllm_source,
     vllm_source_check,
     vllm_source_cli,
     vllm_source_gone,
-    vllm_source_jobs,
     vllm_source_record,
     vllm_source_run,
     vllm_source_shell,
@@ -32,16 +31,12 @@ from sparkhost.resource import UPLOADS, Change, Context, Refused, from_json
 from sparkhost.stack import StackOld
 from sparkhost.vllm_source import SLICE_FILE, VllmBuild, VllmOld
 from sparkhost.vllm_source_gone import NoVllmSource
-from sparkhost.vllm_source_jobs import left, max_jobs
-from sparkhost.vllm_source_record import Record
 from sparkhost.vllm_source_unit import UNIT, UNIT_FILE
 from sparkhost.watchdog.work import Place, Preferences, is_preferred
 from tasks import vllm_source as measure
-from tests.unit.fleet_files import Load, load, refused
 from tests.unit.stack_hosts import MACHINE, UV
 from tests.unit.vllm_checkout import World, headers, record_of, stack_of, world_in
 
-__all__ = ["load"]
 GIB = 2**30
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 SYSTEMCTL = """\
@@ -98,6 +93,8 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(vllm_source_store, "CUDA", tmp_path / "cuda.env")
     monkeypatch.setattr(vllm_source_record, "STATE", tmp_path / "var/sparkfleet/vllm-source")
     monkeypatch.setattr(vllm_source_gone, "UNIT_FILE", str(tmp_path / "unit-file"))
+    monkeypatch.setattr(vllm_source, "UNIT_FILE", str(tmp_path / "written"))
+    (tmp_path / "written").touch()
     monkeypatch.setattr(vllm_source_gone, "ACCOUNTS", tmp_path / "passwd")
     monkeypatch.setattr(vllm_source_check, "INCLUDES", headers(tmp_path))
     (tmp_path / "passwd").write_text("root:x:0:0::/root:/bin/sh\n")
@@ -135,6 +132,13 @@ def test_a_build_is_started_without_waiting_and_a_second_deploy_changes_nothing(
     pid1.is_in("inactive")
     assert planned(resource) == ([], [])
     assert list(VllmOld().plan(Context())) == []
+
+
+def test_nothing_is_built_where_the_units_file_was_refused(world: World, pid1: Pid1, host: Path) -> None:
+    resource = wanted(world, world.commit())
+    (host / "written").unlink()
+    assert planned(resource) == ([], [])
+    assert len(planned(resource, str(host / "written"))[0]) == 1, "a dry run has not written it"
 
 
 def test_a_job_that_still_waits_counts_as_building(world: World, pid1: Pid1) -> None:
@@ -205,6 +209,22 @@ def test_without_a_stack_it_is_refused(host: Path, pid1: Pid1) -> None:
         planned(VllmBuild(request, UV, GIB))
 
 
+def test_the_account_can_log_in_nowhere_and_has_no_home_but_the_builds(pid1: Pid1, host: Path) -> None:
+    """By the real useradd, into files of the test."""
+    (host / "etc").mkdir()
+    for name in ("passwd", "group", "shadow", "gshadow"):
+        (host / "etc" / name).touch()
+    (pid1.folder / "useradd").write_text(f'#!/bin/sh\nexec /usr/sbin/useradd --prefix {host} "$@"\n')
+    account = measure.apply(VllmSourceSettings(state="present", commit=COMMIT))[0]
+    assert [change.summary for change in account.plan(Context())] == ["create the account that compiles vLLM"]
+    account.apply()
+    name, _, uid, gid, _, home, shell = (host / "etc" / "passwd").read_text().strip().split(":")
+    assert (name, home, shell) == ("sparkfleet-build", "/var/lib/sparkfleet/vllm-source/home", "/usr/sbin/nologin")
+    assert 0 < int(uid) < 1000
+    assert 0 < int(gid) < 1000
+    assert not Path(f"{host}/var/lib/sparkfleet/vllm-source/home").exists()
+
+
 def test_a_host_that_never_had_it_costs_one_look(host: Path, pid1: Pid1) -> None:
     (pid1.folder / "systemctl").write_text("#!/bin/sh\nexit 1\n")  # nobody is asked
     resources = measure.remove(VllmSourceSettings())
@@ -262,98 +282,10 @@ def test_the_unit_reads_what_the_deploy_has_written(monkeypatch: pytest.MonkeyPa
         assert from_json(json.loads(json.dumps(resource.to_json()))) == resource
 
 
-@pytest.mark.parametrize(
-    ("text", "line"),
-    [
-        (
-            "state: present",
-            "state: is present without vllm_source.commit: set it to the commit to build, 40 hex digits",
-        ),
-        ("commit: v0.32.0", "commit: got 'v0.32.0', expected a commit of 40 lower-case hex digits"),
-        ("commit: main", "commit: got 'main', expected a commit of 40 lower-case hex digits"),
-        ("repository: http://example.com/x", "repository: got 'http://example.com/x', expected an address of git"),
-        ("repository: https://u:p@example.com/x", "repository: got 'https://u:p@example.com/x', expected an address"),
-        ("repository: --upload-pack=x", "repository: got '--upload-pack=x', expected an address of git"),
-        ("repository: /srv/../etc", "repository: got '/srv/../etc', expected an address of git"),
-        ("requirements: ../x", "requirements: got '../x', expected a path in the checkout"),
-        ("requirements: -x", "requirements: got '-x', expected a path in the checkout"),
-        ("index: file:///srv", "index: got 'file:///srv', expected the address of a package index"),
-        ("memory_per_job: 1MiB", "memory_per_job: got 1MiB, expected 64MiB at least"),
-        ("memory_max: 4GiB", "memory_max: is less than memory_per_job 8GiB"),
-        ("max_jobs: 0", "max_jobs: got 0, expected a number from 1 to 4000000"),
-        ("timeout: 1s", "timeout: is out of range, expected 1min to 24h"),
-        (
-            "variables: {CUDA_HOME: /x}",
-            "variables.CUDA_HOME: got 'CUDA_HOME', expected a variable that the measure does",
-        ),
-    ],
-)
-def test_a_mistake_is_one_line_with_its_key(load: Load, text: str, line: str) -> None:
-    (told,) = refused(load, f"hosts: {{a: {{settings: {{vllm_source: {{{text}}}}}}}}}")
-    assert f"hosts.a.settings.vllm_source.{line}" in told
-
-
-@pytest.mark.parametrize(
-    "address",
-    ["ssh://git@example.com:2222/x/y.git", "git://example.com/vllm", "/srv/git/vllm.git", "https://example.com/a/b~1"],
-)
-def test_addresses_of_repositories_are_taken(address: str) -> None:
-    assert VllmSourceSettings(repository=address).repository == address
-
-
-@pytest.mark.parametrize(
-    ("cpus", "memory", "per_job", "bound", "count", "why"),
-    [
-        (20, 80 * GIB, 8 * GIB, 4, 4, "vllm_source.max_jobs 4"),
-        (20, 80 * GIB, 8 * GIB, 32, 10, "80.0 GiB of memory for it"),
-        (20, 15 * GIB, 8 * GIB, 32, 1, "15.0 GiB of memory for it"),
-        (20, 16 * GIB, 8 * GIB, 32, 2, "16.0 GiB of memory for it"),
-        (2, 80 * GIB, 8 * GIB, 4, 2, "2 processors"),
-        (20, 7 * GIB, 8 * GIB, 4, 1, "7.0 GiB of memory for it"),
-        (20, -3 * GIB, 8 * GIB, 4, 1, "0.0 GiB of memory for it"),
-    ],
-)
-def test_as_many_compilers_as_fit(cpus: int, memory: int, per_job: int, bound: int, count: int, why: str) -> None:
-    found = max_jobs(cpus, memory, per_job, bound)
-    assert (found.count, found.why) == (count, why)
-
-
-def test_every_cgroup_above_counts_with_what_it_holds_already(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vllm_source_jobs, "CGROUPS", tmp_path)
-    unit = tmp_path / "training.slice" / UNIT
-    unit.mkdir(parents=True)
-    for path, limit, held, cache in ((unit, 80 * GIB, GIB, 0), (unit.parent, 100 * GIB, 70 * GIB, 30 * GIB)):
-        (path / "memory.max").write_text(f"{limit}\n")
-        (path / "memory.current").write_text(f"{held}\n")
-        (path / "memory.stat").write_text(f"anon 5\ninactive_file {cache - 2 if cache else 0}\nactive_file 2\nfile 7\n")
-    below = unit / "x"
-    below.mkdir()
-    (below / "memory.max").write_text("max\n")
-    assert list(left(f"/training.slice/{UNIT}/x")) == [79 * GIB + 2, 60 * GIB]
-    assert list(left("/")) == []
-
-
-def test_this_machine_has_a_figure(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert vllm_source_jobs.available() > 0
-    assert vllm_source_jobs.measured(2**60, 4, 0).count == 1
-
-
 def test_the_watchdog_ends_a_build_before_jobs_and_nobody_can_hide_behind_the_name() -> None:
     assert is_preferred(Place("job", f"/training.slice/{UNIT}", UNIT), Preferences())
     assert not is_preferred(Place("session", f"/user.slice/user-1000.slice/{UNIT}", UNIT), Preferences())
     assert not is_preferred(Place("job", "/training.slice/spark-job-1.service", "spark-job-1.service"), Preferences())
-
-
-def test_commands_run_as_the_account_and_with_nothing_of_root(tmp_path: Path) -> None:
-    nobody = pwd.getpwnam("nobody")
-    log = tmp_path / "log"
-    with log.open("ab") as stream:
-        shell = vllm_source_shell.Shell(stream, {"PATH": "/usr/bin:/bin"}, nobody)
-        shell.run("sh", "-c", "id -u; id -G; env; cat /etc/shadow || true")
-    told = log.read_text().splitlines()
-    assert told[1:3] == [str(nobody.pw_uid), str(nobody.pw_gid)]
-    assert {line.partition("=")[0] for line in told[3:-1]} <= {"PATH", "PWD", "SHLVL", "_"}
-    assert told[-1].endswith("Permission denied")
 
 
 def test_status_shows_each_step_and_json_has_the_same(
@@ -397,16 +329,6 @@ def test_a_failed_step_is_in_the_status_and_its_exit_code(
     assert record_of(build).stopped
 
 
-@pytest.mark.parametrize(
-    "damage", ["", "[]", "{}", '{"key": 1}', '{"key": "a", "commit": "b", "stack": "c", "steps": [7]}']
-)
-def test_a_damaged_record_is_none(host: Path, damage: str) -> None:
-    Record("k", "c", "s").save()
-    assert vllm_source_record.read_record("k") == Record("k", "c", "s")
-    (vllm_source_record.STATE / "k.json").write_text(damage)
-    assert vllm_source_record.read_record("k") is None
-
-
 def test_what_is_asked_for_must_be_what_the_host_still_is(world: World) -> None:
     request = world.request(world.commit())
     vllm_source_record.ask_for("another-0123")
@@ -426,8 +348,3 @@ def test_variables_and_cuda_decide_the_build(world: World) -> None:
     keys.add(world.build(commit).key)
     assert len(keys) == 3
     assert world.build(commit).environment()["TORCH_CUDA_ARCH_LIST"] == "12.1a"
-
-
-def test_sizes_of_settings_are_bytes_on_the_host() -> None:
-    told = measure.request(VllmSourceSettings(memory_per_job=Size(GIB), reserve=Size(2 * GIB)))
-    assert (told["memory_per_job"], told["reserve"]) == (GIB, 2 * GIB)

@@ -23,7 +23,7 @@ from sparkhost.vllm_source_run import NAMES, STEPS, carry_out
 from sparkhost.vllm_source_shell import Shell
 from sparkhost.vllm_source_steps import Build
 from sparkhost.vllm_source_store import current, home, is_whole, key_of
-from tests.unit import stack_hosts
+from tests.unit import small_wheels, stack_hosts
 from tests.unit.stack_wheels import CUDA_12, CUDA_13, elf, serving, wheel
 from tests.unit.vllm_checkout import CUDA_TORCH, World, headers, in_background, record_of, stack_of, world_in
 
@@ -231,6 +231,24 @@ def test_an_index_is_asked_for_what_the_stack_lacks_and_for_nothing_else(world: 
         build = Build(request, key_of(request, world.release), world.release, stack_hosts.UV)
         assert world.run(build) == ""
         assert {name.partition("-")[0] for name, _ in index.seen} == {"tiny_builder", "beta"}
+
+
+def test_what_is_beyond_the_stack_is_resolved_together_and_extras_of_the_stack_too(
+    world: World, tmp_path: Path
+) -> None:
+    small_wheels.wheel(world.index, "gamma", "1.0", {"gamma.py": b""}, ["delta<2", "alpha", "torch"])
+    for version in ("1.0", "2.0"):
+        small_wheels.wheel(world.index, "delta", version, {"delta.py": version.encode()})
+    small_wheels.wheel(world.index, "graph", "1.0", {"graph.py": b""})
+    folder = tmp_path / "newer"
+    folder.mkdir()
+    extra = small_wheels.wheel(folder, "epsilon", "1.0", {"epsilon.py": b""}, ["graph; extra == 'dag'"])
+    world.release = stack_of(folder, more=[extra])
+    build = world.build(world.commit({"requirements/common.txt": "delta\ngamma\nepsilon[dag]\n"}))
+    assert world.run(build) == ""
+    step = record_of(build).step("dependencies")
+    assert step
+    assert step.note == "beyond the stack: delta 1.0, gamma 1.0, graph 1.0"
 
 
 def test_the_tools_must_not_bring_a_torch_of_their_own(world: World) -> None:

@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -146,11 +146,13 @@ def repacked(folder: Path) -> Path:
     return wheel(folder, "packaging", packaging.__version__, files)
 
 
-def stack_of(folder: Path, torch: Mapping[str, bytes] = PLAIN_TORCH, version: str = "2.13.0") -> str:
+def stack_of(
+    folder: Path, torch: Mapping[str, bytes] = PLAIN_TORCH, version: str = "2.13.0", more: Sequence[Path] = ()
+) -> str:
     """Installs a release with torch of a kind, `packaging`, alpha and a vLLM, and makes it the one in use; its name."""
     folder.mkdir(exist_ok=True)
     wheels = [wheel(folder, "torch", version, torch), wheel(folder, "alpha"), wheel(folder, "vllm", "0.1")]
-    made = release([*wheels, repacked(folder)])
+    made = release([*wheels, repacked(folder), *more])
     made.deploy()
     return made.name
 

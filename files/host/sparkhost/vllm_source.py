@@ -22,7 +22,7 @@ from sparkhost.vllm_source_install import remove
 from sparkhost.vllm_source_record import Record, read_record
 from sparkhost.vllm_source_steps import Build
 from sparkhost.vllm_source_store import Request, current, home, is_whole, key_of
-from sparkhost.vllm_source_unit import ACCOUNT, UNIT, is_building
+from sparkhost.vllm_source_unit import ACCOUNT, UNIT, UNIT_FILE, is_building
 
 SLICE = "training.slice"
 SLICE_FILE = f"{UNIT_DIRECTORY}/{SLICE}"
@@ -49,7 +49,7 @@ class BuildAccount(Resource):
     def apply(self) -> None:
         run(
             *("useradd", "--system", "--user-group", "--no-create-home", "--home-dir", self.home),
-            *("--shell", "/usr/sbin/nologin", "--comment", "managed by sparkfleet (measure: vllm_source)", ACCOUNT),
+            *("--shell", "/usr/sbin/nologin", "--comment", "managed by sparkfleet, measure vllm_source", ACCOUNT),
         )
 
 
@@ -70,6 +70,8 @@ class VllmBuild(Resource):
         request = Request(**self.request)
         name = f"vLLM {request.commit[:12]}"
         pending = {change.what for change in context.pending}
+        if UNIT_FILE not in pending and not Path(UNIT_FILE).exists():
+            return []  # its files were refused, which was said: nothing can be built
         release = stack_store.current()
         if {str(vllm_source_store.CUDA), str(stack_store.STORE / stack_store.CURRENT)} & pending:
             return [Change(UNIT, f"build {name} on the stack and CUDA environment of this run, {HINT}")]

@@ -11,7 +11,7 @@ from typing import Any
 
 from sparkhost import vllm_source_store
 from sparkhost.vllm_source_record import Record, asked_for, log_of, read_record
-from sparkhost.vllm_source_shell import one_line
+from sparkhost.vllm_source_shell import any_text, one_line
 from sparkhost.vllm_source_store import home
 
 USAGE = """\
@@ -32,6 +32,7 @@ TAIL = 4096
 
 def main(arguments: Sequence[str]) -> int:
     """Exit codes: 0, 1 there is no build or one failed, 2 a wrong call."""
+    any_text()
     match list(arguments):
         case [] | ["status"]:
             return shown(told())

@@ -127,8 +127,11 @@ def look_at(build: Build, new: Path) -> None:
 def byte_compile(build: Build, site: Path) -> None:
     """Its bytecode, since nobody else can write it there. Compiling runs nothing of it."""
     words = [str(interpreter(build)), "-I", "-S", "-m", "compileall", "-q", "-j", "0", str(site)]
-    # Exit status 1: a file that is for another Python, as some packages have.
-    subprocess.run(words, capture_output=True, timeout=COMPILE_SECONDS, check=False)
+    try:
+        # Exit status 1: a file that is for another Python, as some packages have.
+        subprocess.run(words, capture_output=True, timeout=COMPILE_SECONDS, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise StepFailed(f"the bytecode was not made within {COMPILE_SECONDS} s: deploy again") from error
 
 
 def imported(build: Build, shell: Shell) -> str:

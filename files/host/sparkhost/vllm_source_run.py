@@ -23,10 +23,10 @@ from sparkhost import stack_store, vllm_source_check, vllm_source_record
 from sparkhost.files import make_directories
 from sparkhost.resource import Failed
 from sparkhost.vllm_source_install import imported, installed, leftovers, switched
-from sparkhost.vllm_source_record import Record, Step, asked_for, log_of, read_record
-from sparkhost.vllm_source_shell import Shell, StepFailed, one_line
+from sparkhost.vllm_source_record import Record, Step, asked_for, keep_only, log_of, read_record
+from sparkhost.vllm_source_shell import Shell, StepFailed, any_text, one_line
 from sparkhost.vllm_source_steps import FOREIGN, Build, Run
-from sparkhost.vllm_source_store import Request, current, is_whole, key_of
+from sparkhost.vllm_source_store import Request, builds, current, is_whole, key_of
 
 CONFIG = Path("/etc/sparkfleet/vllm-source.json")
 ACCOUNT = "sparkfleet-build"
@@ -58,6 +58,7 @@ ALWAYS = ("check",)
 def main() -> int:
     """For the unit. Exit codes: 0 built and in use, 1 a step failed, which is named with the log."""
     os.umask(0o022)
+    any_text()
     signal.signal(signal.SIGTERM, interrupted)
     try:
         build = wanted(read_request(), UV)
@@ -142,7 +143,7 @@ def tried(record: Record, name: str, run: Run, build: Build, shell: Shell) -> St
     shell.say(f"== {name}: {step.started}")
     began = time.monotonic()
     try:
-        step.note, step.state, step.status = run(build, shell), "done", 0
+        step.note, step.state, step.status = one_line(run(build, shell)), "done", 0
     except StepFailed as failure:
         step.note, step.state, step.status = one_line(str(failure)), "failed", failure.status
     except Failed as failure:
@@ -171,6 +172,7 @@ def prepared(build: Build, who: pwd.struct_passwd | None) -> None:
     for path in (state / "work").iterdir():
         if path.name != build.key:
             shutil.rmtree(path)
+    keep_only([build.key, *builds()])
     # home: for an SSH key of the site's (mode 0700); the rest is for everybody to look at.
     for path, mode in ((state / "home", 0o700), (build.work, 0o755)):
         path.mkdir(mode=mode, exist_ok=True)

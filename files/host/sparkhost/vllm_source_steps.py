@@ -17,7 +17,7 @@ from sparkhost.vllm_source_store import LAYER, Request, variables_of
 
 REQUIREMENTS = ("requirements/build/cuda.txt", "requirements/build.txt")
 """Where vLLM has its build requirements: now, and before (0.13)."""
-MOST_ROUNDS = 20
+MOST_ROUNDS = 5
 OF_VLLM = re.compile(r"vllm(==|$)")
 
 
@@ -69,6 +69,8 @@ class Build:
             "UV_LINK_MODE": "copy",
             "UV_NO_PROGRESS": "1",
             "UV_PYTHON_DOWNLOADS": "never",
+            # As git does: a site's mirror has a certificate that the host knows, and uv's own list does not.
+            "UV_SYSTEM_CERTS": "1",
             # A prompt would wait for ever; what is no transport of an admin's choice is not taken by a redirect either.
             "GIT_TERMINAL_PROMPT": "0",
             "GIT_SSH_COMMAND": "ssh -o BatchMode=yes",
@@ -173,16 +175,18 @@ def wheel_of(build: Build) -> Path:
 
 
 def dependencies(build: Build, shell: Shell) -> str:
-    """vLLM and what it needs beyond the stack, in an environment on top of the release."""
+    """vLLM and what it needs beyond the stack, in an environment on top of the release.
+
+    uv does not see the release below an environment. So it resolves everything but the stack's packages, and what came
+    of it is compared with those afterwards: what an extra of theirs lacks is asked for in the next round.
+    """
     layered(build, shell, build.image)
-    shell.run(
-        *(build.uv, "pip", "install", "--python", build.image / "bin" / "python", "--offline", "--no-index"),
-        *("--no-deps", wheel_of(build)),
-    )
-    constraints = build.work / "constraints.txt"
+    excludes, constraints = build.work / "excludes.txt", build.work / "constraints.txt"
+    shell.write(excludes, "".join(f"{name}\n" for name in stack_versions(build)))
     shell.write(constraints, constraints_of(build, ALL))
-    added: list[str] = []
+    wanted: list[str | Path] = [wheel_of(build)]
     for _ in range(MOST_ROUNDS):
+        install(build, shell, build.image, "--excludes", excludes, "--constraints", constraints, *wanted)
         lacking = wants(build, shell)
         if lacking["unfit"]:
             raise StepFailed(
@@ -190,10 +194,10 @@ def dependencies(build: Build, shell: Shell) -> str:
             )
         if not lacking["missing"]:
             break
-        added += lacking["missing"]
-        install(build, shell, build.image, "--no-deps", "--constraints", constraints, *lacking["missing"])
+        wanted += lacking["missing"]
     else:
         raise StepFailed(f"after {MOST_ROUNDS} rounds vLLM still needs {', '.join(lacking['missing'][:3])}")
+    added = [f"{one.name} {one.version}" for one in distributions(site_packages(build.image)) if one.name != "vllm"]
     return f"beyond the stack: {', '.join(added) or 'nothing'}"
 
 

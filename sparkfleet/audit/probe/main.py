@@ -62,7 +62,8 @@ def loader(size: int) -> str:
 
     Not one quote or comma in it: every login shell takes it for the same.
     """
-    return f"import sys; import zlib; source = sys.stdin.buffer.read({size}); exec(zlib.decompress(source))"
+    read = f"import sys; import zlib; import base64; source = sys.stdin.buffer.read({size})"
+    return f"{read}; exec(zlib.decompress(base64.b64decode(source)))"
 
 
 def boot_id() -> str:

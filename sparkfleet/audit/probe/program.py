@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shlex
 import zlib
@@ -53,7 +54,8 @@ def source() -> bytes:
     package = files("sparkfleet.audit.probe")
     sources = {"sparkfleet": "", "sparkfleet.audit": "", "sparkfleet.audit.probe": ""}
     sources |= {f"sparkfleet.audit.probe.{name}": (package / f"{name}.py").read_text("utf-8") for name in MODULES}
-    return zlib.compress(f"SOURCES = {sources!r}\n{BOOTSTRAP}".encode(), 9)
+    packed = zlib.compress(f"SOURCES = {sources!r}\n{BOOTSTRAP}".encode(), 9)
+    return base64.b64encode(packed) + b"\n"
 
 
 def command() -> str:
