@@ -16,7 +16,7 @@ from sparkhost.installed import NotInstalled
 from sparkhost.resource import Resource
 from sparkhost.service import NoService, Service
 from sparkhost.systemd import UNIT_DIRECTORY
-from sparkhost.vllm_container import ContainerHost, ContainerImage, OldImages
+from sparkhost.vllm_container import ContainerHost, ContainerImage, NoImages, OldImages
 from tasks.lib.programs import program
 from tasks.lib.templates import render
 
@@ -62,4 +62,4 @@ def apply(settings: VllmContainerSettings) -> Sequence[Resource]:
 
 def remove(settings: VllmContainerSettings) -> Sequence[Resource]:
     """The server stopped, and the images that we have pulled gone, unless somebody uses one. Models and cache stay."""
-    return (NoService(UNIT), NoFile(UNIT_FILE), NoFile(COMMAND), NotInstalled(PROGRAM), OldImages(""))
+    return (NoService(UNIT), NoFile(UNIT_FILE), NoFile(COMMAND), NotInstalled(PROGRAM), NoImages())

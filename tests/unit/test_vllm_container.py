@@ -18,7 +18,7 @@ import pytest
 from sparkfleet.settings import VllmContainerSettings
 from sparkhost import docker, vllm_container
 from sparkhost.resource import Change, Context, Failed, Refused
-from sparkhost.vllm_container import ContainerHost, ContainerImage, OldImages
+from sparkhost.vllm_container import ContainerHost, ContainerImage, NoImages, OldImages
 from tasks import vllm_container as measure
 from tests.unit.fleet_files import Load, load, refused
 
@@ -86,7 +86,7 @@ def test_a_pull_that_fails_is_one_line_and_is_ours_to_clear_away(state: Path) ->
         ContainerImage(IMAGE, 0).apply()
     assert str(caught.value) == (f"{IMAGE}: docker pull: Error response from daemon: Get https://nvcr.io/v2/: no route")
     assert vllm_container.pulled() == [IMAGE]
-    OldImages("").apply()
+    NoImages().apply()
     assert not vllm_container.RECORD.exists()
 
 
@@ -115,7 +115,7 @@ def test_old_images_go_when_nobody_uses_them(state: Path) -> None:
 
 def test_what_others_have_pulled_is_theirs(state: Path) -> None:
     (state / "images").write_text(f"{OTHER}\n")
-    assert OldImages("").plan(Context()) == []
+    assert NoImages().plan(Context()) == []
     assert (state / "log").read_text() == "", "a host without the measure need not have Docker at all"
 
 

@@ -163,6 +163,15 @@ class OldImages(Resource):
             RECORD.unlink(missing_ok=True)
 
 
+@dataclass(frozen=True)
+class NoImages(OldImages):
+    """None of the images that we have pulled: after the server, without a reload in between."""
+
+    kind: ClassVar[str] = "no_images"
+    after_reload: ClassVar[bool] = False
+    wanted: str = ""
+
+
 def containers_of(image: str) -> list[str]:
     """Names of the containers, also of stopped ones, that were made from an image."""
     answer = run("docker", "ps", "--all", "--filter", f"ancestor={image}", "--format", "{{.Names}}")
