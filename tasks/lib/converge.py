@@ -47,8 +47,11 @@ def deploy(*measures: ModuleType) -> None:
     this_host = current_host()
     local = isinstance(this_host.connector, LocalConnector)
     run = RUNS.setdefault(this_host, Run(wanted(this_host.data.get("settings") or {}, measures, local=local)))
-    for entry in run.wanted.measures:
-        converge(name=entry["name"], measure=entry["name"])
+    here = {entry["name"] for entry in run.wanted.measures}
+    # A place for each on every host: pyinfra takes operations of the same place for one, and hosts may lack some.
+    for name in this_host.loop(run.wanted.places):  # type: ignore[no-untyped-call]
+        if name in here:
+            converge(name=name, measure=name)
     finish(name="finish")
 
 

@@ -17,6 +17,7 @@ from tasks.lib import origin, remote
 
 # What of a measure comes after systemd has read its units again; its lines are told as those of the measure.
 AFTER_RELOAD = " after daemon-reload"
+SYSTEMD = "systemd"
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,9 @@ class Wanted:
     """Who deploys what, as the host is told (`tasks.lib.origin`)."""
     plans: dict[tuple[str, bool], str] = field(default_factory=dict)
     """Requests for a plan that were made before: rendering and encoding cost more than all else on a converged host."""
+
+    places: Sequence[str] = ()
+    """The names of all that a host with any settings could have, in order."""
 
     def of(self, measure: str) -> dict[str, Any]:
         """One measure's request."""
@@ -63,8 +67,15 @@ def wanted(raw: dict[str, Any], measures: Sequence[ModuleType], *, local: bool) 
         if key not in _MADE:
             settings = HostSettings.model_validate(raw)
             deploy = origin.deploy_of(settings, names, local=local)
-            _MADE[key] = Wanted(requests(settings, measures[::-1] if leaves(settings, names) else measures), deploy)
+            ordered = measures[::-1] if leaves(settings, names) else measures
+            _MADE[key] = Wanted(requests(settings, ordered), deploy, places=places(ordered))
         return _MADE[key]
+
+
+def places(measures: Sequence[ModuleType]) -> list[str]:
+    """What `requests` may make of these measures, whatever their settings."""
+    names = [measure.__name__.rpartition(".")[2] for measure in measures]
+    return [*names, SYSTEMD, *(f"{name}{AFTER_RELOAD}" for name in names)]
 
 
 def requests(settings: HostSettings, measures: Sequence[ModuleType]) -> list[dict[str, Any]]:
@@ -83,7 +94,7 @@ def requests(settings: HostSettings, measures: Sequence[ModuleType]) -> list[dic
         {p for r in resources if (p := getattr(r, "path", "")).startswith(f"{UNIT_DIRECTORY}/")}
         | {source for r in resources for source in r.unit_sources()}
     )
-    return [*found, as_request("systemd", [DaemonReload(units)] if units else []), *late]
+    return [*found, as_request(SYSTEMD, [DaemonReload(units)] if units else []), *late]
 
 
 def leaves(settings: HostSettings, names: Iterable[str]) -> bool:

@@ -1,0 +1,53 @@
+"""Which operations pyinfra makes of a deploy to hosts that are not to have the same. Hosts are doubles (sshd.py)."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+import yaml
+
+from tests.doubles import sshd
+
+ROOT = Path(__file__).resolve().parents[2]
+DEPLOY = """\
+from tasks import swap, training_slice, watchdog
+from tasks.lib import converge
+
+converge.deploy(swap, training_slice, watchdog)
+"""
+
+
+def test_what_only_some_hosts_have_stays_an_operation_of_its_own(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        ports = {name: stack.enter_context(sshd.serving(sshd.clean)) for name in ("all", "less")}
+        path = sshd.fleet_of(tmp_path, {"all_of_it": ports["all"], "less": ports["less"]})
+        raw = yaml.safe_load(path.read_text())
+        raw["hosts"]["less"]["settings"] = {"training_slice": {"state": "unmanaged"}}
+        path.write_text(yaml.safe_dump(raw, sort_keys=False))
+        (tmp_path / "deploy.py").write_text(DEPLOY)
+        done = subprocess.run(
+            [sys.executable, "-m", "pyinfra", "-y", str(ROOT / "inventory.py"), str(tmp_path / "deploy.py")],
+            cwd=ROOT,
+            env={**os.environ, "FLEET": str(path)},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+    assert done.returncode == 0, done.stderr
+    assert re.findall(r"Starting operation: (.*?)\s*$", done.stdout + done.stderr, re.MULTILINE) == [
+        "swap",
+        "training_slice",
+        "watchdog",
+        "systemd",
+        "swap after daemon-reload",
+        "training_slice after daemon-reload",
+        "watchdog after daemon-reload",
+        "finish",
+    ]
