@@ -94,12 +94,12 @@ class Service(Resource):
             if RELOAD in pending or pending & set(self.files):
                 return [Change(self.unit, "enable and start")]
             raise Failed(f"{self.unit}: systemd does not know it: see `systemctl status {self.unit}`")
-        changes = []
-        if found["UnitFileState"] != "enabled":
-            changes.append(Change(self.unit, "enable"))
+        enabled = found["UnitFileState"] == "enabled"
         if found["ActiveState"] not in ("active", "activating", "reloading"):
-            changes.append(Change(self.unit, f"start (is {found['ActiveState']})"))
-        elif newer := self._newer(self.files, pending):
+            # In the words of a dry run, which has not written the unit's file yet.
+            return [Change(self.unit, f"start (is {found['ActiveState']})" if enabled else "enable and start")]
+        changes = [] if enabled else [Change(self.unit, "enable")]
+        if newer := self._newer(self.files, pending):
             changes.append(Change(self.unit, f"restart, for {', '.join(newer)}"))
         elif newer := self._newer(self.reload_for, pending):
             changes.append(Change(self.unit, f"reload, for {', '.join(newer)}"))
@@ -124,12 +124,13 @@ class Service(Resource):
         return Path("/run/sparkfleet") / f"{self.unit}.reloaded"
 
     def apply(self) -> None:
-        changes = [re.split(r"\W", change.summary)[0] for change in self.plan(Context())]
-        if "enable" in changes:
+        # "enable and start", "restart, for FILE": what is done comes before what for.
+        words = {word for change in self.plan(Context()) for word in re.split(r", | \(", change.summary)[0].split()}
+        if "enable" in words:
             run("systemctl", "enable", "--quiet", self.unit)
-        if "start" in changes or "restart" in changes:
+        if {"start", "restart"} & words:
             run("systemctl", "restart", self.unit)
-        elif "reload" in changes:
+        elif "reload" in words:
             run("systemctl", "reload", self.unit)
             self._mark().parent.mkdir(mode=0o755, exist_ok=True)
             self._mark().touch()
