@@ -101,7 +101,8 @@ WantedBy=swap.target
 
 _NETWORK = """\
 [Match]
-Type=ether
+# The machine's own; the ends of containers' cables are ethernets as well.
+Name=en*
 
 [Network]
 Address=10.0.2.15/24
