@@ -145,6 +145,7 @@ def test_each_break_is_named_repaired_and_survives_a_reboot(lab: Lab, host: Host
     assert {control for control, _ in verdicts(red)} == names, red.stdout
     repaired = deploy(lab, path)
     assert repaired.rc == 0, repaired.output
+    host.sudo(f"docker image rm --force {IMAGE}:other")  # what somebody else brought is theirs to remove
     until(host, SERVES, 120)
     assert {control for control, _ in verdicts(audit(lab, path, *ITS), "pass")} == names
     reboot(host)
