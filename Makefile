@@ -4,8 +4,9 @@
 
 PYTHON := .venv/bin/python
 LINT := .venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy
-# A file at a time for each core, so that what its tests share is made once. The story on hosts is one after the other.
-UNIT := .venv/bin/pytest --numprocesses=auto --dist=loadfile tests/unit
+# A file at a time for each core, so that what its tests share is made once; in their order, as few long tests must not
+# come last (xdist would begin with the files that have most). The story on hosts is one after the other.
+UNIT := .venv/bin/pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder tests/unit
 # A lab of its own for tests: the hosts of `make demo` stay as a person left them.
 TEST_LAB := SPARKFLEET_LAB=.lab/test SPARKFLEET_LAB_PORT=2301
 

@@ -1,15 +1,10 @@
-"""The measure as a deploy has it: what it asks for, plans, starts and leaves alone; and what `spark-vllm-source` says.
-
-PID 1, useradd and userdel are doubles: programs of these names that keep what they were called with.
-"""
+"""The measure as a deploy has it: what it asks for, plans, starts and leaves alone."""
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -17,17 +12,13 @@ import pytest
 from sparkfleet.settings import VllmSourceSettings
 from sparkhost import (
     stack_store,
-    vllm_source,
-    vllm_source_check,
-    vllm_source_cli,
-    vllm_source_gone,
     vllm_source_record,
     vllm_source_run,
     vllm_source_shell,
     vllm_source_store,
 )
 from sparkhost.files import File
-from sparkhost.resource import UPLOADS, Change, Context, Refused, from_json
+from sparkhost.resource import Change, Context, Refused, from_json
 from sparkhost.stack import StackOld
 from sparkhost.vllm_source import SLICE_FILE, VllmBuild, VllmOld
 from sparkhost.vllm_source_gone import NoVllmSource
@@ -35,80 +26,27 @@ from sparkhost.vllm_source_unit import UNIT, UNIT_FILE
 from sparkhost.watchdog.work import Place, Preferences, is_preferred
 from tasks import vllm_source as measure
 from tests.unit.stack_hosts import MACHINE, UV
-from tests.unit.vllm_checkout import World, headers, record_of, stack_of, world_in
+from tests.unit.vllm_checkout import World, stack_of, world_in
+from tests.unit.vllm_source_host import Pid1, host_in, pid1_in, wanted
 
 GIB = 2**30
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-SYSTEMCTL = """\
-#!/bin/sh
-cd "$(dirname "$0")"
-case "$1" in
-show) case "$*" in *training.slice*) cat slice ;; *) cat unit ;; esac ;;
-start) echo "$*" >> calls; echo ActiveState=activating > unit ;;
-stop) echo "$*" >> calls; echo ActiveState=inactive > unit ;;
-*) echo "$*" >> calls ;;
-esac
-"""
-
-
-@dataclass
-class Pid1:
-    """The double of PID 1."""
-
-    folder: Path
-
-    def is_in(self, state: str) -> None:
-        (self.folder / "unit").write_text(f"ActiveState={state}\n")
-
-    def caps(self, limit: int | str) -> None:
-        (self.folder / "slice").write_text(f"MemoryMax={limit}\n")
-
-    @property
-    def calls(self) -> list[str]:
-        path = self.folder / "calls"
-        return path.read_text().splitlines() if path.exists() else []
 
 
 @pytest.fixture
 def pid1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pid1:
-    folder = tmp_path / "pid1"
-    folder.mkdir()
-    (folder / "systemctl").write_text(SYSTEMCTL)
-    for name in ("useradd", "userdel"):
-        (folder / name).write_text(f'#!/bin/sh\necho "{name} $*" >> "$(dirname "$0")/calls"\n')
-    for path in folder.iterdir():
-        path.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    found = Pid1(folder)
-    found.is_in("inactive")
-    found.caps(2 * GIB)
-    return found
+    return pid1_in(tmp_path, monkeypatch)
 
 
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A host without anything of the measure."""
-    monkeypatch.setattr(stack_store, "STORE", tmp_path / "opt/sparkfleet/stacks")
-    monkeypatch.setattr(vllm_source_store, "STORE", tmp_path / "opt/sparkfleet/vllm-source")
-    monkeypatch.setattr(vllm_source_store, "CUDA", tmp_path / "cuda.env")
-    monkeypatch.setattr(vllm_source_record, "STATE", tmp_path / "var/sparkfleet/vllm-source")
-    monkeypatch.setattr(vllm_source_gone, "UNIT_FILE", str(tmp_path / "unit-file"))
-    monkeypatch.setattr(vllm_source, "UNIT_FILE", str(tmp_path / "written"))
-    (tmp_path / "written").touch()
-    monkeypatch.setattr(vllm_source_gone, "ACCOUNTS", tmp_path / "passwd")
-    monkeypatch.setattr(vllm_source_check, "INCLUDES", headers(tmp_path))
-    (tmp_path / "passwd").write_text("root:x:0:0::/root:/bin/sh\n")
-    yield tmp_path
-    UPLOADS.clear()
+    with host_in(tmp_path, monkeypatch) as root:
+        yield root
 
 
 @pytest.fixture
 def world(host: Path) -> World:
     return world_in(host)
-
-
-def wanted(world: World, commit: str) -> VllmBuild:
-    return VllmBuild(vars(world.request(commit)), UV, GIB)
 
 
 def planned(resource: VllmBuild, *pending: str) -> tuple[list[str], list[str]]:
@@ -286,47 +224,6 @@ def test_the_watchdog_ends_a_build_before_jobs_and_nobody_can_hide_behind_the_na
     assert is_preferred(Place("job", f"/training.slice/{UNIT}", UNIT), Preferences())
     assert not is_preferred(Place("session", f"/user.slice/user-1000.slice/{UNIT}", UNIT), Preferences())
     assert not is_preferred(Place("job", "/training.slice/spark-job-1.service", "spark-job-1.service"), Preferences())
-
-
-def test_status_shows_each_step_and_json_has_the_same(
-    world: World, pid1: Pid1, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert vllm_source_cli.main(["status"]) == 1
-    assert capsys.readouterr().out == "in use: none\nno build was asked for, or it has not begun\n"
-    commit = world.commit()
-    wanted(world, commit).apply()
-    build = world.build(commit)
-    assert world.run(build) == ""
-    capsys.readouterr()
-    assert vllm_source_cli.main([]) == 0
-    shown = capsys.readouterr().out.splitlines()
-    assert shown[0] == f"in use: {build.key}, on the stack {world.release}"
-    assert shown[3].split() == ["step", "state", "started", "(UTC)", "seconds", "exit"]
-    assert [line.split()[:2] for line in shown[4:]] == [[name, "done"] for name in vllm_source_run.NAMES]
-    assert vllm_source_cli.main(["status", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["in_use"] == {"build": build.key, "commit": commit, "stack": world.release}
-    assert [step["name"] for step in told["asked_for"]["steps"]] == list(vllm_source_run.NAMES)
-    assert vllm_source_cli.main(["verify"]) == 0
-    assert vllm_source_cli.main(["path"]) == 0
-    assert vllm_source_cli.main(["verify", "nothing"]) == 1
-
-
-def test_a_failed_step_is_in_the_status_and_its_exit_code(
-    world: World, pid1: Pid1, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert world.run(world.build(world.commit())) == ""
-    commit = world.commit({"requirements/common.txt": "gamma\n"})
-    wanted(world, commit).apply()
-    build = world.build(commit)
-    assert world.run(build)
-    capsys.readouterr()
-    assert vllm_source_cli.main([]) == 1
-    shown = capsys.readouterr().out.splitlines()
-    row = next(line for line in shown if line.startswith("dependencies"))
-    assert row.split()[1] == "failed"
-    assert shown[-1] == f"log: {vllm_source_record.log_of(build.key)}"
-    assert record_of(build).stopped
 
 
 def test_what_is_asked_for_must_be_what_the_host_still_is(world: World) -> None:

@@ -15,12 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import packaging
+import pytest
 
-from sparkhost import stack_store, vllm_source_record, vllm_source_store
+from sparkhost import stack_store, vllm_source_check, vllm_source_record, vllm_source_store
 from sparkhost.vllm_source_record import Record, read_record
 from sparkhost.vllm_source_run import carry_out
 from sparkhost.vllm_source_steps import Build
-from sparkhost.vllm_source_store import Request, key_of
+from sparkhost.vllm_source_store import Request, home, key_of
 from tests.unit import stack_hosts
 from tests.unit.stack_hosts import release
 from tests.unit.stack_wheels import CUDA_13, elf, wheel
@@ -222,3 +223,27 @@ def checkout_files(gate: Path) -> dict[str, str]:
         "vllm/__init__.py": INIT,
         "vllm/version.txt": "0.33.0\n",
     }
+
+
+def placed(root: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    """All that a build touches, below a directory of the test."""
+    monkeypatch.setattr(stack_store, "STORE", root / "opt/stacks")
+    monkeypatch.setattr(vllm_source_store, "STORE", root / "opt/vllm-source")
+    monkeypatch.setattr(vllm_source_store, "CUDA", root / "cuda.env")
+    monkeypatch.setattr(vllm_source_record, "STATE", root / "var/vllm-source")
+    monkeypatch.setattr(vllm_source_check, "INCLUDES", headers(root))
+    return world_in(root)
+
+
+def python(key: str, program: str) -> str:
+    command = [str(home(key) / "bin" / "python"), "-I", "-c", program]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def states(build: Build) -> dict[str, str]:
+    return {step.name: step.state for step in record_of(build).steps}
+
+
+def compiled(build: Build) -> list[str]:
+    """Which objects were compiled, in order, over all tries."""
+    return (build.source / "build" / "compiled").read_text().split()
