@@ -111,7 +111,8 @@ def looked(names: Sequence[str], path: Path) -> list[Outcome]:
 def entries_out(path: Path, names: Sequence[str], confirmed: bool) -> ExitCode:
     """Takes hosts out of the fleet file, one after the other; each that stays is one line with the reason."""
     if not agreed(f"Take {', '.join(names)} out of {path}?", confirmed):
-        return ExitCode.CLEAN
+        print(f"sparkfleet: {path} was not changed: it still has {', '.join(names)}", file=sys.stderr)
+        return ExitCode.FAILURE
     code = ExitCode.CLEAN
     for name in names:
         try:

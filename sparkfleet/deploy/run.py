@@ -42,14 +42,15 @@ def run(wanted: Wanted, *, quiet: bool) -> list[Outcome]:
     """The outcome of every host. pyinfra's own output goes to the terminal, unless `quiet`.
 
     Raises:
-        CommandFailed: there is no checkout to deploy from, or pyinfra ended before it looked at any host.
+        CommandFailed: there is no checkout to deploy from, pyinfra ended before it looked at any host, or there is no
+            room for its journal, so that nobody knows what came of the hosts.
         KeyboardInterrupt: after pyinfra has ended, too.
     """
     if not (PROJECT / "deploy.py").exists():
         raise CommandFailed(
             f"there is no deploy.py in {PROJECT}: run this from a checkout of the project", ExitCode.BAD_CONFIGURATION
         )
-    with tempfile.TemporaryDirectory(prefix="sparkfleet-") as folder:
+    with temporary_directory() as folder:
         journal = Path(folder) / "journal"
         journal.touch(mode=0o600)
         # pyinfra takes each of its options from a variable as well: PYINFRA_YES makes a dry run say nothing.
@@ -61,13 +62,29 @@ def run(wanted: Wanted, *, quiet: bool) -> list[Outcome]:
         if wanted.fleet_file:
             environment["FLEET"] = str(wanted.fleet_file.expanduser().absolute())
         rc, said = pyinfra(command(wanted), environment, quiet=quiet, seconds=wanted.seconds)
-        lines = journal.read_text(encoding="utf-8", errors="replace").splitlines()
+        try:
+            lines = journal.read_text(encoding="utf-8", errors="replace").splitlines()
+        except FileNotFoundError as error:  # a line of it could not be written
+            raise CommandFailed(
+                f"{Path(folder).parent} is full or cannot be written, so what came of the hosts is not known: free some"
+                " space there, or set TMPDIR, and run `sparkfleet drift`"
+            ) from error
     found = outcomes(wanted.hosts, lines, dry=wanted.dry)
     if not lines and rc:
         raise CommandFailed(f"pyinfra ended with {rc}: {said or 'it says why above'}")
     if rc and all(one.state in (State.CLEAN, State.CHANGED, State.DRIFT) for one in found):
         raise CommandFailed(f"pyinfra ended with {rc} although no host failed: {said or 'it says why above'}")
     return found
+
+
+def temporary_directory() -> tempfile.TemporaryDirectory[str]:
+    """For the journal. Raises CommandFailed."""
+    try:
+        return tempfile.TemporaryDirectory(prefix="sparkfleet-")
+    except OSError as error:
+        raise CommandFailed(
+            f"no temporary directory: {error.strerror or error}: free some space there, or set TMPDIR to another one"
+        ) from error
 
 
 def command(wanted: Wanted) -> list[str]:

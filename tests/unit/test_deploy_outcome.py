@@ -6,6 +6,7 @@ import json
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,9 +101,9 @@ def test_the_journal_is_written_only_where_it_is_wanted(tmp_path: Path, monkeypa
     assert [json.loads(text)["host"] for text in path.read_text().splitlines()] == ["a", "b"]
 
 
-def sparkfleet(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+def sparkfleet(*words: str, cwd: Path, before: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "sparkfleet.cli", *words],
+        [*before, sys.executable, "-m", "sparkfleet.cli", *words],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -146,6 +147,25 @@ def test_hosts_that_are_not_reached_are_named_with_the_reason(fleet: Path, tmp_p
     assert real.returncode == ExitCode.UNREACHABLE
     assert real.stdout.splitlines()[-1].startswith("gone2  unreachable: ")
     assert "Traceback" not in done.stderr + real.stderr + real.stdout
+
+
+@pytest.mark.parametrize(
+    ("size", "told"),
+    [
+        (0, "sparkfleet: no temporary directory: "),
+        # The first line fits, the second one not.
+        (200, "is full or cannot be written, so what came of the hosts is not known: free some space there"),
+    ],
+)
+def test_a_full_disk_of_the_controller_is_one_line_and_says_nothing_of_hosts(
+    fleet: Path, tmp_path: Path, size: int, told: str
+) -> None:
+    """A limit on the size of files, in bytes, stands in for the end of a disk: write(2) fails in the same way."""
+    done = sparkfleet("drift", "--fleet", str(fleet), cwd=tmp_path, before=["prlimit", f"--fsize={size}", "--"])
+    assert done.returncode == ExitCode.FAILURE
+    (text,) = done.stderr.splitlines()
+    assert told in text
+    assert done.stdout == ""
 
 
 @pytest.mark.parametrize(

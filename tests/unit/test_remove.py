@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -124,6 +125,25 @@ def test_a_machine_that_is_no_more_is_taken_out_of_the_file(fleet: Path) -> None
     last = remove("gone2", "--yes", "--entry-only", fleet=fleet)
     assert last.returncode == ExitCode.BAD_CONFIGURATION
     assert "gone2 is its only host" in last.stderr
+
+
+def test_what_nobody_confirms_leaves_the_file_as_it_is(fleet: Path) -> None:
+    before = fleet.read_text()
+    ours, theirs = os.openpty()
+    os.write(ours, b"n\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "sparkfleet.cli", "remove", "gone1", "--entry-only", "--fleet", str(fleet)],
+        stdin=theirs,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    os.close(ours)
+    os.close(theirs)
+    assert done.returncode == ExitCode.FAILURE
+    assert done.stderr == f"sparkfleet: {fleet} was not changed: it still has gone1\n"
+    assert fleet.read_text() == before
 
 
 @pytest.mark.parametrize(
