@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import paramiko
@@ -30,12 +30,9 @@ class _Anyone(paramiko.ServerInterface):
 
     def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
         def act() -> None:
-            try:
+            # The client hangs up, which is what it should do: paramiko tells of it in either way.
+            with suppress(OSError, EOFError), closing(channel):
                 self.answer(channel, command.decode())
-            except OSError:
-                pass  # the client has hung up, which is what it should do
-            finally:
-                channel.close()
 
         threading.Thread(target=act, daemon=True).start()
         return True
