@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from functools import cache
+from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed
 from pathlib import Path
 
@@ -13,11 +14,21 @@ LONGEST = 200
 
 @cache
 def version() -> str:
-    """The commit of this checkout as `git describe` names it, with `-dirty` where files differ; else the release."""
+    """The commit of this checkout as `git describe` names it, with `-dirty` where files differ; else the release.
+
+    "unknown" for an unpacked copy that nobody installed: what is deployed counts, not what it is called.
+    """
     # safe.directory: root deploys from a user's checkout as well (`sudo … @local`), and runs its code anyway.
     words = ["git", "-c", f"safe.directory={ROOT}", "-C", str(ROOT), "describe", "--tags", "--always", "--dirty"]
     try:
         answer = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired):
+        return release()
+    return answer.stdout.strip()[:LONGEST] if answer.returncode == 0 else release()
+
+
+def release() -> str:
+    try:
         return installed("sparkfleet")
-    return answer.stdout.strip()[:LONGEST] if answer.returncode == 0 else installed("sparkfleet")
+    except PackageNotFoundError:
+        return "unknown"
