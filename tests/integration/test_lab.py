@@ -104,16 +104,3 @@ def test_the_console_works_and_clean_restores_a_broken_host(hosts: tuple[Host, H
     host.stop()  # and even off
     host.clean()
     assert host.run("test -s /etc/fstab && ! test -e /etc/broken", fresh=True).rc == 0
-
-
-def test_snapshots_and_cables(hosts: tuple[Host, Host]) -> None:
-    host = hosts[1]
-    host.snapshot("before")
-    host.sudo("touch /etc/after")
-    host.restore("before")
-    assert host.run("test -e /etc/after", check=False).rc == 1
-    host.cut_network(True)
-    with pytest.raises(CommandError):
-        host.run("true", fresh=True, timeout=8)
-    host.cut_network(False)
-    assert host.run("true", fresh=True).rc == 0
