@@ -76,6 +76,17 @@ def test_the_host_is_reset(lab: Lab, host: Host, tmp_path: Path, step: str) -> N
     check(lab, host, tmp_path, step)
 
 
+def test_the_next_deploy_tells_what_was_taken_back(lab: Lab, host: Host, tmp_path: Path) -> None:
+    deploy_until(lab, fleet_for(lab, host, tmp_path, 45), STEPS[1]).kill()
+    wait_until_settled(host)
+    assert is_as_before(host)
+    again = deploy(lab, fleet_for(lab, host, tmp_path, 300))
+    assert again.rc == 0, again.output
+    assert "was taken back: no login proved it in time" in again.output
+    assert deploy(lab, fleet_for(lab, host, tmp_path, 300, "absent")).rc == 0
+    assert is_as_before(host)
+
+
 def test_after_all_that_a_deploy_goes_through(lab: Lab, host: Host, tmp_path: Path) -> None:
     result = deploy(lab, fleet_for(lab, host, tmp_path, 300))
     assert result.rc == 0, result.output

@@ -55,14 +55,11 @@ def test_a_state_that_refuses_logins_is_taken_back_at_once(
 
 
 def test_a_dead_controller_leaves_the_taking_back_to_the_host(lab: Lab, spark1: Host, tmp_path: Path) -> None:
-    """SIGKILL while the host waits for the proof; the next deploy tells of it, and goes through."""
-    soon, calm = ({**OTHERS, "ssh": {"confirm_within": seconds}} for seconds in ("20s", "300s"))
+    """SIGKILL while the host waits for the proof. What the next deploy says: acceptance/test_ssh_interrupted.py."""
+    soon = {**OTHERS, "ssh": {"confirm_within": "20s"}}
     deploy_until(lab, fleet(lab, [spark1], tmp_path / "soon.yaml", soon), STEPS[1]).kill()
     assert spark1.console_run(f"test -e {ARMED}").rc == 0
     wait_until_settled(spark1)
     assert is_as_before(spark1)
     assert logs_in(spark1)
-    again = deploy(lab, fleet(lab, [spark1], tmp_path / "calm.yaml", calm))
-    assert again.rc == 0, again.output
-    assert "was taken back: no login proved it in time" in again.output
     assert fresh_session(spark1, "alice") == KILLABLE
