@@ -8,13 +8,12 @@ from tests.lab import CommandError, Host
 
 
 def test_snapshots_and_cables(spark2: Host) -> None:
-    host = spark2
-    host.snapshot("before")
-    host.sudo("touch /etc/after")
-    host.restore("before")
-    assert host.run("test -e /etc/after", check=False).rc == 1
-    host.cut_network(True)
+    spark2.snapshot("before")
+    spark2.sudo("touch /etc/after")
+    spark2.restore("before")
+    assert spark2.run("test -e /etc/after", check=False).rc == 1
+    spark2.cut_network(True)
     with pytest.raises(CommandError):
-        host.run("true", fresh=True, timeout=8)
-    host.cut_network(False)
-    assert host.run("true", fresh=True).rc == 0
+        spark2.run("true", fresh=True, timeout=8)
+    spark2.cut_network(False)
+    assert spark2.run("true", fresh=True).rc == 0

@@ -72,10 +72,10 @@ def test_the_only_host_is_not_taken_out(tmp_path: Path) -> None:
         draft_without(path, "a")
 
 
-def remove(*words: str, fleet: Path) -> subprocess.CompletedProcess[str]:
+def remove(*words: str, fleet: Path, stdin: int = subprocess.DEVNULL) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "sparkfleet.cli", "remove", *words, "--fleet", str(fleet)],
-        stdin=subprocess.DEVNULL,
+        stdin=stdin,
         capture_output=True,
         text=True,
         timeout=120,
@@ -131,14 +131,7 @@ def test_what_nobody_confirms_leaves_the_file_as_it_is(fleet: Path) -> None:
     before = fleet.read_text()
     ours, theirs = os.openpty()
     os.write(ours, b"n\n")
-    done = subprocess.run(
-        [sys.executable, "-m", "sparkfleet.cli", "remove", "gone1", "--entry-only", "--fleet", str(fleet)],
-        stdin=theirs,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = remove("gone1", "--entry-only", fleet=fleet, stdin=theirs)
     os.close(ours)
     os.close(theirs)
     assert done.returncode == ExitCode.FAILURE

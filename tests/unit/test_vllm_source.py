@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,27 +25,13 @@ from sparkhost.vllm_source_unit import UNIT, UNIT_FILE
 from sparkhost.watchdog.work import Place, Preferences, is_preferred
 from tasks import vllm_source as measure
 from tests.unit.stack_hosts import MACHINE, UV
-from tests.unit.vllm_checkout import World, stack_of, world_in
-from tests.unit.vllm_source_host import Pid1, host_in, pid1_in, wanted
+from tests.unit.vllm_checkout import World, stack_of
+from tests.unit.vllm_source_host import GIB, Pid1, wanted
+from tests.unit.vllm_source_host import host as host
+from tests.unit.vllm_source_host import pid1 as pid1
+from tests.unit.vllm_source_host import world as world
 
-GIB = 2**30
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-
-
-@pytest.fixture
-def pid1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pid1:
-    return pid1_in(tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    with host_in(tmp_path, monkeypatch) as root:
-        yield root
-
-
-@pytest.fixture
-def world(host: Path) -> World:
-    return world_in(host)
 
 
 def planned(resource: VllmBuild, *pending: str) -> tuple[list[str], list[str]]:

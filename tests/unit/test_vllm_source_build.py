@@ -11,7 +11,6 @@ import signal
 import stat
 import subprocess
 import tempfile
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,12 +24,7 @@ from sparkhost.vllm_source_steps import Build
 from sparkhost.vllm_source_store import current, home, is_whole
 from tests.unit import stack_hosts
 from tests.unit.vllm_checkout import World, compiled, in_background, placed, python, record_of, stack_of
-
-
-@pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    yield placed(tmp_path, monkeypatch)
-    UPLOADS.clear()
+from tests.unit.vllm_checkout import world as world
 
 
 def test_a_build_is_in_use_when_it_was_compiled_installed_and_imported(world: World) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -13,24 +11,11 @@ from sparkhost import (
     vllm_source_record,
     vllm_source_run,
 )
-from tests.unit.vllm_checkout import World, record_of, world_in
-from tests.unit.vllm_source_host import Pid1, host_in, pid1_in, wanted
-
-
-@pytest.fixture
-def pid1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pid1:
-    return pid1_in(tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    with host_in(tmp_path, monkeypatch) as root:
-        yield root
-
-
-@pytest.fixture
-def world(host: Path) -> World:
-    return world_in(host)
+from tests.unit.vllm_checkout import World, record_of
+from tests.unit.vllm_source_host import Pid1, wanted
+from tests.unit.vllm_source_host import host as host
+from tests.unit.vllm_source_host import pid1 as pid1
+from tests.unit.vllm_source_host import world as world
 
 
 def test_status_shows_each_step_and_json_has_the_same(

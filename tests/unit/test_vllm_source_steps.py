@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from sparkhost import vllm_source_check, vllm_source_record, vllm_source_store
-from sparkhost.resource import UPLOADS
 from sparkhost.vllm_source_steps import Build
 from sparkhost.vllm_source_store import current, home, key_of
 from tests.unit import small_wheels, stack_hosts
 from tests.unit.stack_wheels import CUDA_12, CUDA_13, elf, serving, wheel
-from tests.unit.vllm_checkout import CUDA_TORCH, World, compiled, placed, python, record_of, stack_of, states
-
-
-@pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    yield placed(tmp_path, monkeypatch)
-    UPLOADS.clear()
+from tests.unit.vllm_checkout import CUDA_TORCH, World, compiled, python, record_of, stack_of, states
+from tests.unit.vllm_checkout import world as world
 
 
 def test_a_step_that_fails_is_named_with_the_telling_line_and_tried_again(world: World) -> None:

@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import packaging
 import pytest
 
 from sparkhost import stack_store, vllm_source_check, vllm_source_record, vllm_source_store
+from sparkhost.resource import UPLOADS
 from sparkhost.vllm_source_record import Record, read_record
 from sparkhost.vllm_source_run import carry_out
 from sparkhost.vllm_source_steps import Build
@@ -225,14 +226,24 @@ def checkout_files(gate: Path) -> dict[str, str]:
     }
 
 
-def placed(root: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+def places(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All that a build touches, below a directory of the test."""
-    monkeypatch.setattr(stack_store, "STORE", root / "opt/stacks")
-    monkeypatch.setattr(vllm_source_store, "STORE", root / "opt/vllm-source")
+    monkeypatch.setattr(stack_store, "STORE", root / "opt/sparkfleet/stacks")
+    monkeypatch.setattr(vllm_source_store, "STORE", root / "opt/sparkfleet/vllm-source")
     monkeypatch.setattr(vllm_source_store, "CUDA", root / "cuda.env")
-    monkeypatch.setattr(vllm_source_record, "STATE", root / "var/vllm-source")
+    monkeypatch.setattr(vllm_source_record, "STATE", root / "var/sparkfleet/vllm-source")
     monkeypatch.setattr(vllm_source_check, "INCLUDES", headers(root))
+
+
+def placed(root: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    places(root, monkeypatch)
     return world_in(root)
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    yield placed(tmp_path, monkeypatch)
+    UPLOADS.clear()
 
 
 def python(key: str, program: str) -> str:

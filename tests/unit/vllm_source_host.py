@@ -5,7 +5,6 @@ PID 1, useradd and userdel are doubles: programs of these names that keep what t
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,17 +13,13 @@ from pathlib import Path
 import pytest
 
 from sparkhost import (
-    stack_store,
     vllm_source,
-    vllm_source_check,
     vllm_source_gone,
-    vllm_source_record,
-    vllm_source_store,
 )
 from sparkhost.resource import UPLOADS
 from sparkhost.vllm_source import VllmBuild
 from tests.unit.stack_hosts import UV
-from tests.unit.vllm_checkout import World, headers
+from tests.unit.vllm_checkout import World, places, world_in
 
 GIB = 2**30
 SYSTEMCTL = """\
@@ -57,7 +52,8 @@ class Pid1:
         return path.read_text().splitlines() if path.exists() else []
 
 
-def pid1_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pid1:
+@pytest.fixture
+def pid1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pid1:
     folder = tmp_path / "pid1"
     folder.mkdir()
     (folder / "systemctl").write_text(SYSTEMCTL)
@@ -72,21 +68,22 @@ def pid1_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pid1:
     return found
 
 
-@contextlib.contextmanager
-def host_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A host without anything of the measure."""
-    monkeypatch.setattr(stack_store, "STORE", tmp_path / "opt/sparkfleet/stacks")
-    monkeypatch.setattr(vllm_source_store, "STORE", tmp_path / "opt/sparkfleet/vllm-source")
-    monkeypatch.setattr(vllm_source_store, "CUDA", tmp_path / "cuda.env")
-    monkeypatch.setattr(vllm_source_record, "STATE", tmp_path / "var/sparkfleet/vllm-source")
+    places(tmp_path, monkeypatch)
     monkeypatch.setattr(vllm_source_gone, "UNIT_FILE", str(tmp_path / "unit-file"))
     monkeypatch.setattr(vllm_source, "UNIT_FILE", str(tmp_path / "written"))
     (tmp_path / "written").touch()
     monkeypatch.setattr(vllm_source_gone, "ACCOUNTS", tmp_path / "passwd")
-    monkeypatch.setattr(vllm_source_check, "INCLUDES", headers(tmp_path))
     (tmp_path / "passwd").write_text("root:x:0:0::/root:/bin/sh\n")
     yield tmp_path
     UPLOADS.clear()
+
+
+@pytest.fixture
+def world(host: Path) -> World:
+    return world_in(host)
 
 
 def wanted(world: World, commit: str) -> VllmBuild:
