@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from sparkfleet.deploy.outcome import Outcome, State, outcomes
 from sparkfleet.exit_codes import CommandFailed, ExitCode
+from sparkfleet.temporary import temporary_directory
 from sparkfleet.terminal import HERE, has_terminal
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -75,16 +75,6 @@ def run(wanted: Wanted, *, quiet: bool) -> list[Outcome]:
     if rc and all(one.state in (State.CLEAN, State.CHANGED, State.DRIFT) for one in found):
         raise CommandFailed(f"pyinfra ended with {rc} although no host failed: {said or 'it says why above'}")
     return found
-
-
-def temporary_directory() -> tempfile.TemporaryDirectory[str]:
-    """For the journal. Raises CommandFailed."""
-    try:
-        return tempfile.TemporaryDirectory(prefix="sparkfleet-")
-    except OSError as error:
-        raise CommandFailed(
-            f"no temporary directory: {error.strerror or error}: free some space there, or set TMPDIR to another one"
-        ) from error
 
 
 def command(wanted: Wanted) -> list[str]:

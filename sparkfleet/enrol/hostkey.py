@@ -12,7 +12,6 @@ import fcntl
 import hashlib
 import os
 import re
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from pathlib import Path
 from sparkfleet.enrol.ssh import Route, call, config_word, settings_of
 from sparkfleet.exit_codes import CommandFailed, ExitCode
 from sparkfleet.settings.problems import escaped
+from sparkfleet.temporary import temporary_directory
 
 RECORD = 'printf \'%s\\n\' "$*" >>"${0%/*}/keys"\n'
 FILES = {"ssh-ed25519": "ed25519", "ssh-rsa": "rsa", "ssh-dss": "dsa"}
@@ -72,7 +72,7 @@ def fetch(route: Route) -> Offer:
     Raises:
         CommandFailed: nothing offered one (unreachable).
     """
-    with tempfile.TemporaryDirectory(prefix="sparkfleet-") as folder:
+    with temporary_directory() as folder:
         record = Path(folder) / "record"
         record.write_text(RECORD)
         # A pinned key is accepted, and then `none` does not log in anywhere that asks for something.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 from sparkfleet.deploy.outcome import Outcome
 from sparkfleet.deploy.run import Wanted, run
 from sparkfleet.sudo_password import PASSWORD_COMMAND
+from sparkfleet.temporary import temporary_directory
 
 SECONDS = 900.0
 
@@ -30,7 +30,7 @@ def handed_on(password: str | None) -> Iterator[str | None]:
     if password is None:
         yield None
         return
-    with tempfile.TemporaryDirectory(prefix="sparkfleet-") as folder:
+    with temporary_directory() as folder:
         pipe = Path(folder) / "password"
         os.mkfifo(pipe, 0o600)
         # Both ends, so that neither opening nor writing waits for a reader, who may never come.

@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import tempfile
 import threading
 import urllib.error
 import urllib.request
@@ -22,6 +21,7 @@ from sparkfleet.exit_codes import CommandFailed
 from sparkfleet.stack.lock import Lock, Wheel
 from sparkfleet.stack.profile import Profile
 from sparkfleet.stack.resolve import filename, platform_of, pylock, wheels_of
+from sparkfleet.temporary import temporary_directory
 
 AT_ONCE = 6
 TRIES = 4
@@ -89,7 +89,7 @@ def addresses(wheels: Iterable[Wheel], profile: Profile, lock: Lock) -> dict[str
 
 def of_the_index(wheels: Iterable[Wheel], profile: Profile, lock: Lock) -> Mapping[str, str]:
     """SHA-256 → address, of all files of these releases that the index has for the platform."""
-    with tempfile.TemporaryDirectory(prefix="sparkfleet-fetch-") as folder:
+    with temporary_directory() as folder:
         source = Path(folder) / "requirements.txt"
         source.write_text("".join(f"{wheel.requirement}\n" for wheel in wheels), encoding="utf-8")
         answer = pylock(source, platform_of(profile, lock.machine), lock.python, ["--no-deps"])

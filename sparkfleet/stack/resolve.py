@@ -10,7 +10,6 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 import tomllib
 import urllib.request
 from collections.abc import Mapping, Sequence
@@ -24,6 +23,7 @@ from packaging.utils import canonicalize_name, parse_wheel_filename
 from sparkfleet.exit_codes import CommandFailed, ExitCode
 from sparkfleet.stack.lock import Lock, Wheel
 from sparkfleet.stack.profile import COMMIT, INPUT, Profile
+from sparkfleet.temporary import temporary_directory
 
 # A choice by this machine's GPU, and the versions of the stack that this machine has itself (`constrain_users`).
 LEFT_OUT = ("UV_TORCH_BACKEND", "UV_CONSTRAINT", "UV_OVERRIDE")
@@ -37,7 +37,7 @@ def resolve(profile: Profile, machine: str, commit: str = "", *, arguments: Sequ
     Raises:
         CommandFailed: it cannot be resolved, or some release has no wheel for that platform.
     """
-    with tempfile.TemporaryDirectory(prefix="sparkfleet-lock-") as folder:
+    with temporary_directory() as folder:
         source = Path(folder) / INPUT
         source.write_text(profile.text.replace(COMMIT, commit), encoding="utf-8")
         found = pylock(source, platform_of(profile, machine), profile.python, arguments)
