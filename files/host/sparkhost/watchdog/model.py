@@ -80,6 +80,14 @@ class Candidate:
     protected: bool = False
     preferred: bool = False
     avoided: bool = False
+    first: Member | None = None
+    """Its oldest process. Another one makes another instance, which has settled nowhere yet."""
+    promise: int | None = None
+    """What it was promised by root's launcher or queue, CPU and GPU memory together; None: nothing."""
+    freezer: str = ""
+    """The cgroup, owned by root, that stops all of it and nobody else's work; "": it is never frozen."""
+    parts: tuple[Candidate, ...] = ()
+    """Where several units are ended as one: these. Sizes and counts above are their sums."""
 
     @property
     def size(self) -> int:
