@@ -35,9 +35,15 @@ class Limits:
 
 @contextlib.contextmanager
 def watchdog(
-    limits: Limits, folder: Path, *, far: float = 1.0, gpu: str = "never"
+    limits: Limits,
+    folder: Path,
+    *,
+    far: float = 1.0,
+    gpu: str = "never",
+    code: Path = HOST,
+    cgroup_root: Path = Path("/sys/fs/cgroup"),
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Our daemon, ready."""
+    """Our daemon, ready. `code`: the files/host of the checkout whose daemon it is."""
     config = folder / "watchdog.toml"
     config.write_text(
         f'term_below = "{limits.term_below}B"\nkill_below = "{limits.kill_below}B"\nfar = {far}\ngpu_memory = "{gpu}"\n'
@@ -52,12 +58,13 @@ def watchdog(
             "state-dir": folder / "state",
             "run-dir": folder / "run",
             "gpu-file": folder / "gpu.json",
+            "cgroup-root": cgroup_root,
         }
         words = [f"--{name}={path}" for name, path in places.items()]
         with ended(
             subprocess.Popen(
                 [sys.executable, "-m", "sparkhost.watchdog", *words, "run"],
-                env={**os.environ, "PYTHONPATH": str(HOST), "NOTIFY_SOCKET": str(address)},
+                env={**os.environ, "PYTHONPATH": str(code), "NOTIFY_SOCKET": str(address)},
             )
         ) as process:
             while b"READY=1" not in listener.recv(4096):
