@@ -1,8 +1,10 @@
 """Goes to lab hosts: holds or fills memory in the ways that jobs do. `python3 hog.py MIB [WORD …]`, words in any order.
 
 `ignore`: SIGTERM does nothing. `shm`: shared memory. `tmpfs`: a file without a name in /dev/shm. `slow`: about 60 MiB a
-second instead of as fast as it goes. `respawn`: children fill, and each that is ended is followed by another.
-`swarm`: children of 40 MiB each. With everything filled it waits.
+second instead of as fast as it goes, `leak`: 4 MiB a second. `respawn`: children fill, and each that is ended is
+followed by another. `swarm`: children of 40 MiB each. `memfd`: files in memory that it keeps open and does not map.
+`saw`: frees three quarters when it is full, again and again; `dip`: frees all after a second, once. With everything
+filled it waits.
 """
 
 from __future__ import annotations
@@ -15,10 +17,24 @@ import time
 
 MIB = 2**20
 CHUNK = 4 * MIB
+PAUSE = {"slow": 0.06, "leak": 1.0}
+
+
+def take(words: list[str]) -> object:
+    """One chunk, until the result is let go."""
+    if "memfd" in words:
+        descriptor = os.memfd_create("hog")
+        os.write(descriptor, b"x" * CHUNK)
+        return descriptor
+    flags = mmap.MAP_SHARED if "shm" in words else mmap.MAP_PRIVATE
+    memory = mmap.mmap(-1, CHUNK, flags=flags | mmap.MAP_ANONYMOUS)
+    memory.write(b"x" * CHUNK)
+    return memory
 
 
 def fill(mebibytes: int, words: list[str]) -> None:
     """Fills, and waits for a signal."""
+    pause = max(PAUSE.get(word, 0.0) for word in ("", *words))
     kept: list[object] = []
     if "tmpfs" in words:
         path = f"/dev/shm/hog-{os.getpid()}"
@@ -26,14 +42,17 @@ def fill(mebibytes: int, words: list[str]) -> None:
         os.unlink(path)  # noqa: PTH108 - small on a host
         for _ in range(mebibytes // 4):
             os.write(descriptor, b"x" * CHUNK)
-            time.sleep(0.06 if "slow" in words else 0)
-    else:
-        flags = mmap.MAP_SHARED if "shm" in words else mmap.MAP_PRIVATE
-        for _ in range(mebibytes // 4):
-            memory = mmap.mmap(-1, CHUNK, flags=flags | mmap.MAP_ANONYMOUS)
-            memory.write(b"x" * CHUNK)
-            kept.append(memory)
-            time.sleep(0.06 if "slow" in words else 0)
+            time.sleep(pause)
+    while "tmpfs" not in words:
+        while len(kept) < mebibytes // 4:
+            kept.append(take(words))
+            time.sleep(pause)
+        if "saw" not in words and "dip" not in words:
+            break
+        time.sleep(1)
+        del kept[0 if "dip" in words else len(kept) // 4 :]
+        if "dip" in words:
+            break
     signal.pause()
 
 

@@ -87,10 +87,11 @@ def connecting(host: Host) -> Iterator[Watch]:
         thread.join()
 
 
-def job(host: Host, name: str, user: str, arguments: str, slice_: str = "training.slice") -> None:
-    """Starts the hog as a job of a user: a transient service of the slice."""
+def job(host: Host, name: str, user: str, arguments: str, slice_: str = "training.slice", properties: str = "") -> None:
+    """Starts the hog as a job of a user: a transient service of the slice. `properties`: options of systemd-run."""
     host.console_run(
-        f"systemd-run --quiet --unit={name} --slice={slice_} --uid={user} /usr/bin/python3 {HOG} {arguments}"
+        f"systemd-run --quiet --unit={name} --slice={slice_} --uid={user} {properties}"
+        f" /usr/bin/python3 {HOG} {arguments}"
     )
 
 
