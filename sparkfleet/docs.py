@@ -1,4 +1,4 @@
-"""Writes the pages that are made from the code: settings, and the audit's controls. `python -m sparkfleet.docs`"""
+"""Writes what is made from the code: settings, the audit's controls, the doctor's rules. `python -m sparkfleet.docs`"""
 
 from __future__ import annotations
 
@@ -13,8 +13,12 @@ from pydantic import BaseModel
 from sparkfleet.audit.controls import CONTROLS
 from sparkfleet.settings import FleetFile, HostEntry, HostSettings, RolloutSettings, Seconds, Size
 from sparkfleet.settings.values import Means
+from sparkhost.doctor.rules import RULES
 
 AUDIT = Path(__file__).resolve().parents[1] / "docs" / "audit.md"
+DOCTOR = AUDIT.with_name("doctor.md")
+RULES_BEGIN = "<!-- rules: begin; what stands here is generated, and edits are lost -->\n"
+RULES_END = "<!-- rules: end -->"
 BEGIN, END = "<!-- controls: begin; what stands here is generated, and edits are lost -->\n", "<!-- controls: end -->"
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "settings.md"
 
@@ -101,18 +105,30 @@ def shown(value: Any) -> str:
             return f"`{value}`"
 
 
+def between(page: Path, begin: str, end: str, table: Iterable[str]) -> str:
+    """A page with a table between its marks."""
+    head, _, rest = page.read_text(encoding="utf-8").partition(begin)
+    _, _, tail = rest.partition(end)
+    return f"{head}{begin}\n" + "\n".join(table) + f"\n\n{end}{tail}"
+
+
 def audit_page() -> str:
-    """docs/audit.md with the list of controls between its marks."""
-    head, _, rest = AUDIT.read_text().partition(BEGIN)
-    _, _, tail = rest.partition(END)
+    """docs/audit.md with the list of controls."""
     rows = [
         f"| {control.id} | {control.title} | {control.severity} | {control.aspect} | {control.measure or 'none'} |"
         for control in CONTROLS
     ]
-    table = ["| id | holds where it passes | severity | aspect | mended by |", "|---|---|---|---|---|", *rows]
-    return f"{head}{BEGIN}\n" + "\n".join(table) + f"\n\n{END}{tail}"
+    head = ["| id | holds where it passes | severity | aspect | mended by |", "|---|---|---|---|---|"]
+    return between(AUDIT, BEGIN, END, [*head, *rows])
+
+
+def doctor_page() -> str:
+    """docs/doctor.md with the errors that are known in texts."""
+    rows = [row((f"`{rule.id}`", rule.weight, rule.why, rule.fix, rule.source)) for rule in RULES]
+    return between(DOCTOR, RULES_BEGIN, RULES_END, [row(("id", "", "why", "fix", "source")), row(["---"] * 5), *rows])
 
 
 if __name__ == "__main__":
+    DOCTOR.write_text(doctor_page(), encoding="utf-8")
     PAGE.write_text(settings_page(), encoding="utf-8")
     AUDIT.write_text(audit_page(), encoding="utf-8")

@@ -53,6 +53,11 @@ def test_the_list_of_controls_is_up_to_date() -> None:
     assert not stale, "docs/audit.md is stale: run python -m sparkfleet.docs"
 
 
+def test_the_list_of_known_errors_is_up_to_date() -> None:
+    stale = docs.DOCTOR.read_text(encoding="utf-8") != docs.doctor_page()
+    assert not stale, "docs/doctor.md is stale: run python -m sparkfleet.docs"
+
+
 @pytest.mark.parametrize("model", [FleetFile, HostEntry, *MEASURES.values()])
 def test_the_settings_page_has_a_row_for_every_field(model: type[BaseModel]) -> None:
     for key, field in model.model_fields.items():

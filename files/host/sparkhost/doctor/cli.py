@@ -9,29 +9,32 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from sparkhost.doctor import host, nvidia, process, project, stack, text
+from sparkhost.doctor import host, job, nvidia, process, project, stack, text
 from sparkhost.doctor.finding import Finding, lines, plain, sorted_by_weight
-from sparkhost.doctor.venv import Venv, is_venv, text_of, venv_of
+from sparkhost.doctor.text import Unknown
+from sparkhost.doctor.venv import Venv, is_venv, venv_of
 from sparkhost.launcher.units import Mistake
 
 PROGRAM = "spark-doctor"
-LARGEST = 1 << 22
+UNKNOWN = 3
 EPILOG = """\
 A target is
   a directory   a virtual environment, or a project: its sources, and the .venv or venv in it
   a number      a running process of yours, with the venv that it runs in
-  a file, or -  a text with an error, pasted or from a log
+  a file, or -  a text with an error, pasted or from a log, of which the end is read
+  job ID        a job of yours: its log, its end, and what the watchdog did to it
 Without a target: this host, and the venv that is active ($VIRTUAL_ENV).
 
 "broken" fails, or endangers the host; "warning" may; "note" is harmless, but looks as if it were not.
-Exit code: 0 nothing worse than notes, 1 something, 2 a mistake on the command line. Nothing is changed, and nothing
-that is looked at is run. Every finding: docs/doctor.md.
+Exit code: 0 nothing worse than notes, 1 something, 2 a mistake on the command line, 3 a text without a known error.
+Nothing is changed, and nothing that is looked at is run. Every finding: docs/doctor.md.
 
 examples:
   spark-doctor
   spark-doctor ~/open-instruct
   spark-doctor $(pgrep -n -u $USER python)
-  uv run python train.py 2>&1 | tee log; spark-doctor log"""
+  uv run python train.py 2>&1 | tee log; spark-doctor log
+  spark-doctor --last"""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -42,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument("targets", nargs="*", metavar="TARGET", help="a directory, a process number, a file, or -")
+    made.add_argument("--last", action="store_true", help="the last job of yours")
     made.add_argument("--host", action="store_true", help="look at this host as well")
     made.add_argument("--json", action="store_true", help="for programs")
     return made
@@ -74,21 +78,32 @@ def of_process(pid: int) -> Iterator[Finding]:
         yield from venv_findings(venv, dict(found.environment))
 
 
-def of_target(word: str) -> Iterator[Finding]:
+def of_text(content: str, where: str) -> Iterator[Finding | Unknown]:
+    found = list(text.look(content, where))
+    yield from found
+    if not found:
+        yield text.unknown(content, where)
+
+
+def of_target(word: str) -> Iterator[Finding | Unknown]:
     """Of one target.
 
     Raises:
-        Mistake: there is no such thing.
+        Mistake: there is no such thing, or it cannot be read.
     """
     path = Path(word)
     if word == "-":
-        yield from text.look(sys.stdin.read(LARGEST), "the text")
+        yield from of_text(text.read_end(sys.stdin.buffer), "the text")
     elif word.isdecimal() and not path.exists():
         yield from of_process(int(word[:10]))
     elif path.is_dir():
         yield from of_directory(path.resolve())
     elif path.is_file():
-        yield from text.look(text_of(path, LARGEST), word)
+        try:
+            content = text.read_file(path)
+        except OSError as error:
+            raise Mistake(f"{plain(word)}: {error.strerror}") from None
+        yield from of_text(content, word)
     else:
         raise Mistake(f"{plain(word)}: no such directory, file or process; a pasted text goes to: {PROGRAM} -")
 
@@ -98,28 +113,56 @@ def of_host() -> Iterator[Finding]:
     yield from nvidia.look()
 
 
-def look(targets: Sequence[str], with_host: bool) -> Iterator[Finding]:
-    for target in targets:
-        yield from of_target(target)
-    if with_host or not targets:
+def look(targets: Sequence[str], last: bool, with_host: bool) -> Iterator[Finding | Unknown]:
+    """Of all that was asked for."""
+    words = list(targets)
+    if last:
+        yield from job.look(job.find(None))
+    if words[:1] == ["job"] and len(words) > 1:
+        yield from job.look(job.find(words[1]))
+        words = words[2:]
+        with_host = True
+    for word in words:
+        yield from of_target(word)
+    if with_host or last or not targets:
         yield from of_host()
-    if not targets and (active := os.environ.get("VIRTUAL_ENV")):
+    if not targets and not last and (active := os.environ.get("VIRTUAL_ENV")):
         yield from of_directory(Path(active))
 
 
+def show(found: Sequence[Finding], unknown: Sequence[Unknown]) -> None:
+    """For a person."""
+    for finding in found:
+        print("\n".join(lines(finding)))
+    for nothing in unknown:
+        last = "; its last lines that look like errors:" if nothing.lines else ", and no line looks like one"
+        print(f"{PROGRAM}: {plain(nothing.where)}: no known error in this text{last}")
+        for line in nothing.lines:
+            print(f"  {plain(line)}")
+    if not found and not unknown:
+        print(f"{PROGRAM}: nothing is wrong with what was looked at")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code 0, 1 where something is wrong, 2 for a mistake."""
+    """Exit code 0, 1 where something is wrong, 2 for a mistake, 3 where a text holds no known error."""
     options = parser().parse_args(arguments)
     try:
-        found = sorted_by_weight(look(options.targets, options.host))
+        seen = list(look(options.targets, options.last, options.host))
     except Mistake as mistake:
         print(f"{PROGRAM}: {mistake}", file=sys.stderr)
         return 2
-    if options.json:
-        print(json.dumps({"version": 1, "findings": [finding._asdict() for finding in found]}, indent=2))
-    else:
-        for finding in found:
-            print("\n".join(lines(finding)))
-        if not found:
-            print(f"{PROGRAM}: nothing is wrong with what was looked at")
-    return 1 if any(finding.weight != "note" for finding in found) else 0
+    found = sorted_by_weight(item for item in seen if isinstance(item, Finding))
+    unknown = [item for item in seen if isinstance(item, Unknown)]
+    try:
+        if options.json:
+            texts = [nothing._asdict() for nothing in unknown]
+            document = {"version": 1, "findings": [finding._asdict() for finding in found], "unknown": texts}
+            print(json.dumps(document, indent=2))
+        else:
+            show(found, unknown)
+        sys.stdout.flush()
+    except BrokenPipeError:  # head(1) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    if any(finding.weight != "note" for finding in found):
+        return 1
+    return UNKNOWN if unknown else 0

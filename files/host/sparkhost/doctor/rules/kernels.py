@@ -1,0 +1,100 @@
+"""Kernels of the GPU that were built for another one, or want more of it than it has."""
+
+from __future__ import annotations
+
+from sparkhost.doctor.rules.rule import Rule
+
+RULES = (
+    Rule(
+        "ptxas-sm121a",
+        "broken",
+        r"sm_121a?'? is not defined for option 'gpu-name'|ptxas fatal[^\n]*sm_121a?",
+        "Triton runs a ptxas that does not know a GB10: the one bundled up to 3.5, where no variable names another",
+        "export TRITON_PTXAS_PATH=/usr/local/cuda/bin/ptxas (since Triton 3.6 TRITON_PTXAS_BLACKWELL_PATH); "
+        "spark-doctor VENV says which one is used",
+        "opendatalab/MinerU#4350; vllm-project/vllm#30163",
+        "ptxas fatal   : Value 'sm_121a' is not defined for option 'gpu-name'",
+        "ptxas info: compiling for sm_121a",
+    ),
+    Rule(
+        "no-kernel",
+        "broken",
+        r"no kernel image is available for execution on the device",
+        "an extension was built without code for sm_120 or sm_121",
+        'build it anew with TORCH_CUDA_ARCH_LIST="12.0", CUDA 13 and --no-build-isolation: code for 12.0 runs on 12.1',
+        "torch's own message",
+        "CUDA error: no kernel image is available for execution on the device",
+        "kernel image loaded",
+    ),
+    Rule(
+        "shared-memory",
+        "broken",
+        r"out of resource: (?:shared memory|triton_)|Hardware limit: ?101376"
+        r"|Failed to set the allowed dynamic shared memory size",
+        "a kernel wants more shared memory for a block than the 99 KiB of a GB10; it is not the host's memory",
+        "smaller blocks or fewer num_stages for that kernel, another backend, or without torch.compile",
+        "triton-lang/triton#8182; pytorch/pytorch#175250; QwenLM/FlashQLA#4",
+        "OutOfResources: out of resource: shared memory, Required: 131072, Hardware limit: 101376.",
+        "shared memory: 64 KiB used",
+    ),
+    Rule(
+        "fmha-sm121",
+        "broken",
+        r"is for sm80-sm100, but was built for sm12\d",
+        "torch was built for 12.1 alone, and its attention in 32 bit has no kernel there",
+        "the official wheels (built for 12.0), bf16 instead of float32, or the math backend of sdpa",
+        "GuigsEvt/dgx_spark_config#5; Dao-AILab/flash-attention#1969",
+        "FATAL: kernel `fmha_cutlassF_f32_aligned_64x128_rf_sm80` is for sm80-sm100, but was built for sm121",
+        "kernel `fmha_cutlassF` was built for sm80",
+    ),
+    Rule(
+        "sm120-only",
+        "broken",
+        r"This kernel only supports sm120\b",
+        "a kernel was built for 12.0 alone (an architecture-specific build), and a GB10 is 12.1",
+        "a newer vLLM or FlashInfer (built for the family 12.0f), or another backend such as Marlin",
+        "eugr/spark-vllm-docker#143; Avarok-Cybersecurity/dgx-vllm#9",
+        "This kernel only supports sm120.",
+        "This kernel supports sm120 and sm121.",
+    ),
+    Rule(
+        "flashinfer-arch",
+        "broken",
+        r"No supported CUDA architectures found for major versions",
+        "a FlashInfer backend for data-centre Blackwell (10.x) was chosen, and a GB10 is 12.1",
+        "a newer flashinfer-python, or another attention or MoE backend than FlashInfer's",
+        "vllm-project/vllm#31740; flashinfer-ai/flashinfer#5237",
+        "RuntimeError: No supported CUDA architectures found for major versions [10].",
+        "Supported CUDA architectures: 12.0",
+    ),
+    Rule(
+        "fp4",
+        "broken",
+        r"Failed to run cutlass FP4 gemm",
+        "FP4 by CUTLASS does not work on sm_12x in this release",
+        "a newer vLLM and FlashInfer, or Marlin for FP4 weights (VLLM_USE_FLASHINFER_MOE_FP4=0 and its kin)",
+        "vllm-project/vllm#30163",
+        "RuntimeError: [FP4 gemm Runner] Failed to run cutlass FP4 gemm on sm120. Error: Error Internal",
+        "FP4 gemm Runner: ok",
+    ),
+    Rule(
+        "xformers-arch",
+        "broken",
+        r"No operator found for `memory_efficient_attention|capability[^\n]*\(12, 1\)[^\n]*too new",
+        "xformers has no kernel for a GB10",
+        'uv pip uninstall xformers, and attn_implementation="sdpa"; or build it with TORCH_CUDA_ARCH_LIST="12.0"',
+        "facebookresearch/xformers#1395",
+        "NotImplementedError: No operator found for `memory_efficient_attention_forward` with inputs",
+        "memory_efficient_attention is enabled",
+    ),
+    Rule(
+        "illegal-access",
+        "broken",
+        r"an illegal memory access was encountered|unspecified launch failure",
+        "a kernel has read or written where it must not; the line that reports it is often not the one that did it",
+        "once with CUDA_LAUNCH_BLOCKING=1 to find the kernel; a newer release, or another backend, of what it is in",
+        "CUDA runtime API, cudaErrorIllegalAddress",
+        "torch.AcceleratorError: CUDA error: an illegal memory access was encountered",
+        "memory access pattern: coalesced",
+    ),
+)
