@@ -23,6 +23,7 @@ LARGEST = 1 << 22
 MOST_SHOWN = 3
 PREFIX = re.compile(
     r"^(?:\w{3} [ \d]\d \d\d:\d\d:\d\d|\d{4}-\d\d-\d\dT[\d:.+Z-]+) \S+ [^\s:\[]+(?:\[\d+\])?: |^\S+ +\| "
+    r"|^\(\w+ (?:rank=\d+ )?pid=\d+[^)]*\) (?:[A-Z]+ [\d: -]+\[[^\]]+\] )?"
 )
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")
 LOOKS_BAD = re.compile(

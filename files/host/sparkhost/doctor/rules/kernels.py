@@ -70,12 +70,22 @@ RULES = (
     Rule(
         "fp4",
         "broken",
-        r"Failed to run cutlass FP4 gemm",
+        r"Failed to (?:run|initialize) cutlass FP4 gemm",
         "FP4 by CUTLASS does not work on sm_12x in this release",
         "a newer vLLM and FlashInfer, or Marlin for FP4 weights (VLLM_USE_FLASHINFER_MOE_FP4=0 and its kin)",
         "vllm-project/vllm#30163",
         "RuntimeError: [FP4 gemm Runner] Failed to run cutlass FP4 gemm on sm120. Error: Error Internal",
         "FP4 gemm Runner: ok",
+    ),
+    Rule(
+        "fp8",
+        "broken",
+        r"cutlass_gemm_caller[^\n]*Error Internal|CutlassFp8BlockScaledMM[^\n]*(?:Error|failed)",
+        "FP8 by CUTLASS does not work on sm_12x in this release of vLLM",
+        "a newer vLLM, or another FP8 kernel (VLLM_USE_DEEP_GEMM=0, Marlin or Triton); else the bf16 weights",
+        "vllm-project/vllm#40758, #43367",
+        "RuntimeError: cutlass_gemm_caller, /workspace/csrc/x.cuh:61, Error Internal",
+        "cutlass_gemm_caller: ok",
     ),
     Rule(
         "xformers-arch",

@@ -63,12 +63,23 @@ RULES = (
         r"(?:error|exception)[^\n]*CUDA out of memory|^\W*CUDA out of memory\. Tried to allocate"
         r"|torch\.(?:cuda\.)?OutOfMemoryError|CUDA error: out of memory|cudaErrorMemoryAllocation"
         r"|cudaMalloc failed[^\n]*out of memory|NVML_SUCCESS == r INTERNAL ASSERT FAILED"
-        r"|RESOURCE_EXHAUSTED: Out of memory",
+        r"|RESOURCE_EXHAUSTED: Out of memory|refusing oversized unified-memory load|CUBLAS_STATUS_ALLOC_FAILED",
         "the batch does not fit; on a Spark that is the whole host's memory",
         "a smaller batch; spark-estimate and spark-profile say which one fits, spark-top who else holds memory",
         "torch's own message; pytorch/pytorch#185240 for the assertion, which stands for it on integrated GPUs",
         "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.",
         "Step 10: memory ok. Tip: if you see CUDA out of memory, lower --batch",
+    ),
+    Rule(
+        "cublas-create",
+        "broken",
+        r"CUBLAS_STATUS_(?:NOT_INITIALIZED|INTERNAL_ERROR)[^\n]*cublasCreate|cublaslt failed: the library was not initial"
+        r"|CUBLAS_STATUS_NOT_INITIALIZED",
+        "cuBLAS could not start: mostly no memory is left for its workspace; else its release does not fit torch's",
+        "look at MemAvailable (spark-top) and use less; where plenty is free, spark-doctor VENV for mixed CUDA libraries",
+        "vllm-project/vllm#18335, #30324; QwenLM/Qwen#120",
+        "RuntimeError: CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
+        "CUBLAS_STATUS_SUCCESS",
     ),
     Rule(
         "memory-error",
