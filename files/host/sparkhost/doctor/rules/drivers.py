@@ -51,7 +51,7 @@ RULES = (
         "broken",
         r"could not select device driver \S* with capabilities: \[\[gpu\]\]|nvidia-container-cli: initialization error",
         "Docker does not know the GPU: the container toolkit is missing or not configured, or the driver is not loaded",
-        "sudo apt install nvidia-container-toolkit && sudo nvidia-ctk runtime configure && sudo systemctl restart docker",
+        "sudo apt install nvidia-container-toolkit; sudo nvidia-ctk runtime configure; sudo systemctl restart docker",
         "Docker's own message",
         'docker: could not select device driver "" with capabilities: [[gpu]].',
         "capabilities: [[gpu]] granted",

@@ -73,10 +73,9 @@ RULES = (
     Rule(
         "cublas-create",
         "broken",
-        r"CUBLAS_STATUS_(?:NOT_INITIALIZED|INTERNAL_ERROR)[^\n]*cublasCreate|cublaslt failed: the library was not initial"
-        r"|CUBLAS_STATUS_NOT_INITIALIZED",
+        r"CUBLAS_STATUS_(?:NOT_INITIALIZED|INTERNAL_ERROR)|cublaslt failed: the library was not initialized",
         "cuBLAS could not start: mostly no memory is left for its workspace; else its release does not fit torch's",
-        "look at MemAvailable (spark-top) and use less; where plenty is free, spark-doctor VENV for mixed CUDA libraries",
+        "use less where spark-top shows little; where plenty is free, spark-doctor VENV finds mixed CUDA libraries",
         "vllm-project/vllm#18335, #30324; QwenLM/Qwen#120",
         "RuntimeError: CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`",
         "CUBLAS_STATUS_SUCCESS",

@@ -107,7 +107,7 @@ RULES = (
     Rule(
         "nccl-connect",
         "broken",
-        r"NCCL WARN \w*[Cc]onnect[^\n]*failed|Call to connect failed|NCCL WARN (?:Bootstrap : no socket|Net : Connection)",
+        r"NCCL WARN \w*connect[^\n]*failed|Call to connect failed|NCCL WARN Bootstrap : no socket",
         "the hosts of a job do not reach each other on the interface that NCCL took",
         "NCCL_SOCKET_IFNAME and GLOO_SOCKET_IFNAME to the link's interface on every host; ping its addresses; "
         "a firewall must let the hosts' ports through",
