@@ -16,6 +16,7 @@ from sparkhost.watchdog.model import (
     Helpless,
     Kind,
     Land,
+    Ledger,
     Look,
     Member,
     Policy,
@@ -47,7 +48,9 @@ def low(*candidates: Candidate, available: int = 12 * GIB) -> Samples:
     [
         ([work("small", 2 * GIB), work("large", 50 * GIB)], "large"),
         ([work("rss", 20 * GIB), work("cuda", GIB, gpu=60 * GIB)], "cuda"),
-        ([work("server", 90 * GIB, "system"), work("job", GIB)], "job"),
+        ([work("server", 3 * GIB, "system"), work("job", GIB)], "job"),
+        # A service that holds far more than all work is no better than work: the innocent would go first, in vain.
+        ([work("cron", 95 * GIB, "system"), work("job", GIB), work("other", GIB // 2)], "cron"),
         ([work("server", 90 * GIB, "system"), work("tiny", MIB)], "server"),
         ([work("cron", GIB // 2, "system"), work("ollama", 2 * MIB, "system", gpu=GIB)], "ollama"),
         ([work("large", 50 * GIB), work("batch", GIB, preferred=True)], "batch"),
@@ -75,28 +78,43 @@ def hog(number: int, size: int, cgroup: str = "/s1", owner: int = 1000) -> Candi
     return Candidate(str(number), "hog", "session", cgroup, (Member(number, 1),), owner=owner, anonymous=size)
 
 
-def test_many_small_hogs_of_one_session_go_together_when_time_is_short() -> None:
+def test_many_hogs_of_one_owner_go_together_and_no_more_than_half_of_them() -> None:
     swarm = [hog(number, GIB) for number in range(1, 21)]
-    others = [hog(30, GIB // 2, "/s2"), hog(31, GIB, "/s1", owner=1001)]
-    action = decide(low(*swarm, *others, available=4 * GIB), Policy())
-    assert isinstance(action, Signal)
-    assert {root.pid for root in action.victim.roots} == set(range(1, 21))
-    action = decide(low(*swarm, *others), Policy())
-    assert isinstance(action, Signal)
-    assert len(action.victim.roots) == 1
+    others = [hog(30, GIB // 2, "/s2", owner=1002), hog(31, 2 * GIB, "/s1", owner=1001)]
+    for available, stage in ((4 * GIB, "KILL"), (12 * GIB, "TERM")):
+        action = decide(low(*swarm, *others, available=available), Policy())
+        assert isinstance(action, Signal)
+        assert action.stage == stage
+        assert len(action.victim.parts) == 10
+        assert {part.owner for part in action.victim.parts} == {1000}
+        assert action.victim.cgroup == "", "it is no cgroup, and nobody may take it for one"
+        assert {ground.key for ground in action.grounds} == {part.key for part in action.victim.parts}
     action = decide(low(hog(1, 14 * GIB), hog(2, 14 * GIB), available=4 * GIB), Policy())
     assert isinstance(action, Signal)
-    assert len(action.victim.roots) == 1, "one is enough"
+    assert not action.victim.parts, "one is enough"
 
 
-def test_a_fast_fall_is_answered_before_the_threshold() -> None:
+def test_many_that_are_small_are_one_that_is_not() -> None:
+    swarm = [hog(number, 200 * MIB) for number in range(1, 101)]
+    action = decide(low(*swarm, hog(200, GIB, owner=1001)), Policy())
+    assert isinstance(action, Signal)
+    assert len(action.victim.parts) == 50
+
+
+def test_a_fast_fall_is_answered_before_the_threshold_where_no_brake_can() -> None:
     falling = Look(1000, TOTAL, 16 * GIB + GIB // 4, GIB, slope=-8.0 * GIB)
+    sampled = Ledger(time=1000.0)
     action = decide(Samples(falling, (work("job", 50 * GIB),)), Policy())
     assert isinstance(action, Signal)
     assert action.stage == "TERM"
-    assert isinstance(decide(Samples(replace(falling, slope=-1.0 * GIB)), Policy()), Wait)
+    stoppable = Samples(falling, (work("job", 50 * GIB, freezer="/job"),))
+    assert isinstance(decide(stoppable, Policy()), Wait), "a freeze needs no lead"
+    assert isinstance(decide(stoppable, Policy(brake="off")), Signal)
+    slow = Samples(replace(falling, slope=-1.0 * GIB), ledger=sampled)
+    assert isinstance(decide(slow, Policy()), Wait)
     # One large allocation that fitted is no rate: nobody is ended for it.
-    assert isinstance(decide(Samples(replace(falling, available=17 * GIB, slope=-100.0 * GIB)), Policy()), Wait)
+    jump = Samples(replace(falling, available=17 * GIB, slope=-100.0 * GIB), ledger=sampled)
+    assert isinstance(decide(jump, Policy()), Wait)
 
 
 def flying(stage: str, age: float, available: int, gone: float | None = None, slope: float = 0.0) -> Samples:
@@ -138,15 +156,22 @@ def test_what_landed_helped_only_if_it_gave_memory_back() -> None:
     assert decide(flying("KILL", 9, 30 * GIB, gone=5), replace(Policy(), term_below=80 * GIB)) == Land(True)
 
 
-def test_killing_in_vain_stops_and_is_tried_again_later() -> None:
-    samples = replace(low(work("next", 9 * GIB), available=GIB), futile=MOST_FUTILE, futile_since=999.0)
+def test_killing_in_vain_stops_when_everybody_was_tried_and_is_tried_again_later() -> None:
+    hogs = low(work("next", 9 * GIB), work("other", 8 * GIB), available=GIB)
+    samples = replace(hogs, futile=MOST_FUTILE, futile_since=999.0, spent=frozenset({"next"}))
+    action = decide(samples, Policy())
+    assert isinstance(action, Signal)
+    assert action.victim.key == "other", "it was never tried: there is no time to wait"
+    samples = replace(samples, spent=frozenset({"next", "other"}))
     assert isinstance(decide(samples, Policy()), Helpless)
     later = replace(samples, look=replace(samples.look, time=999 + Policy().recovery_wait))
-    assert isinstance(decide(later, Policy()), Signal)
+    action = decide(later, Policy())
+    assert isinstance(action, Signal)
+    assert action.victim.key == "next"
 
 
 def test_page_cache_is_dropped_only_where_asked_for_and_not_often() -> None:
-    fine = Samples(Look(1000, TOTAL, 60 * GIB, GIB))
+    fine = Samples(Look(1000, TOTAL, 60 * GIB, GIB), ledger=Ledger(time=1000.0))
     policy = Policy(drop_page_cache=True)
     assert isinstance(decide(fine, Policy()), Wait)
     assert isinstance(decide(fine, policy), DropCache)

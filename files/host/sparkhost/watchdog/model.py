@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
 
 MIB = 2**20
 GIB = 2**30
@@ -13,6 +14,12 @@ Kind = Literal["job", "container", "session", "process", "system"]
 `process`: the same where there are no units (no systemd). `system`: another unit of the host."""
 
 Stage = Literal["TERM", "KILL"]
+
+Brake = Literal["all", "jobs", "off"]
+"""Whose work may be frozen while memory is short: everybody's, that of jobs and containers, nobody's."""
+
+OverPromise = Literal["first", "end", "tell"]
+"""What becomes of work beyond its promise: first in line when memory is short, ended in any case, only told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +39,10 @@ class Policy:
     drop_page_cache: bool = False
     drop_free_below: int = 2 * GIB
     drop_every: float = 60.0
+    brake: Brake = "all"
+    brake_at_most: float = 10.0
+    """Seconds for which work is frozen at most."""
+    over_promise: OverPromise = "first"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +105,82 @@ class Candidate:
         """What ending it should give back, about."""
         return self.gpu + self.anonymous + self.shared
 
+    @property
+    def units(self) -> tuple[Candidate, ...]:
+        """Its parts, or itself."""
+        return self.parts or (self,)
+
+
+class Account(NamedTuple):
+    """What the ledger knows of a unit of work, or of the small ones of an owner together."""
+
+    instance: str
+    """Its first process. Another one is another instance, which stands on no ground yet."""
+    seen: float
+    held: int
+    own: int
+    """What it had settled at: its ground."""
+    calm: int
+    """What it held when there was last plenty for everybody."""
+    anchor: int
+    since: float
+    """`held` has not been above `anchor` since then: it settles."""
+    gained: float
+    """When it last gained ground."""
+    peaks: tuple[int, ...]
+    """The most that it held in each of the last spans of time, the latest last."""
+    lows: tuple[int, ...]
+    """The least that it held in each of the last few seconds, the latest last."""
+    marks: tuple[int, int]
+    """What it held at the ledger's two marks."""
+    over_since: float | None
+    """Since when it is beyond its promise."""
+
+
+class Mark(NamedTuple):
+    """A moment against which growth is taken."""
+
+    time: float
+    available: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """Who held what, and since when (sparkhost.watchdog.ledger)."""
+
+    accounts: Mapping[str, Account] = field(default_factory=dict)
+    """By a candidate's key; `small:OWNER` for what is too small for an account of its own."""
+    time: float | None = None
+    """When the last sample was taken."""
+    marks: tuple[Mark, Mark] | None = None
+    promises: bool = False
+    """Whether anybody has been promised anything."""
+    over: bool = False
+    """Whether anybody is beyond that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frozen:
+    """A cgroup that we have frozen."""
+
+    cgroup: str
+    since: float
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What spoke for or against a candidate."""
+
+    key: str
+    name: str
+    held: int
+    own: int
+    taken: int
+    grown: int
+    """Within the last minute."""
+    promise: int | None = None
+
 
 @dataclass(frozen=True, slots=True)
 class Flight:
@@ -107,24 +194,40 @@ class Flight:
     """MemAvailable when the first was."""
     gone: float | None = None
     """When its last process was seen to be gone."""
+    grounds: tuple[Ground, ...] = ()
+    """Why it was chosen."""
+    always: bool = False
+    """It is ended also when there is memory: it was beyond its promise, and `over_promise` is `end`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """All that a decision rests on."""
+    """All that a decision rests on. sparkhost.watchdog.state has what becomes of it."""
 
     look: Look
     candidates: tuple[Candidate, ...] | None = None
     """None: not listed yet; listing costs time and is asked for."""
     flight: Flight | None = None
     spent: frozenset[str] = frozenset()
-    """Keys of victims that were killed and whose processes will not go, since MemAvailable last recovered."""
+    """Keys of victims that would not go or gave nothing back, since MemAvailable last recovered."""
     futile: int = 0
     """Victims in a row that gave nothing back."""
     futile_since: float = 0.0
     """When the last of them was given up."""
     dropped: float | None = None
     """When the page cache was last dropped."""
+    ledger: Ledger = field(default_factory=Ledger)
+    frozen: tuple[Frozen, ...] = ()
+    released: frozenset[str] = frozenset()
+    """Cgroups that were frozen for as long as may be, since MemAvailable last recovered: once is enough."""
+    braked: int | None = None
+    """MemAvailable when it was last looked at whom to freeze, since it last recovered."""
+    thawed: float = 0.0
+    """When somebody was last let go."""
+    doubted: frozenset[str] = frozenset()
+    """Owners (`ledger.party`) whose victims gave nothing back: their shared memory counts no more."""
+    gpu_age: float | None = None
+    """Seconds since GPU memory was sampled; None: it is not known, or there is none that counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,16 +239,37 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """List the candidates, and decide again at once."""
+    """List the candidates, take them into the ledger, and decide again at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """Signal every process of the victim."""
+    """Signal every process of the victim, and decide again at once."""
 
     stage: Stage
     victim: Candidate
     reason: str
+    grounds: tuple[Ground, ...] = ()
+    """Of those considered, the victim's first."""
+    always: bool = False
+    """See `Flight`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Freeze:
+    """Stop all in these cgroups, and decide again at once."""
+
+    units: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Thaw:
+    """Let all in these cgroups go on, and decide again at once. `late`: they were frozen for as long as may be."""
+
+    units: tuple[str, ...]
+    reason: str
+    late: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,4 +292,4 @@ class Helpless:
     seconds: float
 
 
-Action = Wait | Scan | Signal | Land | DropCache | Helpless
+Action = Wait | Scan | Signal | Freeze | Thaw | Land | DropCache | Helpless

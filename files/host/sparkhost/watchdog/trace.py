@@ -9,7 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from sparkhost.watchdog.decide import decide
-from sparkhost.watchdog.model import Action, Candidate, Flight, Look, Member, Policy, Samples, Wait
+from sparkhost.watchdog.model import (
+    Account,
+    Action,
+    Candidate,
+    Flight,
+    Frozen,
+    Ground,
+    Ledger,
+    Look,
+    Mark,
+    Member,
+    Policy,
+    Samples,
+    Wait,
+)
 from sparkhost.watchdog.report import amount, plain
 
 
@@ -30,18 +44,39 @@ def samples_of(raw: dict[str, Any]) -> Samples:
     """The samples that `encode` wrote."""
     values = {key: value for key, value in raw.items() if key != "type"}
     candidates, flight = values.pop("candidates"), values.pop("flight")
-    look, spent = values.pop("look"), values.pop("spent")
+    look, ledger = values.pop("look"), values.pop("ledger")
+    sets = {key: frozenset(values.pop(key)) for key in ("spent", "released", "doubted")}
+    frozen = tuple(Frozen(**one) for one in values.pop("frozen"))
     return Samples(
         look=Look(**look),
         candidates=None if candidates is None else tuple(map(candidate_of, candidates)),
-        flight=None if flight is None else Flight(**{**flight, "victim": candidate_of(flight["victim"])}),
-        spent=frozenset(spent),
+        flight=None if flight is None else flight_of(flight),
+        ledger=ledger_of(ledger),
+        frozen=frozen,
+        **sets,
         **values,
     )
 
 
 def candidate_of(raw: dict[str, Any]) -> Candidate:
-    return Candidate(**{**raw, "roots": tuple(Member(**root) for root in raw["roots"])})
+    first = raw["first"]
+    members = {"roots": tuple(Member(**root) for root in raw["roots"]), "first": Member(**first) if first else None}
+    return Candidate(**{**raw, **members, "parts": tuple(map(candidate_of, raw["parts"]))})
+
+
+def flight_of(raw: dict[str, Any]) -> Flight:
+    grounds = tuple(Ground(**ground) for ground in raw["grounds"])
+    return Flight(**{**raw, "victim": candidate_of(raw["victim"]), "grounds": grounds})
+
+
+def ledger_of(raw: dict[str, Any]) -> Ledger:
+    """JSON has lists where a ledger has tuples."""
+    accounts = {
+        key: Account(*(tuple(value) if isinstance(value, list) else value for value in account))
+        for key, account in raw["accounts"].items()
+    }
+    marks = raw["marks"] and (Mark(*raw["marks"][0]), Mark(*raw["marks"][1]))
+    return Ledger(**{**raw, "accounts": accounts, "marks": marks})
 
 
 def replay(path: Path, policy: Policy) -> Iterator[tuple[Samples, Action]]:
@@ -67,7 +102,7 @@ def told(samples: Samples, action: Action) -> str:
     if isinstance(action, Wait):
         return ""
     values = asdict(action)
-    victim = values.pop("victim", None)
+    victim, _ = values.pop("victim", None), values.pop("grounds", None)
     more = f" {victim['name']}" if victim else ""
     rest = ", ".join(f"{key} {value}" for key, value in values.items())
     look = samples.look
