@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sparkhost.watchdog import config as configuration
 from sparkhost.watchdog.config import BadConfig, Config
+from sparkhost.watchdog.freezer import Freezer
 from sparkhost.watchdog.loop import Watchdog
 from sparkhost.watchdog.meminfo import NoMemAvailable, field
 from sparkhost.watchdog.pipe import Pipe
@@ -22,6 +23,8 @@ from sparkhost.watchdog.trace import BadTrace, replay, told
 from sparkhost.watchdog.work import PROTECTED_UNITS
 
 BAD = 2
+# The record of what is frozen, in the run-time directory; sparkfleet-thaw reads it.
+FROZEN = "frozen"
 # EX_CONFIG of sysexits.h: the unit is not started again by it (RestartPreventExitStatus=), a deploy does.
 NO_CONFIG = 78
 MORE = """\
@@ -138,7 +141,15 @@ class Nobody:
         """Nothing to tend."""
 
 
-def watchdog_of(config: Config, options: argparse.Namespace, teller: Pipe | Nobody, **more: bool) -> Watchdog:
+def watchdog_of(
+    config: Config,
+    options: argparse.Namespace,
+    teller: Pipe | Nobody,
+    *,
+    freezer: Freezer | None = None,
+    dry_run: bool = False,
+    record: bool = False,
+) -> Watchdog:
     return Watchdog(
         config,
         teller,
@@ -146,8 +157,22 @@ def watchdog_of(config: Config, options: argparse.Namespace, teller: Pipe | Nobo
         proc=options.proc_root,
         cgroup_root=options.cgroup_root,
         never=[teller.child] if isinstance(teller, Pipe) else [],
-        **more,
+        freezer=freezer,
+        dry_run=dry_run,
+        record=record,
     )
+
+
+def freezer_of(options: argparse.Namespace) -> Freezer | None:
+    """The brake; None where cgroup v2 or the record cannot be had: then memory is guarded by signals alone."""
+    try:
+        freezer = Freezer(options.cgroup_root, options.run_dir / FROZEN)
+    except OSError as error:
+        say(f"there is no brake, work is ended and never paused: {error.filename}: {error.strerror}")
+        return None
+    if freezer.left:
+        say(f"a watchdog before this one had left {len(freezer.left)} cgroups frozen; they go on")
+    return freezer
 
 
 def show_candidates(config: Config, options: argparse.Namespace) -> None:
@@ -180,7 +205,14 @@ def run(options: argparse.Namespace, total: int) -> int:
     if problem:
         say(f"GUARDED BY THE LAST ACCEPTED configuration, {options.state_dir / configuration.ACCEPTED}: {problem}")
     pipe = Pipe(Teller(options.state_dir, options.run_dir, config.textfile, options.record).serve)
-    watchdog = watchdog_of(config, options, pipe, dry_run=options.dry_run, record=options.record is not None)
+    watchdog = watchdog_of(
+        config,
+        options,
+        pipe,
+        freezer=freezer_of(options),
+        dry_run=options.dry_run,
+        record=options.record is not None,
+    )
     watchdog.refused = problem
     # All of the way to a signal is gone once, so that every page of it is there before it is locked.
     rehearse(watchdog)

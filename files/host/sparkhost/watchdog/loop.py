@@ -1,43 +1,56 @@
-"""The loop: look, decide, act, hand over what there is to tell. It waits for nothing but the next look."""
+"""The loop: look, decide, act, hand over what there is to tell. It waits for nothing but the next look.
+
+How it works. `step` takes one look at MemAvailable and asks `decide` what to do, carries that out, notes in the samples
+what is then known (state.py), and asks again, until the answer is to wait. All that a decision rests on is in
+`samples`; beside it the loop only knows whom it hunts (act.py) and what it has frozen (freezer.py). Whatever goes wrong
+in a step costs that step: the samples begin anew, what was frozen goes on, and the next look comes. A watchdog that
+ends for a mistake of ours is none.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
 import time
+import traceback
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from sparkhost.watchdog import state
 from sparkhost.watchdog.act import Executioner, Hunt, lineage
 from sparkhost.watchdog.cgroup import Cgroups
 from sparkhost.watchdog.config import Config
 from sparkhost.watchdog.decide import decide
+from sparkhost.watchdog.freezer import Freezer
 from sparkhost.watchdog.gpu import GpuCache, GpuView
 from sparkhost.watchdog.meminfo import Memory
 from sparkhost.watchdog.model import (
     Action,
     Candidate,
     DropCache,
-    Flight,
+    Freeze,
     Helpless,
     Land,
     Look,
+    Policy,
     Samples,
     Scan,
     Signal,
+    Thaw,
     Wait,
 )
+from sparkhost.watchdog.pauses import Pauses
 from sparkhost.watchdog.process import Processes
 from sparkhost.watchdog.report import event, signalled
-from sparkhost.watchdog.survive import Supervisor
+from sparkhost.watchdog.signs import Signs
 from sparkhost.watchdog.work import candidates, place_of, whole_units
 
-# A decision that leads to the next one at once: land, list, signal. More in a row would be an error of ours.
-MOST_STEPS = 8
-# Seconds between two signs of life to systemd, between two states handed to the teller, and two equal complaints.
-ALIVE_EVERY, STATE_EVERY, COMPLAIN_EVERY = 1.0, 15.0, 10.0
+# Decisions in a row that each lead to the next one at once. More would be an error of ours.
+MOST_STEPS = 12
+# Seconds between two equal complaints.
+COMPLAIN_EVERY = 10.0
 STOP = {signal.SIGTERM, signal.SIGINT}
 ASKED = {*STOP, signal.SIGHUP}
 
@@ -65,7 +78,9 @@ class Watchdog:
         dry_run: bool = False,
         record: bool = False,
         never: Iterable[int] = (),
+        freezer: Freezer | None = None,
     ) -> None:
+        """`freezer`: without one, nothing is frozen; a dry run only says what would be."""
         self.config = config
         self.teller = teller
         self.dry_run = dry_run
@@ -77,14 +92,21 @@ class Watchdog:
         self.gpu = GpuCache(gpu_file, config.gpu_memory, config.gpu_stale_after)
         self.never = frozenset((*lineage(self.processes, os.getpid()), *never))
         self.executioner = Executioner(self.processes, self.cgroups, self.never)
-        self.supervisor = Supervisor()
+        self.pauses = Pauses(None if dry_run else freezer, pretend=dry_run)
+        self.signs = Signs()
         self.samples = Samples(Look(0.0, 0, 0, 0))
         self.view = GpuView({})
         self.hunt: Hunt | None = None
-        self.looks = self.signals = 0
+        self.looks = self.signals = self.mistakes = 0
         self.refused = ""
         """What is wrong with the configuration file, while an older one is in force; "" where it is the file's."""
-        self._told = {"alive": -ALIVE_EVERY, "state": -STATE_EVERY, "complaint": -COMPLAIN_EVERY}
+        self._told = dict.fromkeys(("complaint", "mistake"), -COMPLAIN_EVERY)
+
+    @property
+    def policy(self) -> Policy:
+        """What is in force: without a freezer there is no brake."""
+        policy = self.config.policy
+        return policy if self.pauses.can_freeze else replace(policy, brake="off")
 
     def use(self, config: Config) -> None:
         """Takes another configuration from the next look on."""
@@ -109,33 +131,44 @@ class Watchdog:
         )
 
     def step(self) -> float:
-        """One look and all that follows from it. Returns the seconds until the next one."""
+        """One look and all that follows from it. Returns the seconds until the next one. Never raises."""
+        pause = self.config.policy.near
+        try:
+            pause = self._step()
+        except Exception:
+            self.mistakes += 1
+            self._begin_anew(traceback.format_exc())
+        self.signs.tell(self, pause)
+        return pause
+
+    def _step(self) -> float:
+        policy = self.policy
         look = self.memory.look()
         self.looks += 1
-        flight = self.samples.flight
-        if flight is not None and self.hunt is not None:
+        gone = False
+        if self.samples.flight is not None and self.hunt is not None:
             self.executioner.press(self.hunt) if not self.dry_run else None
-            if flight.gone is None and not self._alive():
-                flight = replace(flight, gone=look.time)
-        calm = look.available >= self.config.policy.term_below
-        self.samples = replace(
-            self.samples,
-            look=look,
-            flight=flight,
-            candidates=None,
-            spent=frozenset() if calm and flight is None else self.samples.spent,
-            futile=0 if calm else self.samples.futile,
-        )
-        pause = self.config.policy.near
+            gone = self.samples.flight.gone is None and not self._alive()
+        self.samples = state.with_look(self.samples, look, policy, gone=gone)
         for _ in range(MOST_STEPS):
-            action = decide(self.samples, self.config.policy)
+            action = decide(self.samples, policy)
             self._record(action)
             wait = self._do(action)
             if wait is not None:
-                pause = wait
-                break
-        self._periodically(look, pause)
-        return pause
+                return wait
+        return policy.near
+
+    def _begin_anew(self, trouble: str) -> None:
+        """After a mistake of ours: nobody stays frozen, and what may have led to it is forgotten."""
+        look = self.samples.look
+        try:
+            self.pauses.end()
+            if look.time - self._told["mistake"] >= COMPLAIN_EVERY:
+                self._told["mistake"] = look.time
+                text = f"a mistake of ours, the watchdog goes on: {trouble.strip().splitlines()[-1]}"
+                self._tell("helpless", reason=text, traceback=trouble[-4000:])
+        finally:
+            self.samples, self.hunt = Samples(look), None
 
     def _alive(self) -> bool:
         """Whether the victim still has processes. A dry run's victim is taken to be gone: it was never asked."""
@@ -148,23 +181,29 @@ class Watchdog:
             case Wait():
                 return action.seconds
             case Scan():
-                self.samples = replace(self.samples, candidates=self.list_candidates())
-                return None
+                self._scan()
             case Signal():
                 self._signal(action)
-                return self.config.policy.near
+            case Freeze():
+                self._freeze(action)
+            case Thaw():
+                self._thaw(action)
             case Land():
-                self._land(action, look)
-                return None
+                self._land(action)
             case DropCache():
                 self.samples = replace(self.samples, dropped=look.time)
                 self.teller.tell({"do": "drop_page_cache"})
-                return None
             case Helpless():
                 if look.time - self._told["complaint"] >= COMPLAIN_EVERY:
                     self._told["complaint"] = look.time
                     self._tell("helpless", reason=action.reason)
                 return action.seconds
+        return None
+
+    def _scan(self) -> None:
+        found = self.list_candidates()
+        known = self.view.note == "" or self.config.gpu_memory == "never"
+        self.samples = state.after_scan(self.samples, found, self.policy, gpu_age=self.view.age, gpu_known=known)
 
     def _signal(self, action: Signal) -> None:
         """The signal first; everything that tells of it afterwards."""
@@ -172,33 +211,44 @@ class Watchdog:
             self.hunt = Hunt(action.victim)
         self.hunt.stage = action.stage
         reached = 0 if self.dry_run else self.executioner.press(self.hunt)
-        done = time.monotonic()
-        look, flight = self.samples.look, self.samples.flight
-        first = look.available if flight is None else flight.available
-        self.samples = replace(self.samples, flight=Flight(action.victim, action.stage, done, first))
+        done, look = time.monotonic(), self.samples.look
+        self.samples = state.after_signal(self.samples, action, done)
         self.signals += 1
         self._tell(
             action.stage.lower(),
             victim=action.victim,
             reason=action.reason,
+            grounds=[asdict(ground) for ground in action.grounds],
             what=signalled(action, self.dry_run),
             processes_reached=reached,
             seconds_from_look_to_signal=round(done - look.time, 6),
         )
 
-    def _land(self, action: Land, look: Look) -> None:
+    def _freeze(self, action: Freeze) -> None:
+        """What could not be frozen (it is gone, or somebody else's doing) is not tried again."""
+        now = time.monotonic()
+        done = self.pauses.begin(action.units, self.samples.candidates or (), now)
+        self.samples = state.after_freeze(self.samples, replace(action, units=done), now)
+        left_out = set(action.units) - set(done)
+        self.samples = replace(self.samples, released=self.samples.released | left_out)
+        if done:
+            self._tell("paused", reason=action.reason, paused=self.pauses.told(done, now))
+
+    def _thaw(self, action: Thaw) -> None:
+        now = time.monotonic()
+        ended = self.pauses.told(action.units, now)
+        self.pauses.end(action.units)
+        self.samples = state.after_thaw(self.samples, action, now)
+        self._tell("resumed", reason=action.reason, paused=ended)
+
+    def _land(self, action: Land) -> None:
         flight = self.samples.flight
         if flight is None:
             return
-        stuck = flight.gone is None and flight.stage == "KILL"
-        futile = 0 if action.helped else self.samples.futile + 1
-        self._tell("landed", victim=flight.victim, gone=flight.gone is not None, helped=action.helped, futile=futile)
-        # A dry run's victim still holds its memory: without this it would be chosen again and again.
-        spent = self.samples.spent | {flight.victim.key} if stuck or self.dry_run else self.samples.spent
-        # The fall before belongs to the one that is gone: it must not be held against whoever is left.
+        self.samples = state.after_land(self.samples, action, dry=self.dry_run)
+        gone, futile = flight.gone is not None, self.samples.futile
+        self._tell("landed", victim=flight.victim, gone=gone, helped=action.helped, futile=futile)
         self.memory.forget()
-        look = replace(look, slope=0.0)
-        self.samples = replace(self.samples, look=look, flight=None, spent=spent, futile=futile, futile_since=look.time)
         self.hunt = None
 
     def _tell(self, kind: str, **more: Any) -> None:
@@ -220,36 +270,6 @@ class Watchdog:
         if self.record:
             self.teller.tell({"do": "record", "samples": self.samples, "action": action})
 
-    def _periodically(self, look: Look, pause: float) -> None:
-        if look.time - self._told["alive"] >= ALIVE_EVERY:
-            self._told["alive"] = look.time
-            self.supervisor.tell("WATCHDOG=1")
-        if look.time - self._told["state"] >= STATE_EVERY:
-            self._told["state"] = look.time
-            if look.available >= self.config.policy.term_below:
-                self.teller.tend()
-            self._tell_state(look, pause)
-
-    def _tell_state(self, look: Look, pause: float) -> None:
-        """What is in force, for whoever asks how it goes. `boottime`: CLOCK_BOOTTIME goes on while the host sleeps."""
-        self.teller.tell(
-            {
-                "do": "state",
-                "pid": os.getpid(),
-                "boottime": time.clock_gettime(time.CLOCK_BOOTTIME),
-                "look": look,
-                "pause": pause,
-                "looks": self.looks,
-                "signals": self.signals,
-                "dry_run": self.dry_run,
-                "gpu_note": self.gpu.view().note,
-                "policy": self.config.policy,
-                "protect": self.config.preferences.protect,
-                "prefer": self.config.preferences.prefer,
-                "refused": self.refused,
-            }
-        )
-
     def _accepted(self) -> None:
         """Has the configuration in force kept for the next start, unless it is the kept one already."""
         if not self.refused:
@@ -259,18 +279,24 @@ class Watchdog:
         """Goes on until SIGTERM or SIGINT; SIGHUP asks `reload` for another configuration, or why there is none."""
         signal.pthread_sigmask(signal.SIG_BLOCK, ASKED)
         self._accepted()
-        self.supervisor.tell("READY=1", "STATUS=Watching MemAvailable")
-        while True:
-            asked = signal.sigtimedwait(ASKED, self.step())
-            if asked is None:
-                continue
-            if asked.si_signo in STOP:
-                self.supervisor.tell("STOPPING=1")
-                return
-            config, problem = reload()
-            if config is None:
-                self.refused = problem
-            else:
-                self.use(config)
-                self._accepted()
-            self._told["state"] = -STATE_EVERY  # whoever has asked wants to see what came of it
+        self.signs.supervisor.tell("READY=1", "STATUS=Watching MemAvailable")
+        try:
+            while True:
+                asked = signal.sigtimedwait(ASKED, self.step())
+                if asked is None:
+                    continue
+                if asked.si_signo in STOP:
+                    self.signs.supervisor.tell("STOPPING=1")
+                    return
+                self._reload(reload)
+        finally:
+            self.pauses.end()
+
+    def _reload(self, reload: Callable[[], tuple[Config | None, str]]) -> None:
+        config, problem = reload()
+        if config is None:
+            self.refused = problem
+        else:
+            self.use(config)
+            self._accepted()
+        self.signs.ask()
