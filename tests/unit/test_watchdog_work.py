@@ -139,7 +139,10 @@ def test_a_unit_is_whole_and_shared_memory_counts_once() -> None:
     assert (plain.kind, plain.cgroup, plain.roots, plain.processes) == ("job", job, (), 2)
     # What lies in a tmpfs and is mapped by nobody shows in the charge only.
     (charged,) = candidates(inside, {}, {job: Charge(15, 900)}, Preferences())
-    assert (charged.anonymous, charged.shared) == (20, 900)
+    assert (charged.anonymous, charged.shared) == (15, 900)
+    # What is mapped here and charged elsewhere is not given back by ending this one.
+    (charged,) = candidates(inside, {}, {job: Charge(15, 30)}, Preferences())
+    assert (charged.anonymous, charged.shared) == (15, 30)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +165,9 @@ def test_a_unit_is_whole_and_shared_memory_counts_once() -> None:
     ],
 )
 def test_what_is_protected(cgroup: str, kept: bool) -> None:
-    found = candidates([process(80, 1, 9, cgroup=cgroup)], {}, {}, Preferences(protect=("site.service",)))
+    owner = 0 if cgroup.startswith(("/system", "/init", "/sparkfleet")) else 1000
+    inside = [process(80, 1, 9, cgroup=cgroup, owner=owner)]
+    found = candidates(inside, {}, {}, Preferences(protect=("site.service",)))
     assert [candidate.protected for candidate in found] == [kept]
 
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from sparkhost.watchdog.cgroup import Cgroups
 from sparkhost.watchdog.model import Candidate, Member, Stage
 from sparkhost.watchdog.process import Processes
-from sparkhost.watchdog.work import anchors, place_of
+from sparkhost.watchdog.subtrees import anchors
+from sparkhost.watchdog.work import place_of
 
 # While a pass finds processes that the one before did not, they fork faster than they end; the next look goes on.
 MOST_PASSES = 10

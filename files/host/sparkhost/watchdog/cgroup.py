@@ -15,6 +15,8 @@ class Charge:
     anonymous: int
     shared: int
     """Shared memory and tmpfs, also what no process has mapped."""
+    limit: int | None = None
+    """Its own `memory.max`; None without one."""
 
 
 class Cgroups:
@@ -44,7 +46,14 @@ class Cgroups:
         except OSError:
             return None
         values = dict(line.split() for line in text.splitlines() if line.startswith((b"anon ", b"shmem ")))
-        return Charge(int(values.get(b"anon", 0)), int(values.get(b"shmem", 0)))
+        return Charge(int(values.get(b"anon", 0)), int(values.get(b"shmem", 0)), self.limit(cgroup))
+
+    def limit(self, cgroup: str) -> int | None:
+        """What a cgroup may be charged with at most, by its own `memory.max`."""
+        try:
+            return int(self.read(cgroup, "memory.max"))
+        except (OSError, ValueError):  # "max", or the cgroup has gone
+            return None
 
     def tree(self, cgroup: str) -> Iterator[str]:
         """The cgroup and all below it."""

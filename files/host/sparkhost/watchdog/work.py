@@ -1,119 +1,67 @@
 """Makes units of work of processes: what can be ended as one. Pure.
 
 A job of training.slice, a container and a system unit are whole cgroups. A login is none: tmux, editors and the shell
-live in the same scope as what was started from them. There, the shells that somebody types into, what serves a login,
-and everything above them stay (`anchors`); what hangs below them is ended with all its descendants. An anchor that
-holds much itself is a unit of work too, alone.
+live in the same scope as what was started from them (`subtrees`). Some units of the host are two things: their own
+processes, which are protected up to a size, and what they have started for people (cron, an SSH server without
+logind), which is divided as a login is. A job of Slurm is ended by its steps' `user` parts, so that the step's daemon
+lives to say how it ended.
+
+Protected is who is what it says, by number and parent, in a place that root owns; see docs/watchdog.md.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 
-from sparkhost.containers import container
 from sparkhost.watchdog.cgroup import Charge
-from sparkhost.watchdog.model import Candidate, Kind, Member
+from sparkhost.watchdog.charged import bound_shared, share_charge
+from sparkhost.watchdog.model import GIB, Candidate, Member
+from sparkhost.watchdog.owners import FIRST_LARGE, Range, account_of, is_person
+from sparkhost.watchdog.places import (
+    MANAGERS,
+    MANAGERS_MAY_HOLD,
+    PROTECTED_UNITS,
+    STARTERS,
+    USER_MANAGER,
+    Place,
+    Preferences,
+    is_preferred,
+    is_protected,
+    matches,
+    place_of,
+    step_of,
+    user_slice,
+)
 from sparkhost.watchdog.process import Process
+from sparkhost.watchdog.subtrees import Seen, kept_anchors, manager_of, subtrees, unit
 
-# Units that are never ended, whatever they hold: without them the host is lost although it runs.
-PROTECTED_UNITS = (
-    "init.scope",
-    "ssh.service",
-    "sshd.service",
-    "ssh@*.service",
-    "sshd@*.service",
-    "sshd-unix-local@*.service",
-    "systemd-*.service",
-    "dbus.service",
-    "dbus-broker.service",
-    "NetworkManager.service",
-    "networking.service",
-    "wpa_supplicant.service",
-    "sparkfleet-*.service",
-)
-# Background work of ours in training.slice: nobody waits for it, and it goes on where it was ended.
-FIRST_UNITS = ("sparkfleet-vllm-source.service",)
-# The user's systemd itself: without it all of the user's sessions break.
-USER_MANAGER = re.compile(r"/user\.slice/user-\d+\.slice/user@\d+\.service/init\.scope")
-UNIT = re.compile(r"[^/]+\.(service|scope)")
-# What serves a login or holds terminals. A program that only calls itself so gains nothing: it is ended alone.
-SERVES_LOGINS = frozenset(
-    (
-        "sshd",
-        "sshd-session",
-        "login",
-        "tmux: server",
-        "screen",
-        "SCREEN",
-        "systemd",
-        "(sd-pam)",
-        "mosh-server",
-        "su",
-        "sudo",
-    )
-)
+__all__ = [
+    "MANAGERS",
+    "PROTECTED_UNITS",
+    "STARTERS",
+    "Place",
+    "Preferences",
+    "candidates",
+    "is_preferred",
+    "place_of",
+    "whole_units",
+]
 
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a process belongs, by its cgroup."""
-
-    kind: Kind
-    cgroup: str
-    """The unit's: its processes may be in cgroups below it."""
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Preferences:
-    """What the site says of units; shell patterns of unit names."""
-
-    protect: tuple[str, ...] = ()
-    prefer: tuple[str, ...] = ()
-
-
-def place_of(cgroup: str) -> Place:
-    """The unit that a cgroup is part of."""
-    parts = cgroup.strip("/").split("/")
-    for end, part in enumerate(parts, 1):
-        above = f"{parts[end - 2]}/{part}" if end > 1 else part
-        if container(part) or container(above):
-            return Place("container", "/" + "/".join(parts[:end]), part)
-    if parts[0] == "user.slice":
-        unit = next((part for part in reversed(parts) if UNIT.fullmatch(part)), parts[-1])
-        return Place("session", cgroup, unit)
-    for end, part in enumerate(parts, 1):
-        if UNIT.fullmatch(part):
-            kind: Kind = "job" if parts[0] == "training.slice" else "system"
-            return Place(kind, "/" + "/".join(parts[:end]), part)
-    # No unit: a machine without systemd, or a cgroup that somebody made by hand.
-    return Place("process", cgroup, parts[-1])
-
-
-def is_protected(place: Place, preferences: Preferences) -> bool:
-    """Whether a unit is on the closed list or the site's; by names that users choose for theirs, none is."""
-    if place.cgroup.startswith("/user.slice/"):
-        return bool(USER_MANAGER.fullmatch(place.cgroup))
-    return (place.kind == "system" and matches(place.name, PROTECTED_UNITS)) or matches(place.name, preferences.protect)
-
-
-def is_preferred(place: Place, preferences: Preferences) -> bool:
-    """Whether a unit is ended before all others. No user can name one of training.slice: the launcher does."""
-    return matches(place.name, preferences.prefer) or (place.kind == "job" and place.name in FIRST_UNITS)
-
-
-def matches(name: str, patterns: Iterable[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
+Inside = dict[int, Process]
 
 
 def whole_units(processes: Iterable[Process]) -> set[str]:
-    """The cgroups that are ended whole: their charge is worth reading."""
-    cgroups = {process.cgroup for process in processes}
-    places = map(place_of, cgroups)
-    return {place.cgroup for place in places if place.kind in ("job", "container", "system")}
+    """The cgroups whose charge is worth reading: those that are ended whole, and those that divide into work."""
+    places = map(place_of, {process.cgroup for process in processes})
+    return {region for place in places if (region := region_of(place)) != "/"}
+
+
+def region_of(place: Place) -> str:
+    """The cgroup, owned by root, whose charge bounds what there is to give back; "/" for none."""
+    if found := user_slice(place.cgroup):
+        return found[0]
+    return "/" + place.cgroup.split("/")[1] if place.kind == "process" else place.cgroup
 
 
 def candidates(
@@ -125,6 +73,10 @@ def candidates(
     never: Collection[int] = (),
     omitted: Collection[str] = (),
     avoided: Collection[str] = (),
+    spared: Collection[int] = (),
+    ranges: Sequence[Range] = (),
+    above: int = GIB,
+    shmem: int | None = None,
 ) -> tuple[Candidate, ...]:
     """All units of work.
 
@@ -134,112 +86,148 @@ def candidates(
         never: processes that are nobody's victim: the watchdog's own and those that it came from.
         omitted: cgroups that root has taken out (`ManagedOOMPreference=omit`).
         avoided: those that are ended only when nothing else is left.
+        spared: user numbers whose logins are never frozen; root's is not in any case.
+        ranges: who the user numbers of containers were lent to.
+        above: bytes that a protected process, unit, or a person's anchors together may hold (`system_unit_above`).
+        shmem: bytes of shared memory on the host, to bound what has no charge.
     """
-    places: dict[str, Place] = {}
-    members: dict[Place, list[Process]] = {}
-    for process in processes:
-        place = places.get(process.cgroup) or places.setdefault(process.cgroup, place_of(process.cgroup))
-        members.setdefault(place, []).append(process)
+    seen = Seen(gpu, never, above)
+    watching = {process.cgroup for process in processes if process.pid in never}
+    places = group(processes, ranges)
+    fixed = fixed_in(places, seen)
     found: list[Candidate] = []
-    for place, inside in members.items():
-        made = (
-            [whole(place, inside, gpu, charges.get(place.cgroup))]
-            if place.kind in ("job", "container", "system")
-            else subtrees(place, inside, gpu, never)
-        )
+    regions: dict[str, list[Candidate]] = {}
+    for place, inside in places.items():
         kept = is_protected(place, preferences) or place.cgroup in omitted
-        for candidate in made:
-            numbers = {root.pid for root in candidate.roots} or {process.pid for process in inside}
-            found.append(
+        freezer = freezer_of(place, watching, spared)
+        region = region_of(place)
+        charge = charges.get(region)
+        into = found if charge and place.is_whole and region == place.cgroup else regions.setdefault(region, [])
+        for candidate in units(place, inside, fixed, charge if into is found else None, seen):
+            numbers = {root.pid for root in candidate.roots} or inside.keys()
+            kept_too = candidate.protected or kept or 1 in numbers or not numbers.isdisjoint(never)
+            into.append(
                 replace(
                     candidate,
-                    protected=kept or 1 in numbers or bool(numbers.intersection(never)),
+                    protected=kept_too,
                     preferred=is_preferred(place, preferences),
                     avoided=place.cgroup in avoided,
+                    freezer="" if kept_too else candidate.freezer or freezer,
                 )
             )
-    return tuple(found)
+    uncharged: list[Candidate] = []
+    for region, inside_it in regions.items():
+        if charge := charges.get(region):
+            found += share_charge(inside_it, region, charge)
+        else:
+            uncharged += inside_it
+    return (*found, *bound_shared(uncharged, shmem))
 
 
-def whole(place: Place, inside: list[Process], gpu: Mapping[int, int], charge: Charge | None) -> Candidate:
-    """A whole cgroup. Shared memory is counted once, as charged; without a charge, its largest user's view of it."""
-    sums = [sum(p.anonymous for p in inside), max(p.shared for p in inside)]
+def group(processes: Iterable[Process], ranges: Sequence[Range]) -> dict[Place, Inside]:
+    """The processes of each place, with the accounts that own them."""
+    known: dict[str, Place] = {}
+    found: dict[Place, Inside] = {}
+    for process in processes:
+        place = known.get(process.cgroup) or known.setdefault(process.cgroup, place_of(process.cgroup))
+        owner = account_of(process.owner, ranges)
+        if owner >= FIRST_LARGE and (user := user_slice(process.cgroup)):
+            owner = user[1]  # a range that no file names (a directory service has it): whose login it is
+        owned = process if owner == process.owner else replace(process, owner=owner)
+        found.setdefault(place, {})[process.pid] = owned
+    return found
+
+
+def fixed_in(places: Mapping[Place, Inside], seen: Seen) -> set[int]:
+    """All anchors. A person's are counted together, wherever in the own slice they are."""
+    regions: dict[str, list[Inside]] = {}
+    for place, inside in places.items():
+        if not place.is_whole:
+            regions.setdefault(region_of(place), []).append(inside)
+    return {pid for groups in regions.values() for pid in kept_anchors(groups, seen)}
+
+
+def units(place: Place, inside: Inside, fixed: Collection[int], charge: Charge | None, seen: Seen) -> list[Candidate]:
+    """The units of work of a place; of a listed unit or a user's systemd those that are protected as well."""
+    if place.is_slurm_job:
+        return [slurm_job(place, inside, charge, seen)]
+    if place.is_whole:
+        return [whole(place, inside.values(), charge, seen)]
+    if place.is_listed:
+        return listed(place, inside, fixed, seen)
+    kept = manager_of(inside) if USER_MANAGER.fullmatch(place.cgroup) else []
+    managers = [replace(unit(place, [p], seen, alone=True), protected=seen.held(p) <= seen.above) for p in kept]
+    numbers = {process.pid for process in kept}
+    rest = {pid: process for pid, process in inside.items() if pid not in numbers}
+    return managers + subtrees(place, rest, {*fixed, *numbers}, seen)
+
+
+def listed(place: Place, inside: Inside, fixed: Collection[int], seen: Seen) -> list[Candidate]:
+    """A unit of the host's: its own processes, protected up to a size, and what people have in it."""
+    own = {pid: process for pid, process in inside.items() if not is_person(process.owner)}
+    limit = seen.above * (MANAGERS_MAY_HOLD if matches(place.name, MANAGERS) else 1)
+    small = seen.affordable(own.values(), limit)
+    found = []
+    for kept in (True, False):
+        if members := [process for pid, process in own.items() if (pid in small) == kept]:
+            made = unit(place, members, seen, alone=True, kind="system")
+            key, name = (place.cgroup, place.name) if kept else (f"{place.cgroup}:large", made.name)
+            found.append(replace(made, key=key, name=name, protected=kept))
+    people = {pid: process for pid, process in inside.items() if pid not in own}
+    return found + subtrees(place, people, {*fixed, *own}, seen)
+
+
+def whole(place: Place, inside: Collection[Process], charge: Charge | None, seen: Seen) -> Candidate:
+    """A whole cgroup, at its charge; without one, at what its processes show, shared memory as its largest user does.
+
+    No process is believed to hold less than it shows of its own: root may have moved it here, and its charge stays.
+    """
+    anonymous, shared = sum(p.anonymous for p in inside), max(p.shared for p in inside)
     if charge is not None:
-        sums = [max(sums[0], charge.anonymous), max(sums[1], charge.shared)]
+        anonymous = max(charge.anonymous, *(p.anonymous for p in inside))
+        shared = charge.shared
+    oldest = min(inside, key=lambda p: (p.start, p.pid))
     return Candidate(
         key=place.cgroup,
         name=place.name,
         kind=place.kind,
         cgroup=place.cgroup,
-        owner=largest(inside, gpu).owner,
+        owner=seen.largest(inside).owner,
         processes=len(inside),
-        gpu=sum(gpu.get(p.pid, 0) for p in inside),
-        anonymous=sums[0],
-        shared=sums[1],
+        gpu=sum(seen.gpu.get(p.pid, 0) for p in inside),
+        anonymous=anonymous,
+        shared=shared,
+        first=Member(oldest.pid, oldest.start),
+        promise=charge.limit if charge is not None and place.kind == "job" else None,
     )
 
 
-def largest(inside: Iterable[Process], gpu: Mapping[int, int]) -> Process:
-    return max(inside, key=lambda p: (gpu.get(p.pid, 0) + p.anonymous + p.shared, p.pid))
-
-
-def anchors(inside: Mapping[int, Process], never: Collection[int]) -> set[int]:
-    """The processes of a login that its work hangs on."""
-    found: set[int] = set()
+def slurm_job(place: Place, inside: Inside, charge: Charge | None, seen: Seen) -> Candidate:
+    """A job of Slurm. Its parts are its steps; a step that Slurm has for itself (`step_extern`) is root's alone."""
+    steps: dict[str, list[Process]] = {}
     for process in inside.values():
-        if not (process.leads_terminal or process.name in SERVES_LOGINS or process.pid in never or process.pid == 1):
-            continue
-        pid = process.pid
-        while pid in inside and pid not in found:
-            found.add(pid)
-            pid = inside[pid].parent
-    return found
+        steps.setdefault(step_of(process.cgroup, place.cgroup), []).append(process)
+    parts = tuple(
+        replace(whole(Place("job", step, f"{place.name}, {step.split('/')[-2]}"), members, None, seen), freezer=step)
+        for step, members in sorted(steps.items())
+    )
+    people = [process for process in inside.values() if process.owner] or inside.values()
+    return replace(
+        whole(place, inside.values(), charge, seen),
+        owner=seen.largest(people).owner,
+        freezer=parts[0].cgroup if len(parts) == 1 else "",
+        parts=parts,
+    )
 
 
-def subtrees(
-    place: Place, processes: Iterable[Process], gpu: Mapping[int, int], never: Collection[int]
-) -> list[Candidate]:
-    """What hangs on the anchors, each with its descendants; and each anchor alone.
+def freezer_of(place: Place, watching: Iterable[str], spared: Collection[int]) -> str:
+    """The cgroup of root's that stops a unit of work and nobody else's; "" for none.
 
-    Processes whose parent has gone are taken together where they are of one session (setsid(2)): the rest of a
-    program that forked and left.
+    Of a login it is all of its user's, as is everything that the user has delegated: what is below it is the user's to
+    thaw. What a unit of the host has started for people, Slurm's steps, and what has no unit is not frozen by its unit.
     """
-    inside = {process.pid: process for process in processes}
-    fixed = anchors(inside, never)
-    groups: dict[tuple[str, int], list[Process]] = {}
-    for process in inside.values():
-        if process.pid in fixed:
-            groups.setdefault(("alone", process.pid), []).append(process)
-        else:
-            groups.setdefault(root_of(process, inside, fixed), []).append(process)
-    return [_subtree(place, kind == "alone", members, inside, gpu) for (kind, _), members in groups.items()]
-
-
-def root_of(process: Process, inside: Mapping[int, Process], fixed: Collection[int]) -> tuple[str, int]:
-    """What names the subtree of a process: its topmost ancestor below the anchors, or the session of orphans."""
-    seen = {process.pid}
-    while process.parent in inside and process.parent not in fixed and process.parent not in seen:
-        process = inside[process.parent]
-        seen.add(process.pid)  # a table that was read while processes came and went may hold a circle
-    return ("below", process.pid) if process.parent in fixed else ("session", process.session)
-
-
-def _subtree(
-    place: Place, alone: bool, members: list[Process], inside: Mapping[int, Process], gpu: Mapping[int, int]
-) -> Candidate:
-    numbers = {process.pid for process in members}
-    top = [process for process in members if process.parent not in numbers] or members
-    first = largest(members, gpu)
-    return Candidate(
-        key=f"{place.cgroup}:{min(p.pid for p in top)}:{min(p.start for p in top)}{':alone' if alone else ''}",
-        name=f"{first.name} ({first.pid}) in {place.name or '/'}",
-        kind="session" if place.kind == "session" else "process",
-        cgroup=place.cgroup,
-        roots=tuple(Member(process.pid, process.start) for process in top),
-        alone=alone,
-        owner=first.owner,
-        processes=len(members),
-        gpu=sum(gpu.get(p.pid, 0) for p in members),
-        anonymous=sum(p.anonymous for p in members),
-        shared=max(p.shared for p in members),
-    )
+    if user := user_slice(place.cgroup):
+        freezer = "" if user[1] == 0 or user[1] in spared else user[0]
+    else:
+        freezer = place.cgroup if place.is_whole and not place.is_slurm_job else ""
+    return "" if any(f"{cgroup}/".startswith(f"{freezer}/") for cgroup in watching) else freezer

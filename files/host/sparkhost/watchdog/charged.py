@@ -1,0 +1,77 @@
+"""What a user's units of work give back when they end: what they show, held against what their user is charged with.
+
+A process shows what it has mapped: a segment that four map shows four times, one that is mapped 64 times 64 times, a
+page shared after fork(2) in each of the family, and an unmapped memfd nowhere. The kernel charges each page once, to
+the cgroup that touched it first (cgroup-v2.rst, "Memory Ownership"). That cgroup need not be where the process is now:
+systemd moves processes between the logins of a user when asked to. Out of `user-UID.slice` it does not, and its charge
+keeps what ended logins have left behind: so the charge of all of it is what bounds the sum. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from sparkhost.watchdog.cgroup import Charge
+from sparkhost.watchdog.model import MIB, Candidate
+
+# What no process shows and is less counts for nothing: buffers of the kernel's, figures that are a moment old.
+LEAST_UNSEEN = 64 * MIB
+
+
+def share_charge(found: list[Candidate], cgroup: str, charge: Charge) -> list[Candidate]:
+    """The units of work of one cgroup, at what they give back of its charge.
+
+    Where more is shown than charged, each counts for its share of the charge. What is charged and shown by nobody
+    belongs to who shows at least half of all; otherwise to a unit of its own, of all the work there is.
+    """
+    anonymous, shared = sum(c.anonymous for c in found), sum(c.shared for c in found)
+    found = [
+        replace(
+            candidate,
+            anonymous=part(candidate.anonymous, anonymous, charge.anonymous),
+            shared=part(candidate.shared, shared, charge.shared),
+        )
+        for candidate in found
+    ]
+    rest = charge.shared - shared
+    open_ = [c for c in found if not c.protected]
+    work = [c for c in open_ if not c.alone] or open_
+    if rest < LEAST_UNSEEN or not work:
+        return found
+    largest = max(work, key=lambda c: (c.size, c.key))
+    if 2 * largest.size >= sum(c.size for c in work):
+        return [replace(c, shared=c.shared + rest) if c is largest else c for c in found]
+    return [*found, unseen(work, cgroup, rest)]
+
+
+def unseen(work: list[Candidate], cgroup: str, rest: int) -> Candidate:
+    """All the work of a cgroup, for memory that one of it must hold and none shows. Its size is that memory alone."""
+    largest = max(work, key=lambda c: (c.size, c.key))
+    firsts = [c.first for c in work if c.first is not None]
+    return Candidate(
+        key=f"{cgroup}:unseen",
+        name=f"{len(work)} units of work in {cgroup.rpartition('/')[2]}, for memory that none shows",
+        kind="session",
+        cgroup=cgroup,
+        owner=largest.owner,
+        processes=sum(c.processes for c in work),
+        shared=rest,
+        first=min(firsts, key=lambda m: (m.start, m.pid), default=None),
+        freezer=largest.freezer,
+        parts=tuple(work),
+    )
+
+
+def part(shown: int, sum_: int, real: int) -> int:
+    """The share of what is real that somebody has who shows so much of the sum."""
+    return shown if sum_ <= real else shown * real // sum_
+
+
+def bound_shared(found: Iterable[Candidate], most: int | None) -> list[Candidate]:
+    """Candidates whose charge is not known: together they share no more than the host has (`Shmem` of meminfo)."""
+    found = list(found)
+    if most is None:
+        return found
+    shared = sum(c.shared for c in found)
+    return [replace(c, shared=part(c.shared, shared, most)) for c in found]
