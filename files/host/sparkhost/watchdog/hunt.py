@@ -1,0 +1,219 @@
+"""Follows a victim: by number and start time, whatever its processes do with their cgroup, name, session and parent.
+
+A member is followed from when it was first seen; its children are asked of the kernel, process by process, so that
+the first signals need no pass over the host. Whoever is a child only of a member that has ended meanwhile (fork and
+exit, between two looks) hangs on PID 1 by then, or on an ancestor that has made itself the reaper of its descendants
+(PR_SET_CHILD_SUBREAPER): such a one is a member where it is younger than the hunt, of the same owner, and in the
+victim's `user-UID.slice`, out of which no user can move a process. Gone is a victim when none of these is alive.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from sparkhost.watchdog.cgroup import Cgroups
+from sparkhost.watchdog.model import Candidate, Member, Stage
+from sparkhost.watchdog.places import user_slice
+from sparkhost.watchdog.process import Processes, Stat, parse_stat
+
+TICKS = os.sysconf("SC_CLK_TCK")
+# Bytes: a list of children, or of the lines in which a process says whose it is.
+LONGEST = 1 << 20
+# Of a victim, so many members are asked for their owner and what they descend from: enough to know a child of theirs.
+MOST_ASKED = 64
+# Seconds after which the numbers of strangers are looked at again: they may have been given away anew.
+RENEW = 1.0
+
+
+def now() -> int:
+    """Ticks since boot, as in /proc/PID/stat."""
+    return int(time.clock_gettime(time.CLOCK_BOOTTIME) * TICKS)
+
+
+def leaves(victim: Candidate) -> Iterator[Candidate]:
+    """The units of work that a victim is made of."""
+    if not victim.parts:
+        yield victim
+    for part in victim.parts:
+        yield from leaves(part)
+
+
+@dataclass
+class Hunt:
+    """A victim on its way out: whom of it we have seen, and how we have signalled them."""
+
+    victim: Candidate
+    stage: Stage = "TERM"
+    known: dict[Member, Stage | None] = field(default_factory=dict)
+    """Everybody that was found to be part of it and is alive, with the last signal that they got."""
+    since: int = field(default_factory=now)
+    owners: set[int] = field(default_factory=set)
+    sessions: set[int] = field(default_factory=set)
+    reapers: set[int] = field(default_factory=lambda: {1})
+    strangers: dict[int, int] = field(default_factory=dict)
+    """Others in the same place, by number, with their start."""
+    asked: int = 0
+    renew: float = 0.0
+    next_search: float = 0.0
+
+
+class Tracker:
+    """Finds the members of victims. `never`: processes that are nobody's."""
+
+    def __init__(self, processes: Processes, cgroups: Cgroups, never: Collection[int]) -> None:
+        self.processes = processes
+        self.cgroups = cgroups
+        self.never = frozenset((*never, 0, 1))
+
+    def members(self, hunt: Hunt) -> list[Member]:
+        """Everybody who is alive."""
+        return list(self.walk(hunt))
+
+    def walk(self, hunt: Hunt) -> Iterator[Member]:
+        """Everybody who is alive, each once: before its children, which have been asked for by then."""
+        alone = {m for leaf in leaves(hunt.victim) if leaf.alone for m in leaf.roots}
+        seen: set[Member] = set()
+        pending = [*self.begin(hunt), *hunt.known][::-1]
+        searched = False
+        while pending or not searched:
+            if not pending:
+                searched = True
+                pending += self.search(hunt, {member.pid for member in seen})
+                continue
+            member = pending.pop()
+            if member in seen or member.pid in self.never:
+                continue
+            stat = self.stat(member.pid)
+            if stat is None or stat.ended or stat.start != member.start:
+                hunt.known.pop(member, None)
+                continue
+            seen.add(member)
+            if member not in hunt.known:
+                hunt.known[member] = None
+                self.ask(hunt, member.pid, stat)
+            if member not in alone:
+                pending += self.children(member.pid)
+            yield member
+
+    def begin(self, hunt: Hunt) -> Iterable[Member]:
+        """Whom a victim begins with: its roots, and all who are in its cgroups now."""
+        for leaf in leaves(hunt.victim):
+            yield from leaf.roots
+            if leaf.roots:
+                continue
+            for pid in self.cgroups.members(leaf.cgroup):
+                member = self.member(pid)
+                # Once it is known it may go where it likes; until then the number must be of who is in there.
+                if member is not None and (member in hunt.known or self.is_in(pid, leaf.cgroup)):
+                    yield member
+
+    def is_in(self, pid: int, cgroup: str) -> bool:
+        found = self.processes.cgroup_of(pid)
+        return found is not None and f"{found}/".startswith(f"{cgroup.rstrip('/')}/")
+
+    def stat(self, pid: int) -> Stat | None:
+        try:
+            return parse_stat(self.processes.read(pid, "stat"))
+        except Exception:
+            return None
+
+    def member(self, pid: int) -> Member | None:
+        stat = self.stat(pid)
+        return None if stat is None or stat.ended else Member(pid, stat.start)
+
+    def children(self, pid: int) -> list[Member]:
+        """The children of all threads of a process (proc_pid_task(5); kernels without that file are searched)."""
+        found = []
+        try:
+            for thread in os.listdir(f"{self.processes.proc}/{pid}/task"):  # noqa: PTH208
+                text = read(f"{self.processes.proc}/{pid}/task/{thread}/children")
+                found += [member for child in text.split() if (member := self.member(int(child)))]
+        except (OSError, ValueError):
+            pass  # it ends meanwhile
+        return found
+
+    def ask(self, hunt: Hunt, pid: int, stat: Stat) -> None:
+        """Remembers what tells a child of this member later: owner, session, and on whom it would hang."""
+        hunt.sessions.add(stat.session)
+        if hunt.asked >= MOST_ASKED:
+            return
+        hunt.asked += 1
+        hunt.owners.add(self.owner(pid))
+        parent = stat.parent
+        while parent > 1 and parent not in hunt.reapers:
+            above = self.stat(parent)
+            if above is None:
+                break
+            if parent == above.session and above.terminal:
+                break  # a shell: what somebody types into it now is none of the victim's
+            hunt.reapers.add(parent)
+            parent = above.parent
+
+    def owner(self, pid: int) -> int:
+        """The real user number. Not that of its directory in /proc, which is root's where it is not dumpable."""
+        try:
+            text = read(f"{self.processes.proc}/{pid}/status", 4096)
+            return int(text[text.index(b"\nUid:") + 5 :].split(None, 1)[0])
+        except (OSError, ValueError, IndexError):
+            return -1
+
+    def search(self, hunt: Hunt, members: Collection[int]) -> list[Member]:
+        """Who was left behind by members that are gone. Takes a fifth of the time at most, while there are others."""
+        started = time.monotonic()
+        if not hunt.asked or (members and started < hunt.next_search):
+            return []
+        renew = started >= hunt.renew
+        if renew:
+            hunt.renew = started + RENEW
+        found = []
+        for pid in self.field(hunt):
+            if pid in members or pid in self.never or (pid in hunt.strangers and not renew):
+                continue
+            stat = self.stat(pid)
+            if stat is None or stat.ended or hunt.strangers.get(pid) == stat.start:
+                continue
+            if stat.parent in members or self.is_left(hunt, pid, stat):
+                found.append(Member(pid, stat.start))
+            elif stat.start < hunt.since or stat.parent in hunt.strangers:
+                hunt.strangers[pid] = stat.start
+        hunt.next_search = time.monotonic() + 4 * (time.monotonic() - started)
+        return found
+
+    def is_left(self, hunt: Hunt, pid: int, stat: Stat) -> bool:
+        """Whether a process is of the victim's family although its parent is not, any more."""
+        if stat.start < hunt.since or stat.parent not in hunt.reapers:
+            return False
+        if pid == stat.session and stat.terminal:
+            return False  # a new window
+        owner = self.owner(pid)
+        # Root does not hide, and PID 1 starts much that is root's: there the session must be one of the victim's.
+        return owner in hunt.owners and (owner != 0 or stat.session in hunt.sessions)
+
+    def field(self, hunt: Hunt) -> Iterator[int]:
+        """The processes among which the victim's can be: those of its user's slice or of its unit; else all."""
+        regions = set()
+        for leaf in leaves(hunt.victim):
+            user = user_slice(leaf.cgroup)
+            if user or leaf.roots:
+                regions.add(user[0] if user else leaf.cgroup)
+        for region in regions:
+            inside = [] if region == "/" else self.cgroups.members(region)
+            if not inside:
+                yield from self.processes.numbers()
+                return
+            yield from inside
+
+
+def read(path: str, limit: int = LONGEST) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        parts = []
+        while limit > 0 and (part := os.read(descriptor, min(limit, 1 << 16))):
+            parts.append(part)
+            limit -= len(part)
+        return b"".join(parts)
+    finally:
+        os.close(descriptor)
