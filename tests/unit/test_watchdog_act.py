@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
-import subprocess
-import sys
-import time
-import uuid
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,47 +11,8 @@ import pytest
 from sparkhost.watchdog.act import Executioner, Hunt, lineage
 from sparkhost.watchdog.cgroup import Cgroups
 from sparkhost.watchdog.model import Candidate, Member
-from sparkhost.watchdog.process import Processes
-
-PROC = Processes(Path("/proc"))
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Waits for a condition, 20 s at most."""
-    end = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.01)
-
-
-@contextlib.contextmanager
-def started(code: str) -> Iterator[subprocess.Popen[str]]:
-    """A Python program that has printed its first line; it and all that it started is killed in the end."""
-    mark = uuid.uuid4().hex
-    command = [sys.executable, "-c", code, mark]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
-    try:
-        assert child.stdout is not None
-        child.stdout.readline()
-        yield child
-    finally:
-        for pid in PROC.numbers():
-            with contextlib.suppress(OSError):
-                if mark.encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
-                    os.kill(pid, signal.SIGKILL)
-        child.wait(20)
-        if child.stdout is not None:
-            child.stdout.close()
-
-
-def victim_of(*pids: int, alone: bool = False) -> Candidate:
-    roots = []
-    for pid in pids:
-        start = PROC.start_of(pid)
-        assert start is not None
-        roots.append(Member(pid, start))
-    return Candidate("k", "n", "process", PROC.cgroup_of(pids[0]) or "/", tuple(roots), alone=alone)
-
+from tests.unit.victims import PROC, made_cgroups, started, unused, victim_of
+from tests.unit.watchdog_host import until
 
 SLEEP = "print(flush=True); import time; time.sleep(600)"
 TREE = """
@@ -154,29 +109,10 @@ def test_the_watchdog_spares_itself_and_what_it_came_from() -> None:
     assert {1, os.getpid(), os.getppid()}.isdisjoint(member.pid for member in act.members(Hunt(everything)))
 
 
-@pytest.fixture
-def cgroup() -> Iterator[tuple[Path, str]]:
-    """A real cgroup of version 2 and where its tree is mounted; on a machine that lets us make one."""
-    lines = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
-    root = next((Path(line[1]) for line in lines if line[2] == "cgroup2"), None)
-    if root is None or not os.access(root, os.W_OK) or os.geteuid() != 0:
-        pytest.skip("needs root and a cgroup v2 tree")
-    name = f"sparkfleet-test-{uuid.uuid4().hex[:8]}"
-    inner = root / name / "inner"
-    try:
-        inner.mkdir(parents=True)
-    except OSError as error:
-        pytest.skip(f"cannot make a cgroup: {error}")
-    yield root, f"/{name}"
-    for folder in (inner, inner.parent):
-        with contextlib.suppress(OSError):
-            folder.rmdir()
-
-
 @pytest.mark.parametrize("stage", ["TERM", "KILL"])
-def test_a_whole_cgroup_with_those_below_it(cgroup: tuple[Path, str], stage: str) -> None:
-    root, name = cgroup
-    with started(TREE.format(before="")) as child:
+def test_a_whole_cgroup_with_those_below_it(stage: str) -> None:
+    name = unused()
+    with made_cgroups(f"{name}/inner") as root, started(TREE.format(before="")) as child:
         act = executioner(root)
         whole = Hunt(victim_of(child.pid))
         until(lambda: act.alive(whole) == 5)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from sparkhost.watchdog.cgroup import Cgroups
@@ -81,7 +81,7 @@ class Tracker:
         while pending or not searched:
             if not pending:
                 searched = True
-                pending += self.search(hunt, {member.pid for member in seen})
+                pending += self.search(hunt, {member.pid: member not in alone for member in seen})
                 continue
             member = pending.pop()
             if member in seen or member.pid in self.never:
@@ -94,8 +94,10 @@ class Tracker:
             if member not in hunt.known:
                 hunt.known[member] = None
                 self.ask(hunt, member.pid, stat)
-            if member not in alone:
-                pending += self.children(member.pid)
+            # Of one that is ended alone the children stay, but not those that it has got since.
+            pending += [
+                child for child in self.children(member.pid) if member not in alone or child.start >= hunt.since
+            ]
             yield member
 
     def begin(self, hunt: Hunt) -> Iterable[Member]:
@@ -160,8 +162,12 @@ class Tracker:
         except (OSError, ValueError, IndexError):
             return -1
 
-    def search(self, hunt: Hunt, members: Collection[int]) -> list[Member]:
-        """Who was left behind by members that are gone. Takes a fifth of the time at most, while there are others."""
+    def search(self, hunt: Hunt, members: Mapping[int, bool]) -> list[Member]:
+        """Who was left behind by members that are gone. Takes a fifth of the time at most, while there are others.
+
+        Args:
+            members: those that are alive, by number; whether their children are members as well.
+        """
         started = time.monotonic()
         if not hunt.asked or (members and started < hunt.next_search):
             return []
@@ -175,7 +181,7 @@ class Tracker:
             stat = self.stat(pid)
             if stat is None or stat.ended or hunt.strangers.get(pid) == stat.start:
                 continue
-            if stat.parent in members or self.is_left(hunt, pid, stat):
+            if members.get(stat.parent) or self.is_left(hunt, pid, stat):
                 found.append(Member(pid, stat.start))
             elif stat.start < hunt.since or stat.parent in hunt.strangers:
                 hunt.strangers[pid] = stat.start
