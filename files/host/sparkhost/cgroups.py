@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from sparkhost import bounded
 
 
 def parse(text: bytes) -> str:
@@ -16,10 +16,6 @@ def parse(text: bytes) -> str:
 def cgroup_of(pid: int, proc: str = "/proc") -> str | None:
     """The cgroup of a process, such as `/training.slice/…`; None where it has ended."""
     try:
-        descriptor = os.open(f"{proc}/{pid}/cgroup", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            return parse(os.read(descriptor, 8192))
-        finally:
-            os.close(descriptor)
+        return parse(bounded.read(f"{proc}/{pid}/cgroup"))
     except OSError:
         return None

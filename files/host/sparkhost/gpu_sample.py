@@ -7,11 +7,16 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Iterator
 from typing import Any, NamedTuple
+
+from sparkhost import bounded
 
 PATH = "/run/sparkfleet/gpu/sample.json"
 # Thousands of processes on GPUs. A longer file is cut, and so no JSON.
 LARGEST = 1 << 17
+# No GPU has so much memory of its own. NVML says 2^64 - 1 where it does not know (NVML_VALUE_NOT_AVAILABLE, nvml.h).
+LARGEST_OWN = 1 << 44
 
 
 class Sample(NamedTuple):
@@ -27,6 +32,8 @@ class Sample(NamedTuple):
     """Seconds since the sample was taken; None where no sample could be read."""
     problem: str = ""
     """Why there are no figures; "" where there are."""
+    refused: int = 0
+    """Figures that cannot be, and were left out: negative, no number, more than there is memory."""
 
 
 def read(path: str, stale_after: float) -> Sample:
@@ -41,30 +48,37 @@ def read(path: str, stale_after: float) -> Sample:
         if not 0 <= age <= stale_after:
             return Sample({}, {}, False, age, f"the GPU sampler's figures are {age:.0f} s old")
         if value.get("error"):
-            return Sample({}, {}, False, age, f"the GPU sampler has none: {value['error']}")
+            return Sample({}, {}, False, age, f"the GPU sampler has none: {str(value['error'])[:200]}")
         unified: dict[int, int] = {}
         own: dict[int, int] = {}
         has_own = False
+        refused = 0
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         for device in value["devices"]:
-            has_own = has_own or not device["unified"]
-            found = unified if device["unified"] else own
-            for pid, size in device["processes"].items():
-                found[int(pid)] = found.get(int(pid), 0) + int(size)
-        return Sample(unified, own, has_own, age)
+            is_unified = bool(device["unified"])
+            has_own = has_own or not is_unified
+            found, most = (unified, memory) if is_unified else (own, LARGEST_OWN)
+            for pid, size in _figures(device["processes"]):
+                total = found.get(pid, 0) + size
+                if size >= 0 and total <= most:
+                    found[pid] = total
+                else:
+                    refused += 1
+        return Sample(unified, own, has_own, age, refused=refused)
     except FileNotFoundError:
         return Sample({}, {}, False, None, "there are no figures of the GPU sampler")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except Exception as error:  # RecursionError, OverflowError: whatever a file can bring about is a broken file
         return Sample({}, {}, False, age, f"the GPU sampler's file cannot be read: {type(error).__name__}")
 
 
+def _figures(processes: dict[str, Any]) -> Iterator[tuple[int, int]]:
+    """Process numbers and bytes; -1 for what is no number of bytes."""
+    for pid, size in processes.items():
+        yield int(pid), size if isinstance(size, int) and not isinstance(size, bool) else -1
+
+
 def _load(path: str) -> dict[str, Any]:
-    # A FIFO in its place would block for ever without O_NONBLOCK.
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
-    try:
-        text = os.read(descriptor, LARGEST)
-    finally:
-        os.close(descriptor)
-    value = json.loads(text)
+    value = json.loads(bounded.read(path, LARGEST, flags=os.O_NOFOLLOW))
     if not isinstance(value, dict):
         raise ValueError("not a sample")
     return value

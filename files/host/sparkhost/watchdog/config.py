@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import stat
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, cast
 
+from sparkhost import bounded
 from sparkhost.watchdog.gpu import Use
 from sparkhost.watchdog.model import GIB, MIB, Policy
 from sparkhost.watchdog.work import Preferences
@@ -107,6 +109,8 @@ def parse(text: str, file: str, total: int) -> Config:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise BadConfig(f"{file}: is no TOML: {one_line(error)}") from None
+    except RecursionError:
+        raise BadConfig(f"{file}: is no TOML: brackets in too many brackets") from None
     values: dict[str, Any] = {}
     for key, value in raw.items():
         if key not in KEYS:
@@ -177,9 +181,10 @@ def load(path: Path, total: int) -> Config:
         status = path.stat()
         if status.st_uid != 0 or status.st_mode & 0o022:
             raise BadConfig(f"{path}: others than root may write to it: chown root:root and chmod 0644")
-        if status.st_size > LARGEST:
-            raise BadConfig(f"{path}: has {status.st_size} bytes: that is no configuration of the watchdog")
-        return parse(path.read_text(encoding="utf-8"), str(path), total)
+        text = bounded.read(str(path), LARGEST + 1)
+        if not stat.S_ISREG(status.st_mode) or len(text) > LARGEST:
+            raise BadConfig(f"{path}: is no file, or has more than {LARGEST} bytes: no configuration of the watchdog")
+        return parse(text.decode(), str(path), total)
     except OSError as error:
         raise BadConfig(f"{path}: {error.strerror}: deploy again, or see docs/watchdog.md") from None
     except UnicodeDecodeError:

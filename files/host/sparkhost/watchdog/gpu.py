@@ -17,7 +17,7 @@ class GpuView(NamedTuple):
     bytes: Mapping[int, int]
     """By process number; empty where it is not known or does not count."""
     note: str = ""
-    """Why processes are ranked by their own memory only; "" where GPU memory counts."""
+    """Why processes are ranked by their own memory only, or which figures do not count; "" where all count."""
     age: float | None = None
     """Seconds since the sample was taken."""
 
@@ -39,4 +39,5 @@ class GpuCache:
             found = {pid: found.get(pid, 0) + sample.own.get(pid, 0) for pid in {*found, *sample.own}}
         elif sample.has_own and not found:
             return GpuView({}, "the GPUs have memory of their own, which is not the host's", sample.age)
-        return GpuView(found, sample.problem, sample.age)
+        refused = f"{sample.refused} figures of the GPU sampler cannot be" if sample.refused else ""
+        return GpuView(found, sample.problem or refused, sample.age)

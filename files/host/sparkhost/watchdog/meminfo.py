@@ -9,6 +9,7 @@ import os
 import time
 from collections import deque
 from pathlib import Path
+from typing import NamedTuple
 
 from sparkhost.watchdog.model import Look
 
@@ -16,6 +17,8 @@ KIB = 1024
 # Seconds over which the slope is taken: shorter is noise (the kernel batches its counters per processor).
 SLOPE_OVER = 0.2
 KEPT = 64
+# Far more than the file has: about 50 lines of 28 bytes.
+LONGEST = 8192
 
 
 class NoMemAvailable(Exception):
@@ -26,12 +29,13 @@ def field(text: bytes, name: bytes) -> int:
     """A value of /proc/meminfo in bytes.
 
     Raises:
-        NoMemAvailable: there is no such line.
+        NoMemAvailable: there is no such line, or it is cut.
     """
-    start = text.find(name + b":")
-    if start < 0 or (start and text[start - 1] != 0x0A):
+    start = 0 if text.startswith(name + b":") else text.find(b"\n" + name + b":") + 1
+    number, unit, _ = text[start + len(name) + 1 : start + len(name) + 41].partition(b" kB")
+    if (not start and not text.startswith(name + b":")) or not unit or not number.strip().isdigit():
         raise NoMemAvailable(f"meminfo has no {name.decode()}")
-    return int(text[start + len(name) + 1 : text.index(b"kB", start)]) * KIB
+    return int(number) * KIB
 
 
 def stalled(text: bytes) -> int:
@@ -39,6 +43,30 @@ def stalled(text: bytes) -> int:
     start = text.find(b"full ")
     total = text.find(b"total=", start)
     return int(text[total + 6 : text.index(b"\n", total)]) if start >= 0 and total >= 0 else 0
+
+
+class Details(NamedTuple):
+    """What else /proc/meminfo says, in bytes, 0 where the kernel does not: memory may be short although MemAvailable
+    is not, since the kernel counts page cache there that is locked, or was pinned by a driver."""
+
+    total: int
+    available: int
+    free: int
+    unevictable: int
+    """What cannot be taken back: locked by mlock(2), ramfs, SHM_LOCK. No part of the file pages below."""
+    mlocked: int
+    """The part of `unevictable` that is locked."""
+    active_file: int
+    inactive_file: int
+    dirty: int
+    """File pages that must be written first, those under way included."""
+    reclaimable: int
+    """Kernel memory that can be given back (KReclaimable, with the slabs)."""
+
+    @property
+    def at_once(self) -> int:
+        """What can be had without writing and without a swap: free, clean file pages, half of the kernel's part."""
+        return self.free + max(self.active_file + self.inactive_file - self.dirty, 0) + self.reclaimable // 2
 
 
 class Memory:
@@ -55,7 +83,7 @@ class Memory:
 
     def look(self) -> Look:
         now = time.monotonic()
-        text = os.pread(self._meminfo, 8192, 0)
+        text = os.pread(self._meminfo, LONGEST, 0)
         available = field(text, b"MemAvailable")
         slope = self._slope(now, available)
         self._seen.append((now, available))
@@ -66,6 +94,32 @@ class Memory:
             free=field(text, b"MemFree"),
             slope=slope,
             stall=self._stall(now),
+        )
+
+    def details(self) -> Details:
+        """A second reading, for warnings: costs about as much as a look.
+
+        Raises:
+            OSError, NoMemAvailable: /proc/meminfo cannot be read.
+        """
+        text = os.pread(self._meminfo, LONGEST, 0)
+
+        def size(name: bytes) -> int:
+            try:
+                return field(text, name)
+            except NoMemAvailable:
+                return 0
+
+        return Details(
+            total=field(text, b"MemTotal"),
+            available=field(text, b"MemAvailable"),
+            free=field(text, b"MemFree"),
+            unevictable=size(b"Unevictable"),
+            mlocked=size(b"Mlocked"),
+            active_file=size(b"Active(file)"),
+            inactive_file=size(b"Inactive(file)"),
+            dirty=size(b"Dirty") + size(b"Writeback"),
+            reclaimable=size(b"KReclaimable") or size(b"SReclaimable"),
         )
 
     def forget(self) -> None:

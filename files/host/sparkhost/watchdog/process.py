@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sparkhost import cgroups
+from sparkhost import bounded, cgroups
 from sparkhost.watchdog.model import MIB
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -22,6 +22,8 @@ PF_KTHREAD = 0x00200000
 # Below that what a process holds is taken from `stat` alone, as if all of it were anonymous: one file less to read.
 SMALL = 4 * MIB
 KIB = 1024
+# User number -1, which no process has (setuid(2)).
+NOBODY = 0xFFFFFFFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ def parse_stat(text: bytes) -> Stat:
         raise ValueError("a short stat")
     return Stat(
         name=text[open_ + 1 : close].decode(errors="replace"),
-        state=fields[0].decode(),
+        state=fields[0].decode("ascii"),
         parent=int(fields[1]),
         session=int(fields[3]),
         terminal=int(fields[4]),
@@ -91,18 +93,21 @@ def parse_stat(text: bytes) -> Stat:
     )
 
 
-def parse_status(text: bytes) -> tuple[int, int, int]:
-    """Real user number, RssAnon and RssShmem of /proc/PID/status. The name in it is escaped by the kernel."""
-    owner = anonymous = shared = 0
+def parse_status(text: bytes, rss: int = 0) -> tuple[int, int, int]:
+    """Real user number, RssAnon and RssShmem of /proc/PID/status. The name in it is escaped by the kernel.
+
+    `rss`: what counts as anonymous where a file that was cut does not say it. Without a user number, NOBODY.
+    """
+    found: dict[bytes, int] = {}
     for line in text.split(b"\n"):
-        if line.startswith(b"Uid:"):
-            owner = int(line.split()[1])
-        elif line.startswith(b"RssAnon:"):
-            anonymous = int(line.split()[1]) * KIB
-        elif line.startswith(b"RssShmem:"):
-            shared = int(line.split()[1]) * KIB
+        name, _, rest = line.partition(b":")
+        if name in (b"Uid", b"RssAnon", b"RssShmem"):
+            with contextlib.suppress(ValueError, IndexError):
+                found[name] = int(rest.split()[0])
+        if name == b"RssShmem":
             break
-    return owner, anonymous, shared
+    anonymous = found[b"RssAnon"] * KIB if b"RssAnon" in found else rss
+    return found.get(b"Uid", NOBODY), anonymous, found.get(b"RssShmem", 0) * KIB
 
 
 class Processes:
@@ -112,51 +117,89 @@ class Processes:
         self.proc = str(proc)
 
     def read(self, pid: int, name: str) -> bytes:
-        descriptor = os.open(f"{self.proc}/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            return os.read(descriptor, 8192)
-        finally:
-            os.close(descriptor)
+        return bounded.read(f"{self.proc}/{pid}/{name}")
 
     def numbers(self) -> Iterator[int]:
         for entry in os.listdir(self.proc):  # noqa: PTH208 - a Path for each process would cost as much as the rest
-            if entry.isdigit():
+            if entry.isascii() and entry.isdigit():
                 yield int(entry)
 
     def table(self) -> list[Process]:
         """All processes but kernel threads and zombies. One that ends meanwhile is left out."""
         found = []
         for pid in self.numbers():
-            with contextlib.suppress(OSError, ValueError):
+            # Whatever one process brings about must not hide the others.
+            with contextlib.suppress(Exception):
                 if process := self.process(pid):
                     found.append(process)
         return found
 
-    def process(self, pid: int) -> Process | None:
-        """One process; None for a kernel thread or a zombie.
+    def stat(self, pid: int) -> Stat | None:
+        """What `stat` says of a process; None for a kernel thread or a zombie.
 
         Raises:
-            OSError, ValueError: it has ended.
+            OSError, ValueError: it has ended, or says nothing that can be read.
         """
         stat = parse_stat(self.read(pid, "stat"))
-        if stat.flags & PF_KTHREAD or stat.ended:
+        return None if stat.flags & PF_KTHREAD or stat.ended else stat
+
+    def process(self, pid: int, stat: Stat | None = None) -> Process | None:
+        """One process; None for a kernel thread or a zombie. Without `status` it counts as what `stat` says.
+
+        Raises:
+            OSError, ValueError: it has ended, or its `stat` cannot be read.
+        """
+        stat = stat or self.stat(pid)
+        if stat is None:
             return None
-        if stat.state == "Z":
-            owner, anonymous, shared = self._of_a_thread(pid)
-        elif stat.rss < SMALL:
-            owner, anonymous, shared = Path(f"{self.proc}/{pid}").stat().st_uid, stat.rss, 0
-        else:
-            owner, anonymous, shared = parse_status(self.read(pid, "status"))
-        cgroup = cgroups.parse(self.read(pid, "cgroup"))
+        owner, anonymous, shared = self._sizes(pid, stat)
         return Process(
-            pid, stat.start, stat.parent, stat.session, stat.terminal, stat.name, owner, cgroup, anonymous, shared
+            pid,
+            stat.start,
+            stat.parent,
+            stat.session,
+            stat.terminal,
+            stat.name,
+            owner,
+            self._cgroup(pid),
+            anonymous,
+            shared,
         )
+
+    def _sizes(self, pid: int, stat: Stat) -> tuple[int, int, int]:
+        """Owner, anonymous and shared memory: as well as the process lets itself be read."""
+        owner, anonymous, shared = NOBODY, stat.rss, 0
+        with contextlib.suppress(Exception):
+            if stat.state == "Z":
+                owner, anonymous, shared = self._of_a_thread(pid)
+            elif stat.rss >= SMALL:
+                owner, anonymous, shared = parse_status(self.read(pid, "status"), stat.rss)
+        if owner == NOBODY:
+            with contextlib.suppress(OSError):
+                owner = Path(f"{self.proc}/{pid}").stat().st_uid
+        return owner, anonymous, shared
+
+    def _cgroup(self, pid: int) -> str:
+        """Its cgroup; "/" where the file is there and cannot be read.
+
+        Raises:
+            OSError: the process has ended.
+        """
+        try:
+            return cgroups.parse(self.read(pid, "cgroup"))
+        except (FileNotFoundError, ProcessLookupError):
+            raise
+        except OSError:
+            return "/"
 
     def _of_a_thread(self, pid: int) -> tuple[int, int, int]:
         """As `parse_status`, of a process whose first thread has ended: that one's own files show no memory."""
         found = parse_status(self.read(pid, "status"))
         for thread in os.listdir(f"{self.proc}/{pid}/task"):  # noqa: PTH208
-            found = max(found, parse_status(self.read(pid, f"task/{thread}/status")))
+            with contextlib.suppress(OSError):
+                found = parse_status(self.read(pid, f"task/{thread}/status"))
+            if found[1] or found[2]:
+                break  # threads share their memory
         return found
 
     def start_of(self, pid: int) -> int | None:
