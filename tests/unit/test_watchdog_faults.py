@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparkhost import bounded, gpu_sample
+from sparkhost import small_files, gpu_sample
 from sparkhost.watchdog import config
 from sparkhost.watchdog.cgroup import Cgroups, Charge
 from sparkhost.watchdog.meminfo import Memory, NoMemAvailable, field
@@ -244,6 +244,6 @@ def test_an_odd_charge_is_none_and_hides_no_other(tmp_path: Path) -> None:
 
 def test_a_file_is_read_whole_and_not_beyond_the_bound(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x" * 200_000)
-    assert bounded.read(str(tmp_path / "file")) == b"x" * 200_000
-    assert bounded.read(str(tmp_path / "file"), 70_000) == b"x" * 70_000
-    assert len(bounded.read("/dev/zero")) == bounded.LARGEST
+    assert small_files.read(str(tmp_path / "file")) == b"x" * 200_000
+    assert small_files.read(str(tmp_path / "file"), 70_000) == b"x" * 70_000
+    assert len(small_files.read("/dev/zero")) == small_files.LARGEST

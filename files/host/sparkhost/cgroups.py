@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sparkhost import bounded
+from sparkhost import small_files
 
 
 def parse(text: bytes) -> str:
@@ -16,6 +16,6 @@ def parse(text: bytes) -> str:
 def cgroup_of(pid: int, proc: str = "/proc") -> str | None:
     """The cgroup of a process, such as `/training.slice/…`; None where it has ended."""
     try:
-        return parse(bounded.read(f"{proc}/{pid}/cgroup"))
+        return parse(small_files.read(f"{proc}/{pid}/cgroup"))
     except OSError:
         return None

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from sparkhost import bounded
+from sparkhost import small_files
 
 PATH = "/run/sparkfleet/gpu/sample.json"
 # Thousands of processes on GPUs. A longer file is cut, and so no JSON.
@@ -78,7 +78,7 @@ def _figures(processes: dict[str, Any]) -> Iterator[tuple[int, int]]:
 
 
 def _load(path: str) -> dict[str, Any]:
-    value = json.loads(bounded.read(path, LARGEST, flags=os.O_NOFOLLOW))
+    value = json.loads(small_files.read(path, LARGEST, flags=os.O_NOFOLLOW))
     if not isinstance(value, dict):
         raise ValueError("not a sample")
     return value

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sparkhost import bounded
+from sparkhost import small_files
 
 # Cgroups of one unit that are walked. A container with a systemd of its own has about 50; a unit may be 1,500 levels
 # deep, of which only the last holds a process.
@@ -50,7 +50,7 @@ class Cgroups:
         return f"{self.root}/{cgroup.strip('/')}".rstrip("/")
 
     def read(self, cgroup: str, name: str, limit: int = 1 << 16) -> bytes:
-        return bounded.read(f"{self.path(cgroup)}/{name}", limit)
+        return small_files.read(f"{self.path(cgroup)}/{name}", limit)
 
     def charge(self, cgroup: str) -> Charge | None:
         """None where the memory controller is off there, or the cgroup has gone."""
@@ -125,7 +125,7 @@ class Cgroups:
         for folder in self.walk(cgroup, most):
             # Gone meanwhile, or threaded: its processes are then listed above it (EOPNOTSUPP).
             with contextlib.suppress(OSError, ValueError):
-                found += map(int, bounded.read("cgroup.procs", LONGEST_LIST, folder=folder).split())
+                found += map(int, small_files.read("cgroup.procs", LONGEST_LIST, folder=folder).split())
         return [pid for pid in found if pid > 0]  # 0: of another PID namespace
 
     def heaviest(self) -> Iterator[int]:
@@ -138,7 +138,7 @@ class Cgroups:
         while waiting:
             _, cgroup = heapq.heappop(waiting)
             with contextlib.suppress(OSError, ValueError):
-                yield from map(int, self.read(cgroup, "cgroup.procs", bounded.LARGEST).split())
+                yield from map(int, self.read(cgroup, "cgroup.procs", small_files.LARGEST).split())
             with contextlib.suppress(OSError), os.scandir(self.path(cgroup) or "/") as entries:
                 for entry in entries:
                     if asked >= MOST_WEIGHED:

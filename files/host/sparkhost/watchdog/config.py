@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, cast
 
-from sparkhost import bounded
+from sparkhost import small_files
 from sparkhost.watchdog.gpu import Use
 from sparkhost.watchdog.model import GIB, MIB, Policy
 from sparkhost.watchdog.work import Preferences
@@ -181,7 +181,7 @@ def load(path: Path, total: int) -> Config:
         status = path.stat()
         if status.st_uid != 0 or status.st_mode & 0o022:
             raise BadConfig(f"{path}: others than root may write to it: chown root:root and chmod 0644")
-        text = bounded.read(str(path), LARGEST + 1)
+        text = small_files.read(str(path), LARGEST + 1)
         if not stat.S_ISREG(status.st_mode) or len(text) > LARGEST:
             raise BadConfig(f"{path}: is no file, or has more than {LARGEST} bytes: no configuration of the watchdog")
         return parse(text.decode(), str(path), total)

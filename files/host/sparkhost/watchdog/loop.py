@@ -42,10 +42,12 @@ from sparkhost.watchdog.model import (
     Wait,
 )
 from sparkhost.watchdog.pauses import Pauses
+from sparkhost.watchdog.people import People
 from sparkhost.watchdog.process import Processes
 from sparkhost.watchdog.report import event, signalled
 from sparkhost.watchdog.signs import Signs
-from sparkhost.watchdog.work import candidates, place_of, whole_units
+from sparkhost.watchdog.survey import Survey
+from sparkhost.watchdog.work import candidates, place_of
 
 # Decisions in a row that each lead to the next one at once. More would be an error of ours.
 MOST_STEPS = 12
@@ -79,8 +81,9 @@ class Watchdog:
         record: bool = False,
         never: Iterable[int] = (),
         freezer: Freezer | None = None,
+        people: People | None = None,
     ) -> None:
-        """`freezer`: without one, nothing is frozen; a dry run only says what would be."""
+        """`freezer`: without one, nothing is frozen; a dry run only says what would be. `people`: see `use`."""
         self.config = config
         self.teller = teller
         self.dry_run = dry_run
@@ -88,12 +91,14 @@ class Watchdog:
         self.memory = Memory(proc)
         self.processes = Processes(proc)
         self.cgroups = Cgroups(cgroup_root)
+        self.survey = Survey(self.processes, self.cgroups, lambda: self.signs.beat())
         self.gpu_file = gpu_file
         self.gpu = GpuCache(gpu_file, config.gpu_memory, config.gpu_stale_after)
         self.never = frozenset((*lineage(self.processes, os.getpid()), *never))
         self.executioner = Executioner(self.processes, self.cgroups, self.never)
         self.pauses = Pauses(None if dry_run else freezer, pretend=dry_run)
         self.signs = Signs()
+        self.people = people or People()
         self.samples = Samples(Look(0.0, 0, 0, 0))
         self.view = GpuView({})
         self.hunt: Hunt | None = None
@@ -108,17 +113,16 @@ class Watchdog:
         policy = self.config.policy
         return policy if self.pauses.can_freeze else replace(policy, brake="off")
 
-    def use(self, config: Config) -> None:
-        """Takes another configuration from the next look on."""
-        self.config, self.refused = config, ""
+    def use(self, config: Config, people: People) -> None:
+        """Takes another configuration from the next look on, and who the people of this host are by now."""
+        self.config, self.people, self.refused = config, people, ""
         self.gpu = GpuCache(self.gpu_file, config.gpu_memory, config.gpu_stale_after)
 
     def list_candidates(self) -> tuple[Candidate, ...]:
         """Lists all units of work as they are now."""
-        table = self.processes.table()
         self.view = self.gpu.view()
-        units = whole_units(table)
-        charges = {cgroup: charge for cgroup in units if (charge := self.cgroups.charge(cgroup))}
+        table = self.survey.table(self.view.bytes)
+        charges = self.survey.charges(table)
         places = {place_of(process.cgroup).cgroup for process in table}
         return candidates(
             table,
@@ -128,6 +132,9 @@ class Watchdog:
             never=self.never,
             omitted={cgroup for cgroup in places if self.cgroups.marked(cgroup, "omit")},
             avoided={cgroup for cgroup in places if self.cgroups.marked(cgroup, "avoid")},
+            spared=self.people.spared,
+            ranges=self.people.ranges,
+            above=self.config.policy.system_unit_above,
         )
 
     def step(self) -> float:
@@ -139,7 +146,7 @@ class Watchdog:
             self.mistakes += 1
             self._begin_anew(traceback.format_exc())
         self.signs.tell(self, pause)
-        return pause
+        return self.survey.tour(pause)
 
     def _step(self) -> float:
         policy = self.policy
@@ -275,7 +282,7 @@ class Watchdog:
         if not self.refused:
             self.teller.tell({"do": "accepted", "text": self.config.text})
 
-    def run(self, reload: Callable[[], tuple[Config | None, str]]) -> None:
+    def run(self, reload: Callable[[], tuple[Config, People] | str]) -> None:
         """Goes on until SIGTERM or SIGINT; SIGHUP asks `reload` for another configuration, or why there is none."""
         signal.pthread_sigmask(signal.SIG_BLOCK, ASKED)
         self._accepted()
@@ -292,11 +299,11 @@ class Watchdog:
         finally:
             self.pauses.end()
 
-    def _reload(self, reload: Callable[[], tuple[Config | None, str]]) -> None:
-        config, problem = reload()
-        if config is None:
-            self.refused = problem
+    def _reload(self, reload: Callable[[], tuple[Config, People] | str]) -> None:
+        loaded = reload()
+        if isinstance(loaded, str):
+            self.refused = loaded
         else:
-            self.use(config)
+            self.use(*loaded)
             self._accepted()
         self.signs.ask()

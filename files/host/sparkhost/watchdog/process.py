@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sparkhost import bounded, cgroups
+from sparkhost import small_files, cgroups
 from sparkhost.watchdog.model import MIB
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -117,7 +117,7 @@ class Processes:
         self.proc = str(proc)
 
     def read(self, pid: int, name: str) -> bytes:
-        return bounded.read(f"{self.proc}/{pid}/{name}")
+        return small_files.read(f"{self.proc}/{pid}/{name}")
 
     def numbers(self) -> Iterator[int]:
         for entry in os.listdir(self.proc):  # noqa: PTH208 - a Path for each process would cost as much as the rest
