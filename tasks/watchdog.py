@@ -2,8 +2,8 @@
 
 Why: CPU and GPU of a DGX Spark share one memory, and a host without any left stops answering until somebody pulls the
 plug. Limits of cgroups do not see CUDA memory (docs/facts.md), and the kernel's OOM killer comes when the host is lost.
-So a service looks at MemAvailable, and ends the unit of work that holds the most, GPU memory included, while there is
-still room for everybody else to go on (ADR 8, docs/watchdog.md).
+So a service looks at MemAvailable, and ends the unit of work that took what is missing, GPU memory included, while
+there is still room for everybody else to go on (ADR 8 and 14, docs/watchdog.md).
 
 Watchdog and GPU sampler are in a slice of their own beside system.slice: the only ancestor that must grant their
 memory, and one that processor time goes to first when every core is busy.
@@ -36,6 +36,7 @@ MEMORY_MIN = 48 * 2**20
 # What users call is on their PATH, which /opt/sparkfleet is not.
 COMMANDS = ("spark-watchdog", "spark-why")
 USER_BIN = "/usr/local/bin"
+THAW = f"{BIN}/sparkfleet-thaw"
 STATE, RUN = "/var/lib/sparkfleet/watchdog", "/run/sparkfleet/watchdog"
 
 
@@ -60,6 +61,9 @@ def config(settings: WatchdogSettings) -> str:
         "prefer": list(settings.prefer),
         "gpu_memory": settings.gpu_memory,
         "gpu_stale_after": 5 * float(settings.gpu_every),
+        "brake": settings.brake,
+        "brake_at_most": float(settings.brake_at_most),
+        "never_frozen": list(settings.never_frozen),
         "drop_page_cache": settings.drop_page_cache,
         "textfile": settings.textfile or "",
     }
@@ -78,6 +82,7 @@ def apply(settings: WatchdogSettings) -> Sequence[Resource]:
         render(
             f"watchdog/{WATCHDOG}",
             program=f"{USER_BIN}/spark-watchdog",
+            thaw=THAW,
             dry_run=settings.dry_run,
             memory_min=MEMORY_MIN,
             textfile=settings.textfile,
@@ -89,6 +94,7 @@ def apply(settings: WatchdogSettings) -> Sequence[Resource]:
         render(f"watchdog/{SAMPLER}", program=f"{BIN}/sparkfleet-gpu-sampler", every=float(settings.gpu_every)),
     )
     commands = [File(f"{USER_BIN}/{name}", render(f"watchdog/{name}"), mode=0o755) for name in COMMANDS]
+    thaw = File(THAW, render("watchdog/sparkfleet-thaw"), mode=0o755)
     sampler_command = File(f"{BIN}/sparkfleet-gpu-sampler", render("watchdog/sparkfleet-gpu-sampler"), mode=0o755)
     check = (f"{USER_BIN}/spark-watchdog", "check", "-")
     link = str(installed.home() / "current")
@@ -97,6 +103,7 @@ def apply(settings: WatchdogSettings) -> Sequence[Resource]:
         installed,
         *commands,
         sampler_command,
+        thaw,
         CheckedFile(CONFIG, config(settings), check=check, program=str(installed.home())),
         File(unit(SLICE), render(f"watchdog/{SLICE}", memory_min=MEMORY_MIN)),
         watchdog,
@@ -118,5 +125,6 @@ def remove(settings: WatchdogSettings) -> Sequence[Resource]:
         NoTree(RUN),
         *(NoFile(f"{USER_BIN}/{name}") for name in COMMANDS),
         NoProgram(f"{BIN}/sparkfleet-gpu-sampler"),
+        NoProgram(THAW),
         NotInstalled(PROGRAM),
     )

@@ -175,6 +175,15 @@ def _unix_group(value: str) -> str:
 UnixGroup = Annotated[str, AfterValidator(_unix_group), Means("Unix group")]
 
 
+def _user_or_group(value: str) -> str:
+    if not re.fullmatch(r"@?[A-Za-z0-9_.][A-Za-z0-9_.@\\$-]{0,63}", value):
+        raise wrong("a user name, or @ and the name of a Unix group, such as @sudo")
+    return value
+
+
+UserOrGroup = Annotated[str, AfterValidator(_user_or_group), Means("user name, or @group")]
+
+
 def _public_key(value: str) -> str:
     # One line of authorized_keys(5), without options in front: they could run commands.
     security_keys = r"sk-(ssh-ed25519|ecdsa-sha2-nistp256)@openssh\.com"

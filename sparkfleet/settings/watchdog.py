@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from sparkfleet.settings.base import Measure
 from sparkfleet.settings.problems import contradiction
 from sparkfleet.settings.units import GiB, MiB, Seconds, Size
-from sparkfleet.settings.values import HostPath, UnitPattern
+from sparkfleet.settings.values import HostPath, UnitPattern, UserOrGroup
 
 # What each kind of host is asked to keep free: training may take what it finds, serving lives with next to nothing.
 FLOORS: dict[str, tuple[Size, Size]] = {
@@ -28,8 +28,8 @@ class WatchdogSettings(Measure):
     )
     term_below: Size | None = Field(
         default=None,
-        description="Below this much MemAvailable the largest unit of work is asked to end (SIGTERM); without a value "
-        "the profile's.",
+        description="Below this much MemAvailable the unit of work that took what is missing is asked to end "
+        "(SIGTERM); without a value the profile's.",
     )
     kill_below: Size | None = Field(
         default=None,
@@ -82,6 +82,19 @@ class WatchdogSettings(Measure):
     gpu_every: Seconds = Field(
         default=Seconds(1), description="How often GPU memory is looked at; figures five times as old are not used."
     )
+    brake: Literal["all", "jobs", "off"] = Field(
+        default="all",
+        description="Whose work may be frozen, for seconds, while memory is short and it is found out who takes it, or "
+        "the one that does is still dying: `all` users' (never root's and admins' sessions), `jobs` and containers "
+        "only, or nobody's (`off`).",
+    )
+    brake_at_most: Seconds = Field(
+        default=Seconds(10), description="How long work is frozen at most; 1s to 30s. Then the next one is ended."
+    )
+    never_frozen: list[UserOrGroup] = Field(
+        default=["@sudo", "@admin", "@wheel"],
+        description="Accounts, and groups as `@sudo`, whose logins are never frozen; root's are not in any case.",
+    )
     drop_page_cache: bool = Field(
         default=False,
         description="Whether clean page cache is dropped, at most once a minute, when less than 2 GiB are free while "
@@ -115,6 +128,7 @@ class WatchdogSettings(Measure):
             ("near", 0.005, 0.05),
             ("far", float(self.near), 5),
             ("gpu_every", 0.5, 60),
+            ("brake_at_most", 1, 30),
         ):
             if not low <= getattr(self, key) <= high:
                 raise contradiction(key, f"is out of range, expected {Seconds(low)} to {Seconds(high)}")

@@ -50,10 +50,12 @@ def test_a_start_with_a_broken_file_goes_on_with_the_last_accepted_one_and_says_
     if broken is not None:
         host.config.write_text(broken)
         host.config.chmod(0o644)
-    victim, daemon = host.victim(SLEEP, 60), host.daemon()
-    assert state(host)["policy"]["term_below"] == 1000 * MIB
+    daemon = host.daemon()
+    host.gets_tight()
+    victim = host.victim(SLEEP, 60)
+    assert state(host)["policy"]["term_below"] == 200 * MIB
     assert str(host.config) in state(host)["refused"]
-    host.available(900)
+    host.available(180)
     assert victim.wait(20) == -signal.SIGTERM
     daemon.send_signal(signal.SIGTERM)
     _, said = daemon.communicate(timeout=20)
@@ -66,7 +68,7 @@ def test_a_reload_takes_a_good_file_and_leaves_a_bad_one_alone(host: Host) -> No
     host.set(term_below_="1GiB")
     daemon.send_signal(signal.SIGHUP)
     until(lambda: "term_below_" in state(host)["refused"])
-    assert state(host)["policy"]["term_below"] == 1000 * MIB
+    assert state(host)["policy"]["term_below"] == 200 * MIB
     host.set(term_below="2000MiB")
     daemon.send_signal(signal.SIGHUP)
     until(lambda: not state(host)["refused"])

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparkhost import small_files, gpu_sample
+from sparkhost import gpu_sample, small_files
 from sparkhost.watchdog import config
 from sparkhost.watchdog.cgroup import Cgroups, Charge
 from sparkhost.watchdog.meminfo import Memory, NoMemAvailable, field
@@ -238,7 +238,7 @@ def test_an_odd_charge_is_none_and_hides_no_other(tmp_path: Path) -> None:
     for name, ask in asked.items():
         for what in odd_files(tmp_path / "odd" / name):
             ask()
-            assert cgroups.charge("/hog") == Charge(5, 7, 3), what
+            assert cgroups.charge("/hog") == Charge(5, 7, 4096, 3), what
             assert cgroups.limit("/hog") == 4096, what
 
 

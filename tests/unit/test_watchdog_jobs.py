@@ -52,7 +52,7 @@ def test_a_job_is_a_whole_cgroup_and_root_can_take_it_out(host: Host, slices: Pa
             (slices / f"{name}.service" / "cgroup.procs").write_text(str(process.pid))
     os.setxattr(slices / "a.service", "user.oomd_omit", b"1")
     host.daemon()
-    host.available(400)
+    host.available(80)
     assert [process.wait(20) for process in jobs["b"]] == [-signal.SIGKILL] * 2
     event = host.event("kill")
     assert (event["victim"]["kind"], event["victim"]["name"], event["victim"]["processes"]) == ("job", "b.service", 2)

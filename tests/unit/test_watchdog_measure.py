@@ -44,7 +44,7 @@ def test_what_the_fleet_file_says_is_what_the_watchdog_reads() -> None:
 
 def test_the_serving_profile_leaves_a_host_alone_that_lives_at_2_gib() -> None:
     policy = parse(measure.config(WatchdogSettings(profile="serving")), "f", SPARK).policy
-    assert isinstance(decide(Samples(Look(1, SPARK, 2 * GIB, GIB)), policy), Wait)
+    assert isinstance(decide(Samples(Look(1, SPARK, 2 * GIB, GIB), candidates=()), policy), Wait)
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ class Host:
 
     def set(self, **values: float | str) -> None:
         """Writes the configuration: thresholds small enough to fall below, and what the test wants otherwise."""
-        base: dict[str, float | str] = {"term_below": "1000MiB", "kill_below": "500MiB", "smallest_victim": "16MiB"}
+        base: dict[str, float | str] = {"term_below": "200MiB", "kill_below": "100MiB", "smallest_victim": "16MiB"}
         merged = {**base, "recovery_wait": 0.5, "grace": 30.0, **values}
         self.config.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in merged.items()))
         self.config.chmod(0o644)
@@ -57,6 +57,11 @@ class Host:
         descriptor = os.open(self.folder / "proc" / "meminfo", os.O_WRONLY | os.O_CREAT)
         os.pwrite(descriptor, text.encode(), 0)
         os.close(descriptor)
+
+    def gets_tight(self) -> None:
+        """Less than twice `term_below`: who comes from now on has not settled while there was plenty."""
+        self.available(300)
+        time.sleep(0.5)
 
     def start(self, *command: str) -> subprocess.Popen[str]:
         child = subprocess.Popen(

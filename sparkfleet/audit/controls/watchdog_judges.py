@@ -85,13 +85,14 @@ def expected(settings: HostSettings) -> dict[str, Any]:
     """What the fleet file says, by the daemon's own names; sizes in bytes, times in seconds."""
     own = settings.watchdog
     term, kill = own.floors
-    times = {name: float(getattr(own, name)) for name in ("grace", "recovery_wait", "far", "near")}
+    times = {name: float(getattr(own, name)) for name in ("grace", "recovery_wait", "far", "near", "brake_at_most")}
     sizes = {name: int(getattr(own, name)) for name in ("fastest_fill", "smallest_victim", "system_unit_above")}
     return {
         "term_below": int(term),
         "kill_below": int(kill),
         **sizes,
         **times,
+        "brake": own.brake,
         "drop_page_cache": own.drop_page_cache,
         "protect": list(own.protect),
         "prefer": list(own.prefer),

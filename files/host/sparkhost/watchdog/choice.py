@@ -5,7 +5,8 @@ The rules, the first that names somebody; each within what comes first by kind (
 1. whoever is beyond its promise, the furthest first (promises that are kept take their holders out of 2 to 5);
 2. of the owner who has taken most (ledger.py), the fewest units that make up half of it, all at once;
 3. where it is kept promises that make memory short, who gained ground last makes room;
-4. `firm`: as 2, by growth within the last minute. Above that, a dip may recover by itself and costs nobody anything;
+4. `firm`: as 2, by growth within the last minute, if that explains what is missing since. Above that, a dip may recover
+   by itself and costs nobody anything;
 5. `last`: who gained ground last, else the largest. There is no time left for evidence.
 """
 
@@ -13,10 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from enum import IntEnum
+from functools import partial
 from operator import attrgetter
 from typing import NamedTuple
 
-from sparkhost.watchdog.ledger import account_of, ground, grown, least, party
+from sparkhost.watchdog.ledger import account_of, fallen, ground, grown, least, party
 from sparkhost.watchdog.model import Candidate, Ground, Look, Policy, Samples
 
 # How many candidates a decision's grounds name.
@@ -93,7 +95,7 @@ def choose(
             ranked.setdefault(rank, []).append(unit_of(samples, candidate, policy))
     if not ranked:
         return None
-    choice = by_rules(ranked, policy, level)
+    choice = by_rules(ranked, policy, level, fallen(samples.ledger, samples.look))
     preferred = ranked.get(PREFERRED)
     if preferred and (choice is not None or level >= Level.FIRM):
         choice = _single(max(preferred, key=_size), "it is to be ended before all others")
@@ -122,7 +124,7 @@ Rule = Callable[[Sequence[Unit], Sequence[Unit], Policy], Choice | None]
 """Takes those of one kind, all together, and the policy."""
 
 
-def by_rules(ranked: dict[int, list[Unit]], policy: Policy, level: Level) -> Choice | None:
+def by_rules(ranked: dict[int, list[Unit]], policy: Policy, level: Level, fall: int) -> Choice | None:
     """The first rule that names somebody, and of those of a kind the first."""
     small = ranked.get(SMALL, [])
     work, system = ranked.get(WORK, []), ranked.get(SYSTEM, [])
@@ -135,7 +137,7 @@ def by_rules(ranked: dict[int, list[Unit]], policy: Policy, level: Level) -> Cho
     everybody = [unit for units in ranked.values() for unit in units]
     rules: list[tuple[Rule, bool]] = [(beyond_promise, False), (new_ground, True), (make_room, False)]
     if level >= Level.FIRM:
-        rules.append((late_growth, True))
+        rules.append((partial(late_growth, fall), True))
     for rule, together in rules:
         for group in (work + small if together else work, system):
             choice = rule(group, everybody, policy) if group else None
@@ -166,7 +168,10 @@ def make_room(units: Sequence[Unit], everybody: Sequence[Unit], policy: Policy) 
     return _single(max(large, key=_latest), "others need what they were promised, and it gained ground last")
 
 
-def late_growth(units: Sequence[Unit], everybody: Sequence[Unit], policy: Policy) -> Choice | None:
+def late_growth(fall: int, units: Sequence[Unit], everybody: Sequence[Unit], policy: Policy) -> Choice | None:
+    """`fall`: bytes that went within the last minute. Who explains little of that only happened to move."""
+    if 2 * sum(unit.grown for unit in everybody) < fall:
+        return None
     return largest_party(free(units, policy), attrgetter("grown"), policy, "it grew most within the last minute")
 
 

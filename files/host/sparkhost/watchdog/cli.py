@@ -14,6 +14,7 @@ from sparkhost.watchdog.config import BadConfig, Config
 from sparkhost.watchdog.freezer import Freezer
 from sparkhost.watchdog.loop import Watchdog
 from sparkhost.watchdog.meminfo import NoMemAvailable, field
+from sparkhost.watchdog.people import People, find_people
 from sparkhost.watchdog.pipe import Pipe
 from sparkhost.watchdog.rehearse import rehearse
 from sparkhost.watchdog.report import amount, plain
@@ -149,6 +150,7 @@ def watchdog_of(
     freezer: Freezer | None = None,
     dry_run: bool = False,
     record: bool = False,
+    people: People | None = None,
 ) -> Watchdog:
     return Watchdog(
         config,
@@ -160,6 +162,7 @@ def watchdog_of(
         freezer=freezer,
         dry_run=dry_run,
         record=record,
+        people=people,
     )
 
 
@@ -212,6 +215,7 @@ def run(options: argparse.Namespace, total: int) -> int:
         freezer=freezer_of(options),
         dry_run=options.dry_run,
         record=options.record is not None,
+        people=find_people(config.never_frozen),
     )
     watchdog.refused = problem
     # All of the way to a signal is gone once, so that every page of it is there before it is locked.
@@ -220,12 +224,15 @@ def run(options: argparse.Namespace, total: int) -> int:
     if os.geteuid() == 0 and (trouble := lock_memory()):
         say(f"memory is not locked: {trouble}")
 
-    def reload() -> tuple[Config | None, str]:
+    def reload() -> tuple[Config, People] | str:
         try:
-            return configuration.load(options.config, total), ""
+            loaded = configuration.load(options.config, total)
         except BadConfig as problem:
             say(f"kept the old configuration: {problem}")
-            return None, str(problem)
+            return str(problem)
+        # Looking people up may take two seconds, which there are not while memory is short.
+        plenty = watchdog.samples.look.available > 2 * loaded.policy.term_below
+        return loaded, find_people(loaded.never_frozen) if plenty else watchdog.people
 
     watchdog.run(reload)
     pipe.close()

@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from sparkhost import small_files
 from sparkhost.watchdog.gpu import Use
@@ -35,6 +35,8 @@ class Config:
     preferences: Preferences = field(default_factory=Preferences)
     gpu_memory: Use = "auto"
     gpu_stale_after: float = 5.0
+    never_frozen: tuple[str, ...] = ("@sudo", "@admin", "@wheel")
+    """Accounts, and groups as `@sudo`, whose logins are never frozen; root's are not in any case."""
     textfile: str = ""
     """Directory of the node exporter's textfile collector; "" for none."""
     text: str = ""
@@ -66,10 +68,21 @@ def patterns(value: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
-def use(value: Any) -> Use:
-    if value not in ("auto", "always", "never"):
-        raise ValueError("auto, always or never")
-    return cast(Use, value)
+def people(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(v, str) and re.fullmatch(r"@?[!-~]{1,64}", v) for v in value):
+        raise ValueError('a list of accounts, and of groups with an @, such as ["ann", "@sudo"]')
+    return tuple(value)
+
+
+def one_of(*words: str) -> Callable[[Any], str]:
+    """A key that takes one of these words."""
+
+    def check(value: Any) -> str:
+        if value not in words:
+            raise ValueError(f"{', '.join(words[:-1])} or {words[-1]}")
+        return str(value)
+
+    return check
 
 
 def directory(value: Any) -> str:
@@ -91,9 +104,13 @@ KEYS: Mapping[str, Callable[[Any], Any]] = {
     "drop_page_cache": switch,
     "drop_free_below": size,
     "drop_every": seconds,
+    "brake": one_of("all", "jobs", "off"),
+    "brake_at_most": seconds,
+    "never_frozen": people,
+    "over_promise": one_of("first", "end", "tell"),
     "protect": patterns,
     "prefer": patterns,
-    "gpu_memory": use,
+    "gpu_memory": one_of("auto", "always", "never"),
     "gpu_stale_after": seconds,
     "textfile": directory,
 }
@@ -122,7 +139,9 @@ def parse(text: str, file: str, total: int) -> Config:
     policy = Policy(**{f.name: values[f.name] for f in fields(Policy) if f.name in values})
     check(policy, file, total)
     preferences = Preferences(values.get("protect", ()), values.get("prefer", ()))
-    rest = {name: values[name] for name in ("gpu_memory", "gpu_stale_after", "textfile") if name in values}
+    rest = {
+        name: values[name] for name in ("never_frozen", "gpu_memory", "gpu_stale_after", "textfile") if name in values
+    }
     return Config(policy, preferences, text=text, **rest)
 
 
@@ -138,6 +157,8 @@ def check(policy: Policy, file: str, total: int) -> None:
 
     if not 0 < policy.kill_below < policy.term_below:
         refuse("kill_below", f"is {policy.kill_below} bytes, expected less than term_below ({policy.term_below})")
+    if not 1 <= policy.brake_at_most <= 30:
+        refuse("brake_at_most", f"is {policy.brake_at_most}, expected 1 to 30 seconds")
     if policy.term_below * 2 > total:
         refuse(
             "term_below",

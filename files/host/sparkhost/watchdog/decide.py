@@ -78,7 +78,7 @@ def short(samples: Samples, policy: Policy) -> Action:
         return Wait(policy.near) if fresh and level < Level.LAST and not is_braking(samples, policy) else Scan()
     choice = choose(samples, policy, level)
     known = is_explained(samples, policy)
-    if choice is not None or not known:
+    if choice is not None or (not known and samples.gpu_age is not None):
         freeze = to_freeze(samples, policy, choice.victim if choice and (known or level == Level.LAST) else None)
         if freeze is not None:
             return freeze

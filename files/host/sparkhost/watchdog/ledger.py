@@ -5,7 +5,8 @@ peaks of the last hour: a training job that swings between 20 and 60 GiB owns 60
 gets short is who took it, however large others are. Growth while there was plenty (twice `term_below`) is nobody's
 fault. A new instance (another first process) owns nothing yet.
 
-A sample is taken each minute while there is plenty, each second while there is not, and when memory gets short. An
+A sample is taken each minute while there is plenty, each second while there is not, when memory gets short, and when
+less is available than at any sample of these five minutes: short peaks would be missed, and they are somebody's. An
 account has 24 figures of time and a few more; it is made anew at each sample (3 to 4 us), so that a decision's samples
 stay what they were.
 """
@@ -64,6 +65,8 @@ def is_due(ledger: Ledger, look: Look, policy: Policy) -> bool:
         every = CLOSELY if ledger.over else OFTEN
     else:
         every = SELDOM if is_comfortable(look, policy) else OFTEN
+    if look.available < ledger.lowest - least(policy):
+        every = min(every, OFTEN)
     return look.time - ledger.time >= every
 
 
@@ -92,10 +95,15 @@ def advance(
     for key, account in ledger.accounts.items():
         if key not in accounts and look.time - account.seen < FORGOTTEN and len(accounts) < MOST:
             accounts[key] = account
+    last = look.time if ledger.time is None else ledger.time
+    same = int(look.time // PEAK_SPAN) == int(last // PEAK_SPAN) and ledger.time is not None
+    highs = _moved(ledger.highs or (look.available,) * SPANS, last, look.time, LOW_SPAN, look.available)
     return Ledger(
         accounts,
         look.time,
         marks,
+        min(ledger.lowest, look.available) if same else look.available,
+        (*highs[:-1], max(highs[-1], look.available)),
         promises=any(promise is not None for _, _, _, promise in held.values()),
         over=any(accounts[key].over_since is not None for key in held),
     )
@@ -194,6 +202,11 @@ def ground(account: Account) -> int:
 def grown(account: Account) -> int:
     """What it has gained over the least of the last minute."""
     return max(0, account.held - min(account.lows))
+
+
+def fallen(ledger: Ledger, look: Look) -> int:
+    """By how much less is available than at the most of the last minute."""
+    return max(0, max(ledger.highs, default=0) - look.available)
 
 
 def leapt(account: Account) -> int:

@@ -55,10 +55,21 @@ def plain(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
+def listed_pauses(paused: Sequence[Mapping[str, Any]]) -> str:
+    """`job 12 (3.2 s), and 4 more`."""
+    shown = [
+        f"{pause['names'][0] if pause['names'] else pause['cgroup']} ({pause['seconds']:.1f} s)" for pause in paused
+    ]
+    return ", ".join(shown[:4]) + (f", and {len(shown) - 4} more" if len(shown) > 4 else "")
+
+
 def headline(record: Mapping[str, Any]) -> str:
     """The event in one line."""
     victim = record["victim"]
     available = amount(record["look"]["available"])
+    if paused := record.get("paused"):
+        did = "was paused for a moment" if record["event"] == "paused" else "goes on after a pause"
+        return plain(f"memory watchdog: {listed_pauses(paused)} {did}: {record['reason']}; {available} are available")
     if victim is None:
         return plain(f"memory watchdog: {record.get('reason', record['event'])}; {available} of memory are available")
     did = {
@@ -71,6 +82,18 @@ def headline(record: Mapping[str, Any]) -> str:
         f"memory watchdog: {victim['name']} ({amount(victim['size'])}) {would}{did}; "
         f"{available} of memory are available"
     )
+
+
+def why_this_one(grounds: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Why this one and not the others: what each held, what of that was its own, what it took."""
+    return [
+        f"{'Chosen' if number == 0 else 'Not chosen'}: {ground['name']}: held {amount(ground['held'])}, "
+        f"{amount(ground['own'])} of it for long, took {amount(ground['taken'])} that others needed, "
+        f"grew by {amount(ground['grown'])} in a minute"
+        + (f"; {amount(ground['promise'])} were promised to it" if ground["promise"] is not None else "")
+        + "."
+        for number, ground in enumerate(grounds[:5])
+    ]
 
 
 def explain(record: Mapping[str, Any]) -> list[str]:
@@ -94,6 +117,7 @@ def explain(record: Mapping[str, Any]) -> list[str]:
     )
     if record.get("gpu_note"):
         lines.append(f"GPU memory was not counted: {record['gpu_note']}.")
+    lines += why_this_one(record.get("grounds") or ())
     others = [c for c in record["candidates"] if victim is None or c["key"] != victim["key"]]
     if victim is not None and others:
         shown = ", ".join(

@@ -12,13 +12,14 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sparkhost.watchdog import journal, metrics, postmortem, terminals
 from sparkhost.watchdog.config import ACCEPTED
 from sparkhost.watchdog.model import MIB
-from sparkhost.watchdog.report import headline
+from sparkhost.watchdog.report import headline, listed_pauses
 
 # What the owner is told of at once.
 FOR_THE_OWNER = frozenset(("term", "kill"))
@@ -69,12 +70,22 @@ class Teller:
         record["when"] = time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(record["time"]))
         line = headline(record)
         self._try("journal", lambda: journal.send(self.journal_socket, line, record))
+        if kind == "resumed":
+            self.tell_paused(record)
         if record["victim"] is None:
             return
         if kind in FOR_THE_OWNER:
             owner = record["victim"]["owner"]
             self._try("terminals", lambda: terminals.write(self.terminals_dir, owner, f"{line}. Why: spark-why"))
         self._try("post-mortem", lambda: postmortem.keep(self.state_dir, record))
+
+    def tell_paused(self, record: dict[str, Any]) -> None:
+        """Each owner of work that stood still, for how long."""
+        would = "would have been " if record["dry_run"] else "was "
+        for owner in {pause["owner"] for pause in record["paused"]}:
+            theirs = listed_pauses([pause for pause in record["paused"] if pause["owner"] == owner])
+            text = f"memory watchdog: memory was short; work of yours {would}paused and goes on: {theirs}"
+            self._try("terminals", partial(terminals.write, self.terminals_dir, owner, text))
 
     def state(self, message: dict[str, Any]) -> None:
         def write() -> None:

@@ -45,7 +45,7 @@ def samples_of(raw: dict[str, Any]) -> Samples:
     values = {key: value for key, value in raw.items() if key != "type"}
     candidates, flight = values.pop("candidates"), values.pop("flight")
     look, ledger = values.pop("look"), values.pop("ledger")
-    sets = {key: frozenset(values.pop(key)) for key in ("spent", "released", "doubted")}
+    spent, released, doubted = (frozenset(values.pop(key)) for key in ("spent", "released", "doubted"))
     frozen = tuple(Frozen(**one) for one in values.pop("frozen"))
     return Samples(
         look=Look(**look),
@@ -53,7 +53,9 @@ def samples_of(raw: dict[str, Any]) -> Samples:
         flight=None if flight is None else flight_of(flight),
         ledger=ledger_of(ledger),
         frozen=frozen,
-        **sets,
+        spent=spent,
+        released=released,
+        doubted=doubted,
         **values,
     )
 
@@ -72,11 +74,11 @@ def flight_of(raw: dict[str, Any]) -> Flight:
 def ledger_of(raw: dict[str, Any]) -> Ledger:
     """JSON has lists where a ledger has tuples."""
     accounts = {
-        key: Account(*(tuple(value) if isinstance(value, list) else value for value in account))
+        key: Account._make(tuple(value) if isinstance(value, list) else value for value in account)
         for key, account in raw["accounts"].items()
     }
     marks = raw["marks"] and (Mark(*raw["marks"][0]), Mark(*raw["marks"][1]))
-    return Ledger(**{**raw, "accounts": accounts, "marks": marks})
+    return Ledger(**{**raw, "accounts": accounts, "marks": marks, "highs": tuple(raw["highs"])})
 
 
 def replay(path: Path, policy: Policy) -> Iterator[tuple[Samples, Action]]:
