@@ -7,23 +7,33 @@ from dataclasses import replace
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sparkhost.watchdog.decide import MOST_FUTILE, backoff, decide, interval
+from sparkhost.watchdog.brake import may_freeze
+from sparkhost.watchdog.decide import backoff, decide, interval
+from sparkhost.watchdog.ledger import SPANS
+from sparkhost.watchdog.loop import MOST_STEPS
 from sparkhost.watchdog.model import (
     GIB,
+    Account,
     Action,
     Candidate,
     Flight,
+    Freeze,
+    Frozen,
     Helpless,
     Kind,
     Land,
+    Ledger,
     Look,
+    Mark,
     Member,
     Policy,
     Samples,
     Scan,
     Signal,
+    Thaw,
     Wait,
 )
+from sparkhost.watchdog.state import after_freeze, after_land, after_scan, after_signal, after_thaw
 
 TOTAL = 120 * GIB
 # Emulated hosts may be using the same processors: how long a draw takes says nothing.
@@ -42,6 +52,9 @@ policies = st.builds(
     smallest_victim=st.integers(0, 2 * GIB),
     system_unit_above=st.integers(0, 4 * GIB),
     drop_page_cache=st.booleans(),
+    brake=st.sampled_from(["all", "jobs", "off"]),
+    brake_at_most=st.floats(1, 30),
+    over_promise=st.sampled_from(["first", "end", "tell"]),
 )
 looks = st.builds(
     Look,
@@ -66,6 +79,8 @@ made = st.builds(
     protected=st.booleans(),
     preferred=st.booleans(),
     avoided=st.booleans(),
+    promise=st.one_of(st.none(), sizes),
+    freezer=st.sampled_from(["", "/f1", "/f2", "/f2/inner"]),
 ).map(lambda c: replace(c, roots=(Member(ord(c.key), 1),)))
 candidate_lists = st.lists(made, max_size=6, unique_by=lambda c: c.key).map(tuple)
 flights = st.builds(
@@ -76,6 +91,30 @@ flights = st.builds(
     available=sizes,
     after=st.one_of(st.none(), st.floats(0, 1000)),
 )
+moments = st.floats(900, 2000)
+accounts = st.builds(
+    Account,
+    instance=st.just(""),
+    seen=moments,
+    held=sizes,
+    own=sizes,
+    calm=st.one_of(st.just(0), sizes),
+    anchor=sizes,
+    since=moments,
+    gained=moments,
+    peaks=sizes.map(lambda size: (size,) * SPANS),
+    lows=sizes.map(lambda size: (size,) * SPANS),
+    marks=st.tuples(sizes, sizes),
+    over_since=st.one_of(st.none(), moments),
+)
+ledgers = st.builds(
+    Ledger,
+    accounts=st.dictionaries(st.sampled_from("abcdefgh"), accounts, max_size=6),
+    time=st.one_of(st.none(), moments),
+    marks=st.one_of(st.none(), st.tuples(*[st.builds(Mark, time=moments, available=sizes)] * 2)),
+    promises=st.booleans(),
+    over=st.booleans(),
+)
 samples_ = st.builds(
     Samples,
     look=looks,
@@ -83,22 +122,51 @@ samples_ = st.builds(
     flight=st.one_of(st.none(), flights),
     spent=st.frozensets(st.sampled_from("abcdefgh"), max_size=3),
     futile=st.integers(0, 6),
-    futile_since=st.floats(900, 2000),
-    dropped=st.one_of(st.none(), st.floats(900, 2000)),
+    futile_since=moments,
+    dropped=st.one_of(st.none(), moments),
+    ledger=ledgers,
+    frozen=st.lists(
+        st.builds(Frozen, cgroup=st.sampled_from(["/f1", "/f2", "/f2/inner"]), since=moments),
+        max_size=3,
+        unique_by=lambda frozen: frozen.cgroup,
+    ).map(tuple),
+    released=st.frozensets(st.sampled_from(["/f1", "/f2"])),
+    braked=st.one_of(st.none(), sizes),
+    thawed=st.one_of(st.just(0.0), moments),
+    doubted=st.frozensets(st.sampled_from(["user 1000", "a"])),
+    gpu_age=st.one_of(st.none(), st.floats(0, 60)),
 )
 
 
-def settle(samples: Samples, policy: Policy) -> Action:
-    """Decides until it is neither about landing nor about listing."""
-    action = decide(samples, policy)
-    if isinstance(action, Land):
-        samples = replace(samples, flight=None, futile=0 if action.helped else samples.futile)
-        action = decide(samples, policy)
-    if isinstance(action, Scan):
-        assert samples.candidates is None
-        action = decide(replace(samples, candidates=()), policy)
-    assert not isinstance(action, Land | Scan)
-    return action
+def one_look(samples: Samples, policy: Policy, listed: tuple[Candidate, ...] = ()) -> list[tuple[Samples, Action]]:
+    """All that is decided at one look, each with its samples, as the loop goes on; `listed` where it asks for them."""
+    found: list[tuple[Samples, Action]] = []
+    while len(found) < MOST_STEPS:
+        action, now = decide(samples, policy), samples.look.time
+        found.append((samples, action))
+        match action:
+            case Wait() | Helpless():
+                return found
+            case Scan():
+                assert samples.candidates is None, "they were listed at this look"
+                samples = after_scan(samples, listed, policy)
+            case Signal():
+                samples = after_signal(samples, action, now)
+            case Land():
+                samples = after_land(samples, action)
+            case Freeze():
+                samples = after_freeze(samples, action, now)
+            case Thaw():
+                samples = after_thaw(samples, action, now)
+            case _:
+                samples = replace(samples, dropped=now)
+    raise AssertionError(f"a look that does not end: {[action for _, action in found]}")
+
+
+@relaxed
+@given(samples_, policies, candidate_lists)
+def test_every_look_ends(samples: Samples, policy: Policy, listed: tuple[Candidate, ...]) -> None:
+    assert isinstance(one_look(samples, policy, listed)[-1][1], Wait | Helpless)
 
 
 @relaxed
@@ -106,16 +174,57 @@ def settle(samples: Samples, policy: Policy) -> Action:
 def test_a_protected_candidate_is_never_the_victim(samples: Samples, policy: Policy) -> None:
     action = decide(replace(samples, flight=None), policy)
     if isinstance(action, Signal):
-        protected = [root for c in samples.candidates or () if c.protected for root in c.roots]
-        assert not set(action.victim.roots) & set(protected)
+        protected = {root for c in samples.candidates or () if c.protected for root in c.roots}
+        assert not {root for unit in action.victim.units for root in unit.roots} & protected
+
+
+@relaxed
+@given(samples_, policies)
+def test_what_is_protected_or_nobody_elses_is_never_frozen(samples: Samples, policy: Policy) -> None:
+    for before, action in one_look(samples, policy):
+        if isinstance(action, Freeze):
+            mine = {c.freezer for c in before.candidates or () if may_freeze(c, policy)}
+            assert set(action.units) <= mine - {""}
+            assert not set(action.units) & before.released
+            assert policy.brake != "off"
+
+
+@relaxed
+@given(samples_, policies)
+def test_a_victim_is_not_frozen_when_the_look_is_over(samples: Samples, policy: Policy) -> None:
+    last, _ = one_look(samples, policy)[-1]
+    if last.flight is not None:
+        theirs = {unit.freezer for unit in last.flight.victim.units} - {""}
+        assert not theirs & {frozen.cgroup for frozen in last.frozen}
+
+
+@relaxed
+@given(samples_, policies)
+def test_nothing_stays_frozen_for_longer_than_it_may(samples: Samples, policy: Policy) -> None:
+    last, _ = one_look(samples, policy)[-1]
+    assert all(0 <= last.look.time - frozen.since < policy.brake_at_most for frozen in last.frozen)
+    assert not last.frozen or policy.brake != "off"
 
 
 @relaxed
 @given(samples_, policies)
 def test_nothing_is_killed_at_or_above_term_below(samples: Samples, policy: Policy) -> None:
     action = decide(samples, policy)
-    if isinstance(action, Signal) and action.stage == "KILL":
+    if isinstance(action, Signal) and action.stage == "KILL" and not action.always:
         assert samples.look.available < policy.term_below
+
+
+@relaxed
+@given(samples_, policies)
+def test_only_a_broken_promise_ends_who_leaves_memory_for_all(samples: Samples, policy: Policy) -> None:
+    samples = replace(samples, look=replace(samples.look, available=TOTAL, slope=0.0), flight=None)
+    action = decide(samples, policy)
+    if isinstance(action, Signal):
+        assert policy.over_promise == "end"
+        assert action.stage == "TERM"
+        account = samples.ledger.accounts[action.victim.key]
+        assert account.over_since is not None
+        assert samples.look.time - account.over_since >= 3
 
 
 def may_die(candidate: Candidate, policy: Policy) -> bool:
@@ -129,23 +238,41 @@ def may_die(candidate: Candidate, policy: Policy) -> bool:
 
 @relaxed
 @given(samples_, policies)
-def test_below_kill_below_something_is_always_done(samples: Samples, policy: Policy) -> None:
+def test_below_kill_below_whoever_was_not_tried_is_killed(samples: Samples, policy: Policy) -> None:
     samples = replace(samples, candidates=samples.candidates or ())
     flight, now = samples.flight, samples.look.time
     if samples.look.available >= policy.kill_below:
         return
     if flight is not None and now - max(flight.sent, flight.gone or 0.0) < policy.recovery_wait:
         return
-    action = settle(samples, policy)
-    if any(may_die(c, policy) and c.key not in samples.spent for c in samples.candidates or ()):
-        assert isinstance(action, Signal | Helpless)
-        if isinstance(action, Signal):
-            assert action.stage == "KILL"
-        else:  # only where killing has been shown not to help, and not for long
-            assert samples.futile >= MOST_FUTILE
-            assert now - samples.futile_since < backoff(samples.futile, policy) <= 60
-    else:
-        assert isinstance(action, Helpless | Signal)
+    actions = one_look(samples, policy)
+    last, answer = actions[-1]
+    killed = [action for _, action in actions if isinstance(action, Signal) and action.stage == "KILL"]
+    # Whom landing has shown to be tried in vain is among those of the last samples.
+    tried = last.spent | ({unit.key for unit in flight.victim.units} if flight else set())
+    if any(may_die(c, policy) and c.key not in tried for c in samples.candidates or ()):
+        assert killed, "neither waiting nor a complaint is something"
+    elif not killed and isinstance(answer, Helpless):
+        everybody = [c for c in samples.candidates or () if may_die(c, policy)]
+        assert not everybody or now < last.futile_since + backoff(last.futile, policy) <= last.futile_since + 60
+
+
+@relaxed
+@given(samples_, policies)
+def test_above_kill_below_nobody_is_ended_who_has_taken_nothing(samples: Samples, policy: Policy) -> None:
+    """Settled, not grown within the last minute, and no promise of anybody's that they could be in the way of."""
+    listed = tuple(replace(c, promise=None, preferred=False) for c in samples.candidates or ())
+    samples = replace(samples, candidates=listed, flight=None)
+    if samples.look.available < policy.kill_below:
+        return
+    for _, action in one_look(samples, policy):
+        if not isinstance(action, Signal) or action.stage == "KILL" or action.always:
+            continue
+        for unit in action.victim.units:
+            account = samples.ledger.accounts.get(unit.key)
+            if account is not None:
+                owns = max(min(account.own, max(account.peaks)), account.calm)
+                assert unit.size > owns or account.held > min(account.lows)
 
 
 @relaxed
@@ -154,6 +281,8 @@ def test_the_first_signal_is_term_unless_below_kill_below(samples: Samples, poli
     action = decide(replace(samples, flight=None), policy)
     if isinstance(action, Signal):
         assert (action.stage == "KILL") == (samples.look.available < policy.kill_below)
+        assert any(ground.key == action.victim.units[0].key for ground in action.grounds)
+        assert len(action.grounds) <= 10
 
 
 @relaxed
@@ -168,7 +297,7 @@ def test_there_is_no_second_victim_while_the_first_is_in_flight(samples: Samples
     since = samples.look.time - max(samples.flight.sent, samples.flight.gone or 0.0)
     releasing = samples.look.slope > 0 and samples.look.available < policy.term_below and since < policy.recovery_wait
     if releasing and samples.flight.stage == "KILL":
-        assert isinstance(action, Wait)
+        assert isinstance(action, Wait | Scan | Freeze | Thaw)
 
 
 @relaxed

@@ -196,11 +196,9 @@ class Host:
     def _candidate(self, unit: Unit) -> Candidate:
         plan = unit.plan
         separate = plan.mem in ("gpu", "hidden")
-        sizes = {
-            "gpu": unit.sampled if plan.mem == "gpu" and self.sampler >= 0 else 0.0,
-            "anonymous": min(plan.host, unit.held) if separate else unit.held if plan.mem == "cpu" else 0.0,
-            "shared": plan.seems + (unit.held if plan.mem == "shared" else 0.0),
-        }
+        gpu = unit.sampled if plan.mem == "gpu" and self.sampler >= 0 else 0.0
+        anonymous = min(plan.host, unit.held) if separate else unit.held if plan.mem == "cpu" else 0.0
+        shared = plan.seems + (unit.held if plan.mem == "shared" else 0.0)
         return Candidate(
             key=unit.name,
             name=unit.name,
@@ -211,7 +209,9 @@ class Host:
             first=Member(unit.number, unit.instance),
             promise=int(plan.promise * GIB) if plan.promise else None,
             freezer=f"/{unit.name}" if plan.freezer else "",
-            **{key: int(value * GIB) for key, value in sizes.items()},
+            gpu=int(gpu * GIB),
+            anonymous=int(anonymous * GIB),
+            shared=int(shared * GIB),
         )
 
     def named(self, key: str) -> Unit:

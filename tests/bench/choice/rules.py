@@ -58,7 +58,7 @@ class NewGround:
 
     def _do(self, action: object, host: Host) -> float | None:
         if not isinstance(action, Wait | Scan):
-            self.said.append(f"{host.now - 1000:.2f} {host.available:.2f} {str(action)[:150]}")
+            self.said.append(f"{host.now - 1000:.2f} s, {host.available:.2f} GiB: {told(action)}")
         match action:
             case Wait() | Helpless():
                 return action.seconds
@@ -85,6 +85,17 @@ class NewGround:
             case DropCache():
                 pass
         return None
+
+
+def told(action: object) -> str:
+    """For whoever wants to know why."""
+    if not isinstance(action, Signal):
+        return str(action)
+    grounds = ", ".join(
+        f"{ground.name} held {ground.held / GIB:.1f} own {ground.own / GIB:.1f} grown {ground.grown / GIB:.1f}"
+        for ground in action.grounds[:5]
+    )
+    return f"{action.stage} {action.victim.name}: {action.reason} ({grounds})"
 
 
 @dataclass
