@@ -21,7 +21,7 @@ from sparkhost.resource import Change, Context, Refused, from_json
 from sparkhost.service import CheckedFile, Service
 from sparkhost.watchdog.config import BadConfig, load, parse, warnings
 from sparkhost.watchdog.decide import decide
-from sparkhost.watchdog.model import GIB, Look, Samples, Wait
+from sparkhost.watchdog.model import GIB, Ledger, Look, Samples, Wait
 from tasks import watchdog as measure
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,7 +44,7 @@ def test_what_the_fleet_file_says_is_what_the_watchdog_reads() -> None:
 
 def test_the_serving_profile_leaves_a_host_alone_that_lives_at_2_gib() -> None:
     policy = parse(measure.config(WatchdogSettings(profile="serving")), "f", SPARK).policy
-    assert isinstance(decide(Samples(Look(1, SPARK, 2 * GIB, GIB), candidates=()), policy), Wait)
+    assert isinstance(decide(Samples(Look(1, SPARK, 2 * GIB, GIB), ledger=Ledger(time=1.0)), policy), Wait)
 
 
 @pytest.mark.parametrize(

@@ -56,12 +56,12 @@ def _units(innocents: list[dict[str, Any]], small: list[dict[str, Any]], taker: 
 def _innocent(lot: random.Random, index: int) -> dict[str, Any]:
     size = lot.uniform(5, 40)
     low = size * lot.uniform(0.3, 0.9)
-    long = lot.choice([20, 100, 300, 900])
+    long = lot.choice([100, 300, 900])
     kinds: list[dict[str, Any]] = [
         {"use": [[0, 0], [60, size]]},
         {"use": [[0, 0], [60, size]], "mem": "gpu"},
         {"use": [[0, low], [long / 2, size], [long * 0.7, size], [long * 0.71, low], [long, low]], "every": long},
-        {"use": [[0, low], [long * 0.9, low], [long * 0.91, size], [long * 0.95, size], [long, low]], "every": long},
+        {"use": [[0, low], [long * 0.9, low], [long * 0.93, size], [long * 0.97, size], [long, low]], "every": long},
         {"use": [[0, 0], [60, size], [4000, size * 1.01]]},
         {"use": [[0, low], [7, size], [13, low], [17, size], [20, low]], "every": 20, "kind": "session"},
     ]
@@ -87,9 +87,8 @@ def _taker(lot: random.Random) -> tuple[dict[str, Any], float]:
             taker |= {"at": 0, "use": [[0, 3], [START, 3], [START + long, size]]}
         case "stairs":
             taker["use"] = [
-                point for step in range(12) for point in ([step * 5.0, step * 4.0], [step * 5.0 + 4.9, step * 4.0])
+                point for step in range(15) for point in ([step * 5.0, step * 4.0], [step * 5.0 + 4.5, step * 4.0])
             ]
-            taker["use"].append([60.0, size])
             until = START + 180
         case "swarm":
             taker |= {"count": 30, "apart": 0.3, "kind": "session", "use": [[0, 0], [20, size / 30]]}

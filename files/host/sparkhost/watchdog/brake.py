@@ -108,6 +108,12 @@ def expired(samples: Samples, policy: Policy) -> tuple[str, ...]:
     return tuple(f.cgroup for f in samples.frozen if not 0 <= now - f.since < policy.brake_at_most)
 
 
+def until_thaw(samples: Samples, policy: Policy) -> float:
+    """Seconds until somebody is to be looked after who is frozen."""
+    oldest = min(frozen.since for frozen in samples.frozen)
+    return min(APART, oldest + policy.brake_at_most - samples.look.time)
+
+
 def _back(samples: Samples, policy: Policy) -> Thaw:
     """Memory is back: who has taken nothing goes on at once, the others one after the other, who took least first."""
     reason = "memory is back"

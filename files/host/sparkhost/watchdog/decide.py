@@ -6,6 +6,8 @@ becomes of the samples then in state.py. Here is when.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from sparkhost.watchdog.brake import (
     awaits_sample,
     expired,
@@ -14,6 +16,7 @@ from sparkhost.watchdog.brake import (
     rises,
     to_freeze,
     to_thaw,
+    until_thaw,
 )
 from sparkhost.watchdog.choice import AVOIDED, Choice, Level, choose, grounds, level_of, rank_of, unit_of
 from sparkhost.watchdog.ledger import is_due
@@ -58,9 +61,14 @@ def decide(samples: Samples, policy: Policy) -> Action:
     unless a victim has been in flight for less than `recovery_wait`; TERM comes before KILL unless below `kill_below`;
     there is no second victim while the first one is still releasing; what is frozen is let go on every path.
     """
-    action = next_of_frozen(samples, policy) or to_thaw(samples, policy)
-    if action is not None:
-        return action
+    action = next_of_frozen(samples, policy) or to_thaw(samples, policy) or next_step(samples, policy)
+    if samples.frozen and isinstance(action, Wait | Helpless):
+        return replace(action, seconds=min(action.seconds, max(policy.near, until_thaw(samples, policy))))
+    return action
+
+
+def next_step(samples: Samples, policy: Policy) -> Action:
+    """As if nobody were frozen."""
     if samples.flight is not None:
         action = in_flight(samples, samples.flight, policy)
         return hold_others(samples, samples.flight, policy) or action if isinstance(action, Wait) else action

@@ -5,7 +5,7 @@ peaks of the last hour: a training job that swings between 20 and 60 GiB owns 60
 gets short is who took it, however large others are. Growth while there was plenty (twice `term_below`) is nobody's
 fault. A new instance (another first process) owns nothing yet.
 
-A sample is taken each minute while there is plenty, each second while there is not, when memory gets short, and when
+A sample is taken twice a minute while there is plenty, each second while there is not, when memory gets short, and when
 less is available than at any sample of these five minutes: short peaks would be missed, and they are somebody's. An
 account has 24 figures of time and a few more; it is made anew at each sample (3 to 4 us), so that a decision's samples
 stay what they were.
@@ -30,9 +30,10 @@ MARK_EVERY = 1.0
 MOST, SMALL, MOST_OWNERS, REST = 512, 64 * MIB, 64, "small:rest"
 # A unit that is not listed keeps its account for so long: a listing may miss somebody.
 FORGOTTEN = 60.0
-# Between two samples: while there is plenty; while there is less than twice `term_below`; while somebody is about to be
-# ended for a promise.
-SELDOM, OFTEN, CLOSELY = 60.0, 1.0, 0.25
+# Between two samples: while there is plenty (about: a regular one would always meet the same phase of a job); while
+# there is less than twice `term_below`; while somebody is about to be ended for a promise.
+SELDOM, OFTEN, CLOSELY = 30.0, 1.0, 0.25
+GOLDEN = 0.6180339887
 TICKS = 100.0  # a second, of a process's start: USER_HZ, which is 100 wherever Linux has a GPU
 
 
@@ -42,8 +43,8 @@ def little(total: int) -> int:
 
 
 def least(policy: Policy) -> int:
-    """Bytes below which noise decides who took more."""
-    return min(GIB // 2, policy.term_below // 4)
+    """Bytes below which noise decides who took more: 512 MiB with thresholds of a training host."""
+    return min(GIB // 2, max(policy.term_below // 32, policy.smallest_victim // 4))
 
 
 def party(candidate: Candidate) -> str:
@@ -64,7 +65,8 @@ def is_due(ledger: Ledger, look: Look, policy: Policy) -> bool:
     if policy.over_promise == "end" and ledger.promises:
         every = CLOSELY if ledger.over else OFTEN
     else:
-        every = SELDOM if is_comfortable(look, policy) else OFTEN
+        uneven = SELDOM * (0.5 + ledger.time * GOLDEN % 1)
+        every = uneven if is_comfortable(look, policy) else OFTEN
     if look.available < ledger.lowest - least(policy):
         every = min(every, OFTEN)
     return look.time - ledger.time >= every
@@ -77,7 +79,7 @@ def advance(
 
     Args:
         gpu_known: whether the candidates' GPU memory is that of a sample that counts. Without, the hour stands still:
-            a dead sampler must not cost anybody the ground on which it will find them again.
+            peaks stay, for a dead sampler must not cost anybody the ground on which it will find them again.
     """
     marks = ledger.marks or (Mark(look.time, look.available),) * 2
     rotate = ledger.marks is None or look.time - marks[1].time >= MARK_EVERY
@@ -158,7 +160,7 @@ def _carried(
     lows = (*lows[:-1], min(lows[-1], size))
     if size > anchor + little(look.total):
         anchor, since, gained = size, now, now
-    elif now - since >= SETTLED and gpu_known:
+    elif now - since >= SETTLED:
         own = anchor = max(peaks)
         since = now
     marks = (before.marks[1], size) if rotate else before.marks
