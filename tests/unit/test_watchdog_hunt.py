@@ -143,7 +143,6 @@ def test_what_others_of_the_same_user_start_meanwhile_is_not_the_victims() -> No
         (other,) = children_of(child.pid)
         start = PROC.start_of(other)
         assert start is not None
-        time.sleep(0.05)  # the kernel counts the start in hundredths of a second
         act = executioner()
         # The victim is the first one alone: what it has started before stays, and goes on starting others.
         hunt = Hunt(replace(victim_of(child.pid), alone=True))

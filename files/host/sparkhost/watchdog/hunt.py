@@ -91,13 +91,13 @@ class Tracker:
                 hunt.known.pop(member, None)
                 continue
             seen.add(member)
+            children = self.children(member.pid)
             if member not in hunt.known:
                 hunt.known[member] = None
                 self.ask(hunt, member.pid, stat)
-            # Of one that is ended alone the children stay, but not those that it has got since.
-            pending += [
-                child for child in self.children(member.pid) if member not in alone or child.start >= hunt.since
-            ]
+                if member in alone:  # ended without those that it has now
+                    hunt.strangers.update((child.pid, child.start) for child in children)
+            pending += [child for child in children if hunt.strangers.get(child.pid) != child.start]
             yield member
 
     def begin(self, hunt: Hunt) -> Iterable[Member]:
