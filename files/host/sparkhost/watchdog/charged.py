@@ -1,7 +1,8 @@
 """What a user's units of work give back when they end: what they show, held against what their user is charged with.
 
 A process shows what it has mapped: a segment that four map shows four times, one that is mapped 64 times 64 times, a
-page shared after fork(2) in each of the family, and an unmapped memfd nowhere. The kernel charges each page once, to
+page shared after fork(2) in each of the family, and an unmapped memfd nowhere; of a crowd of small ones not all are
+listed. The kernel charges each page once, to
 the cgroup that touched it first (cgroup-v2.rst, "Memory Ownership"). That cgroup need not be where the process is now:
 systemd moves processes between the logins of a user when asked to. Out of `user-UID.slice` it does not, and its charge
 keeps what ended logins have left behind: so the charge of all of it is what bounds the sum. Pure.
@@ -34,18 +35,19 @@ def share_charge(found: list[Candidate], cgroup: str, charge: Charge) -> list[Ca
         )
         for candidate in found
     ]
-    rest = charge.shared - shared
+    rest = (max(0, charge.anonymous - anonymous), max(0, charge.shared - shared))
     open_ = [c for c in found if not c.protected]
     work = [c for c in open_ if not c.alone] or open_
-    if rest < LEAST_UNSEEN or not work:
+    if sum(rest) < LEAST_UNSEEN or not work:
         return found
     largest = max(work, key=lambda c: (c.size, c.key))
     if 2 * largest.size >= sum(c.size for c in work):
-        return [replace(c, shared=c.shared + rest) if c is largest else c for c in found]
-    return [*found, unseen(work, cgroup, rest)]
+        more = replace(largest, anonymous=largest.anonymous + rest[0], shared=largest.shared + rest[1])
+        return [more if c is largest else c for c in found]
+    return [*found, unseen(work, cgroup, *rest)]
 
 
-def unseen(work: list[Candidate], cgroup: str, rest: int) -> Candidate:
+def unseen(work: list[Candidate], cgroup: str, anonymous: int, shared: int) -> Candidate:
     """All the work of a cgroup, for memory that one of it must hold and none shows. Its size is that memory alone."""
     largest = max(work, key=lambda c: (c.size, c.key))
     firsts = [c.first for c in work if c.first is not None]
@@ -56,7 +58,8 @@ def unseen(work: list[Candidate], cgroup: str, rest: int) -> Candidate:
         cgroup=cgroup,
         owner=largest.owner,
         processes=sum(c.processes for c in work),
-        shared=rest,
+        anonymous=anonymous,
+        shared=shared,
         first=min(firsts, key=lambda m: (m.start, m.pid), default=None),
         freezer=largest.freezer,
         parts=tuple(work),

@@ -45,6 +45,7 @@ __all__ = [
     "candidates",
     "is_preferred",
     "place_of",
+    "region_of",
     "whole_units",
 ]
 
@@ -203,15 +204,18 @@ def whole(place: Place, inside: Collection[Process], charge: Charge | None, seen
 
 
 def slurm_job(place: Place, inside: Inside, charge: Charge | None, seen: Seen) -> Candidate:
-    """A job of Slurm. Its parts are its steps; a step that Slurm has for itself (`step_extern`) is root's alone."""
+    """A job of Slurm. Its parts are its user's steps; `step_extern` has a process of root's only, and ends with them."""
+    people = [process for process in inside.values() if process.owner] or list(inside.values())
     steps: dict[str, list[Process]] = {}
-    for process in inside.values():
+    for process in people:
         steps.setdefault(step_of(process.cgroup, place.cgroup), []).append(process)
     parts = tuple(
-        replace(whole(Place("job", step, f"{place.name}, {step.split('/')[-2]}"), members, None, seen), freezer=step)
+        replace(
+            whole(Place("job", step, f"{place.name}, {step.split('/')[-2]}"), members, None, seen),
+            freezer=step,
+        )
         for step, members in sorted(steps.items())
     )
-    people = [process for process in inside.values() if process.owner] or inside.values()
     return replace(
         whole(place, inside.values(), charge, seen),
         owner=seen.largest(people).owner,
