@@ -146,6 +146,23 @@ def test_a_login_without_logind_is_no_part_of_sshd() -> None:
     assert all(found[pid,].alone for pid in (12, 13))
 
 
+def test_many_logins_without_logind_cost_sshd_nothing() -> None:
+    """300 of them hold more than its own processes may: the listener is spared first, and nobody's shell is lost."""
+    ssh = "/system.slice/ssh.service"
+    logins = [
+        one
+        for n in range(300)
+        for one in (
+            process(1000 + n, 10, 5 * MIB, cgroup=ssh, owner=0, name="sshd"),
+            shell(2000 + n, 1000 + n, 5 * MIB, cgroup=ssh, owner=1000 + n),
+        )
+    ]
+    found = by_pids(listed(process(10, 1, 6 * MIB, cgroup=ssh, owner=0, name="sshd"), *logins))
+    (kept,) = (c for c in found.values() if c.protected)
+    assert 10 in [root.pid for root in kept.roots]
+    assert all(found[2000 + n,].alone for n in range(300))
+
+
 def test_of_the_place_of_a_users_systemd_only_the_manager_is_protected() -> None:
     init = f"{MANAGER}/init.scope"
     found = by_pids(

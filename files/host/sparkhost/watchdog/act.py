@@ -31,7 +31,8 @@ class Executioner(Tracker):
             how many were signalled now. Afterwards `alive` says who is left.
         """
         end = time.monotonic() + LONGEST
-        sent = self._kill_cgroups(hunt) if hunt.stage == "KILL" else 0
+        killed = self._kill_cgroups(hunt) if hunt.stage == "KILL" else 0
+        sent = 0
         for _ in range(MOST_PASSES):
             before = sent
             for member in self.walk(hunt):
@@ -40,7 +41,7 @@ class Executioner(Tracker):
                     sent += 1
             if sent == before or time.monotonic() > end:
                 break
-        return sent
+        return max(sent, killed)
 
     def alive(self, hunt: Hunt) -> int:
         """How many processes the victim still has. Zombies have given back their memory."""

@@ -48,14 +48,13 @@ class Seen:
     def largest(self, inside: Iterable[Process]) -> Process:
         return max(inside, key=lambda p: (self.held(p), p.pid))
 
-    def affordable(self, processes: Iterable[Process], limit: int) -> set[int]:
-        """The smallest of them, as many as hold so much together."""
+    def affordable(self, processes: Iterable[Process], limit: int, *, init_first: bool = False) -> set[int]:
+        """As many of them as hold so much together, the smallest first; `init_first`: before them PID 1's children."""
         found = set()
-        for process in sorted(processes, key=lambda p: (self.held(p), p.pid)):
-            limit -= self.held(process)
-            if limit < 0:
-                break
-            found.add(process.pid)
+        for process in sorted(processes, key=lambda p: (init_first and p.parent != 1, self.held(p), p.pid)):
+            if self.held(process) <= limit:
+                limit -= self.held(process)
+                found.add(process.pid)
         return found
 
 

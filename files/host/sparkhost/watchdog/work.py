@@ -106,14 +106,14 @@ def candidates(
         into = found if charge and place.is_whole and region == place.cgroup else regions.setdefault(region, [])
         for candidate in units(place, inside, fixed, charge if into is found else None, seen):
             numbers = {root.pid for root in candidate.roots} or inside.keys()
-            kept_too = candidate.protected or kept or 1 in numbers or not numbers.isdisjoint(never)
+            is_kept = candidate.protected or kept or 1 in numbers or not numbers.isdisjoint(never)
             into.append(
                 replace(
                     candidate,
-                    protected=kept_too,
+                    protected=is_kept,
                     preferred=is_preferred(place, preferences),
                     avoided=place.cgroup in avoided,
-                    freezer="" if kept_too else candidate.freezer or freezer,
+                    freezer="" if is_kept else candidate.freezer or freezer,
                 )
             )
     uncharged: list[Candidate] = []
@@ -144,7 +144,7 @@ def fixed_in(places: Mapping[Place, Inside], seen: Seen) -> set[int]:
     regions: dict[str, list[Inside]] = {}
     for place, inside in places.items():
         if not place.is_whole:
-            regions.setdefault(region_of(place), []).append(inside)
+            regions.setdefault(region_of(place), []).append(people_in(inside) if place.is_listed else inside)
     return {pid for groups in regions.values() for pid in kept_anchors(groups, seen)}
 
 
@@ -163,18 +163,22 @@ def units(place: Place, inside: Inside, fixed: Collection[int], charge: Charge |
     return managers + subtrees(place, rest, {*fixed, *numbers}, seen)
 
 
+def people_in(inside: Inside) -> Inside:
+    return {pid: process for pid, process in inside.items() if is_person(process.owner)}
+
+
 def listed(place: Place, inside: Inside, fixed: Collection[int], seen: Seen) -> list[Candidate]:
     """A unit of the host's: its own processes, protected up to a size, and what people have in it."""
-    own = {pid: process for pid, process in inside.items() if not is_person(process.owner)}
+    people = people_in(inside)
+    own = {pid: process for pid, process in inside.items() if pid not in people}
     limit = seen.above * (MANAGERS_MAY_HOLD if matches(place.name, MANAGERS) else 1)
-    small = seen.affordable(own.values(), limit)
+    small = seen.affordable(own.values(), limit, init_first=True)
     found = []
     for kept in (True, False):
         if members := [process for pid, process in own.items() if (pid in small) == kept]:
             made = unit(place, members, seen, alone=True, kind="system")
             key, name = (place.cgroup, place.name) if kept else (f"{place.cgroup}:large", made.name)
             found.append(replace(made, key=key, name=name, protected=kept))
-    people = {pid: process for pid, process in inside.items() if pid not in own}
     return found + subtrees(place, people, {*fixed, *own}, seen)
 
 
@@ -204,7 +208,7 @@ def whole(place: Place, inside: Collection[Process], charge: Charge | None, seen
 
 
 def slurm_job(place: Place, inside: Inside, charge: Charge | None, seen: Seen) -> Candidate:
-    """A job of Slurm. Its parts are its user's steps; `step_extern` has a process of root's only, and ends with them."""
+    """A job of Slurm. Its parts are its user's steps: `step_extern` has a process of root's only and ends with them."""
     people = [process for process in inside.values() if process.owner] or list(inside.values())
     steps: dict[str, list[Process]] = {}
     for process in people:
