@@ -14,14 +14,13 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from sparkhost import small_files
 from sparkhost.watchdog.cgroup import Cgroups
 from sparkhost.watchdog.model import Candidate, Member, Stage
 from sparkhost.watchdog.places import user_slice
 from sparkhost.watchdog.process import Processes, Stat, parse_stat
 
 TICKS = os.sysconf("SC_CLK_TCK")
-# Bytes: a list of children, or of the lines in which a process says whose it is.
-LONGEST = 1 << 20
 # Of a victim, so many members are asked for their owner and what they descend from: enough to know a child of theirs.
 MOST_ASKED = 64
 # Seconds after which the numbers of strangers are looked at again: they may have been given away anew.
@@ -131,7 +130,7 @@ class Tracker:
         found = []
         try:
             for thread in os.listdir(f"{self.processes.proc}/{pid}/task"):  # noqa: PTH208
-                text = read(f"{self.processes.proc}/{pid}/task/{thread}/children")
+                text = small_files.read(f"{self.processes.proc}/{pid}/task/{thread}/children")
                 found += [member for child in text.split() if (member := self.member(int(child)))]
         except (OSError, ValueError):
             pass  # it ends meanwhile
@@ -157,7 +156,7 @@ class Tracker:
     def owner(self, pid: int) -> int:
         """The real user number. Not that of its directory in /proc, which is root's where it is not dumpable."""
         try:
-            text = read(f"{self.processes.proc}/{pid}/status", 4096)
+            text = small_files.read(f"{self.processes.proc}/{pid}/status", 4096)
             return int(text[text.index(b"\nUid:") + 5 :].split(None, 1)[0])
         except (OSError, ValueError, IndexError):
             return -1
@@ -211,15 +210,3 @@ class Tracker:
                 yield from self.processes.numbers()
                 return
             yield from inside
-
-
-def read(path: str, limit: int = LONGEST) -> bytes:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        parts = []
-        while limit > 0 and (part := os.read(descriptor, min(limit, 1 << 16))):
-            parts.append(part)
-            limit -= len(part)
-        return b"".join(parts)
-    finally:
-        os.close(descriptor)

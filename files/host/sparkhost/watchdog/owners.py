@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from bisect import bisect_right
 from collections.abc import Sequence
 from pathlib import Path
-from stat import S_ISREG
 from typing import NamedTuple
 
-# Far above what a host has; a file that is larger is not read to its end.
-LARGEST, MOST_RANGES = 1 << 20, 10_000
+from sparkhost import small_files
+
+# Far above what a host has.
+MOST_RANGES = 10_000
 # systemd's own division (uid-gid.md in its sources): people from 1000 on; 60514 to 65535 are Debian's, dynamic, nobody.
 FIRST_PERSON, LAST_PERSON, FIRST_LARGE = 1000, 60513, 65536
 NO_UID = 2**32 - 2
@@ -36,12 +36,12 @@ def parse_subuid(text: bytes, passwd: bytes) -> tuple[Range, ...]:
     left out, and so is what begins among the numbers of people and services.
     """
     numbers: dict[bytes, int] = {}
-    for line in passwd[:LARGEST].splitlines():
+    for line in passwd.splitlines():
         fields = line.split(b":")
         if len(fields) > 2 and is_number(fields[2]):
             numbers[fields[0]] = int(fields[2])
     found = []
-    for line in text[:LARGEST].splitlines():
+    for line in text.splitlines():
         fields = line.split(b":")
         if len(fields) != 3 or not is_number(fields[1]) or not is_number(fields[2]):
             continue
@@ -69,21 +69,6 @@ def account_of(uid: int, ranges: Sequence[Range]) -> int:
 def read_ranges(etc: Path = Path("/etc")) -> tuple[Range, ...]:
     """The ranges of a host; none where there is no such file."""
     try:
-        return parse_subuid(read_file(etc / "subuid"), read_file(etc / "passwd"))
+        return parse_subuid(small_files.read(str(etc / "subuid")), small_files.read(str(etc / "passwd")))
     except OSError:
         return ()
-
-
-def read_file(path: Path) -> bytes:
-    """The beginning of a regular file, and of nothing else: a FIFO would hold up who opens it.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    try:
-        if not S_ISREG(os.fstat(descriptor).st_mode):
-            raise FileNotFoundError(f"{path}: is no regular file")
-        return os.read(descriptor, LARGEST)
-    finally:
-        os.close(descriptor)
