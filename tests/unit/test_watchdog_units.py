@@ -328,6 +328,16 @@ def test_memory_that_one_of_several_holds_is_a_unit_of_them_all() -> None:
     assert rest.size == 613 * MIB
 
 
+def test_locked_files_are_given_back_too() -> None:
+    """`mlock` of a file: no process shows it as its own, and the kernel cannot drop it."""
+    job = "/training.slice/a.service"
+    charge = Charge(5 * MIB, 3 * MIB, unevictable=700 * MIB)
+    (found,) = listed(process(10, 1, 5 * MIB, cgroup=job), charges={job: charge})
+    assert found.size == 700 * MIB
+    (found,) = listed(*logins((5 * MIB, 3 * MIB)), charges={LOGIN: charge})
+    assert found.size == 700 * MIB
+
+
 def test_the_cgroups_whose_charge_is_asked_for() -> None:
     inside = [
         process(10, 1, cgroup=f"{MANAGER}/app.slice/x.service"),

@@ -27,15 +27,16 @@ def share_charge(found: list[Candidate], cgroup: str, charge: Charge) -> list[Ca
     belongs to who shows at least half of all; otherwise to a unit of its own, of all the work there is.
     """
     anonymous, shared = sum(c.anonymous for c in found), sum(c.shared for c in found)
+    held = charge.shared + locked_files(charge)
     found = [
         replace(
             candidate,
             anonymous=part(candidate.anonymous, anonymous, charge.anonymous),
-            shared=part(candidate.shared, shared, charge.shared),
+            shared=part(candidate.shared, shared, held),
         )
         for candidate in found
     ]
-    rest = (max(0, charge.anonymous - anonymous), max(0, charge.shared - shared))
+    rest = (max(0, charge.anonymous - anonymous), max(0, held - shared))
     open_ = [c for c in found if not c.protected]
     work = [c for c in open_ if not c.alone] or open_
     if sum(rest) < LEAST_UNSEEN or not work:
@@ -45,6 +46,11 @@ def share_charge(found: list[Candidate], cgroup: str, charge: Charge) -> list[Ca
         more = replace(largest, anonymous=largest.anonymous + rest[0], shared=largest.shared + rest[1])
         return [more if c is largest else c for c in found]
     return [*found, unseen(work, cgroup, *rest)]
+
+
+def locked_files(charge: Charge) -> int:
+    """Page cache that is locked (mlock(2)), at least: what cannot be anonymous or shared memory."""
+    return max(0, charge.unevictable - charge.anonymous - charge.shared)
 
 
 def unseen(work: list[Candidate], cgroup: str, anonymous: int, shared: int) -> Candidate:

@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from sparkhost.watchdog.cgroup import Charge
-from sparkhost.watchdog.charged import bound_shared, share_charge
+from sparkhost.watchdog.charged import bound_shared, locked_files, share_charge
 from sparkhost.watchdog.model import GIB, Candidate, Member
 from sparkhost.watchdog.owners import FIRST_LARGE, Range, account_of, is_person
 from sparkhost.watchdog.places import (
@@ -190,7 +190,7 @@ def whole(place: Place, inside: Collection[Process], charge: Charge | None, seen
     anonymous, shared = sum(p.anonymous for p in inside), max(p.shared for p in inside)
     if charge is not None:
         anonymous = max(charge.anonymous, *(p.anonymous for p in inside))
-        shared = charge.shared
+        shared = charge.shared + locked_files(charge)
     oldest = min(inside, key=lambda p: (p.start, p.pid))
     return Candidate(
         key=place.cgroup,
