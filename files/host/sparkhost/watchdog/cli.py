@@ -21,7 +21,7 @@ from sparkhost.watchdog.report import amount, plain
 from sparkhost.watchdog.survive import lock_memory, stop_collecting
 from sparkhost.watchdog.teller import Teller
 from sparkhost.watchdog.trace import BadTrace, replay, told
-from sparkhost.watchdog.work import PROTECTED_UNITS
+from sparkhost.watchdog.work import MANAGERS, PROTECTED_UNITS, STARTERS
 
 BAD = 2
 # The record of what is frozen, in the run-time directory; sparkfleet-thaw reads it.
@@ -100,11 +100,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return run(options, total)
         config = configuration.load(options.config, total)
         if options.command == "protected":
-            print(
-                "\n".join(
-                    ("PID 1, the watchdog, and what they came from", *PROTECTED_UNITS, *config.preferences.protect)
-                )
-            )
+            units = (*PROTECTED_UNITS, *MANAGERS, *STARTERS, *config.preferences.protect)
+            print("\n".join(("PID 1, the watchdog, and what they came from", *units)))
             return 0
         show_candidates(config, options)
         return 0
