@@ -1,0 +1,244 @@
+"""The watchdog among very many processes and cgroups. `sudo nice python3 tests/bench/crowd.py`
+
+Standard library only. It runs in a PID namespace of its own, in which it sees, and could end, only what it has started
+itself; no memory is filled: the thresholds are set above what is available. `--host DIR` measures another version's
+`files/host` in the same way. What it prints, in milliseconds, as median, p99 and the largest:
+
+- from a look to the list of candidates and to the signal, with so many real sleepers beside a hog of 300 MiB;
+- how long it takes until the watchdog is ready, and the longest silence towards systemd;
+- the same list for a directory that stands for /proc, with 50,000 processes (a file system's files, not the kernel's);
+- who is in a unit with so many empty cgroups below it, and with 1,500 levels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+INSIDE = "SPARKFLEET_BENCH_INSIDE"
+GIB = 2**30
+# It ends with its parent (PR_SET_PDEATHSIG, prctl(2)).
+HOG = (
+    "import ctypes, time; ctypes.CDLL(None).prctl(1, 9);"
+    "kept = bytearray(b'x') * (300 << 20); print(flush=True); time.sleep(600)"
+)
+STAT = "5 (sleep) S 1 5 5 0 -1 4194304 0 0 0 0 0 0 0 0 20 0 1 0 {start} 0 {pages} 0\n"
+
+
+def show(what: str, seconds: list[float]) -> None:
+    """Prints the median, p99 and the largest of some times."""
+    ordered = sorted(seconds)
+    if ordered:
+        middle, high = ordered[len(ordered) // 2], ordered[min(int(0.99 * len(ordered)), len(ordered) - 1)]
+        figures = f"{1000 * middle:.1f}, p99 {1000 * high:.1f}, at most {1000 * ordered[-1]:.1f} ms"
+        print(f"{what}: {figures} ({len(ordered)} times)", flush=True)
+
+
+def timed(act: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    act()
+    return time.perf_counter() - began
+
+
+@contextlib.contextmanager
+def sleepers(number: int) -> Iterator[int]:
+    """As many processes as the machine lets start, each `sleep`; yields how many there are."""
+    made: list[int] = []
+    try:
+        with contextlib.suppress(BlockingIOError):
+            for _ in range(number):
+                made.append(os.posix_spawn("/bin/sleep", ["sleep", "86400"], {}))
+        yield len(made)
+    finally:
+        for pid in made:
+            os.kill(pid, signal.SIGKILL)
+        for pid in made:
+            os.waitpid(pid, 0)
+
+
+class Systemd:
+    """Hears signs of life in a process of its own, and knows the longest silence."""
+
+    def __init__(self, folder: Path) -> None:
+        address = str(folder / "notify")
+        ears = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        ears.bind(address)
+        os.environ["NOTIFY_SOCKET"] = address
+        self._mouth = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._mouth.connect(address)
+        self._result, theirs = os.pipe()
+        self._child = os.fork()
+        if not self._child:
+            last, longest = time.monotonic(), 0.0
+            while True:
+                said = ears.recv(4096)
+                now = time.monotonic()
+                longest, last = max(longest, now - last), now
+                if said == b"END":
+                    os.write(theirs, str(longest).encode())
+                    os._exit(0)
+        ears.close()
+        os.close(theirs)
+        self.child = self._child
+
+    def silence(self) -> float:
+        """The longest time between two signs, in seconds. Afterwards nobody listens."""
+        self._mouth.send(b"END")
+        longest = float(os.read(self._result, 100))
+        os.waitpid(self._child, 0)
+        return longest
+
+
+class Told:
+    """Keeps what would be told."""
+
+    def __init__(self) -> None:
+        self.messages: list[dict[str, object]] = []
+
+    def tell(self, message: dict[str, object]) -> None:
+        self.messages.append(message)
+
+    def tend(self) -> None:
+        """Nobody to tend."""
+
+
+def crossings(folder: Path, rounds: int) -> None:
+    """Times the start, and then again and again the way to the signal for a hog."""
+    from sparkhost.watchdog.config import Config
+    from sparkhost.watchdog.loop import Watchdog
+    from sparkhost.watchdog.model import Policy
+    from sparkhost.watchdog.rehearse import rehearse
+
+    systemd, told = Systemd(folder), Told()
+    short = Config(Policy(term_below=2000 * GIB, kill_below=1000 * GIB, recovery_wait=0.5))
+    enough = Config(Policy(term_below=2 << 20, kill_below=1 << 20))
+    watchdog = Watchdog(enough, told, gpu_file=folder / "none", never=[systemd.child])
+    print(f"ready after {timed(lambda: rehearse(watchdog)):.2f} s", flush=True)
+    lists, signals, missed = [], [], 0
+    for _ in range(rounds):
+        with subprocess.Popen([sys.executable, "-c", HOG], stdout=subprocess.PIPE) as hog:
+            assert hog.stdout is not None
+            hog.stdout.readline()
+            watchdog.use(enough)
+            for _ in range(3):  # calm: it knows of no victim any more
+                time.sleep(watchdog.step())
+            lists.append(timed(watchdog.list_candidates))
+            told.messages.clear()
+            watchdog.use(short)
+            watchdog.step()
+            for message in told.messages:
+                if message.get("event") == "kill":
+                    signals.append(float(str(message["seconds_from_look_to_signal"])))
+            try:
+                hog.wait(5)
+            except subprocess.TimeoutExpired:
+                missed += 1
+                hog.kill()
+    show("look to list", lists)
+    show("look to signal", signals)
+    print(f"hogs that were not ended: {missed}; longest silence: {systemd.silence():.2f} s", flush=True)
+
+
+def fixture(folder: Path, number: int, rounds: int) -> None:
+    """Lists a directory that stands for /proc, at once and after it has been read in calm times."""
+    from sparkhost.watchdog.config import Config
+    from sparkhost.watchdog.loop import Watchdog
+
+    made = folder / "proc"
+    (made / "4").mkdir(parents=True)
+    (made / "4" / "cgroup").write_text("0::/user.slice/user-1000.slice/session-1.scope\n")
+    (made / "4" / "stat").write_text(STAT.format(start=1, pages=400))
+    (made / "meminfo").write_text(Path("/proc/meminfo").read_text())
+    for pid in range(5, number + 5):
+        (made / str(pid)).mkdir()
+        for name in ("stat", "cgroup"):
+            (made / str(pid) / name).hardlink_to(made / "4" / name)
+    hog = made / str(number // 2)
+    (hog / "stat").unlink()
+    (hog / "stat").write_text(STAT.format(start=2, pages=1 << 20))
+    (hog / "status").write_text(f"Uid:\t1000\t1000\nRssAnon:\t{4 << 20} kB\nRssShmem:\t0 kB\n")
+    watchdog = Watchdog(Config(), Told(), gpu_file=folder / "none", proc=made, cgroup_root=folder)
+    print(f"first list of {number}: {1000 * timed(watchdog.list_candidates):.0f} ms", flush=True)
+    if survey := getattr(watchdog, "survey", None):
+        calm = 0.0
+        survey.tour(1.0)
+        while survey._turn:
+            calm += timed(lambda: survey.tour(1.0))
+        print(f"read in calm times within {calm:.2f} s of processor time", flush=True)
+    show(f"list of {number}", [timed(watchdog.list_candidates) for _ in range(rounds)])
+    largest = max(watchdog.list_candidates(), key=lambda candidate: candidate.size)
+    print(f"the largest has {largest.size / GIB:.1f} GiB", flush=True)
+
+
+def cgroups(number: int, rounds: int) -> None:
+    """Asks who is in a unit with many cgroups below it, which are made for that."""
+    from sparkhost.watchdog.cgroup import Cgroups
+
+    mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+    root = next((Path(words[1]) for words in mounts if words[2] == "cgroup2"), None)
+    if root is None:
+        print("there is no cgroup v2 tree")
+        return
+    unit = root / f"sparkfleet-bench-{time.monotonic_ns()}"
+    deep, wide = unit.joinpath("deep", *["a"] * 1_500), unit / "wide"
+    try:
+        unit.mkdir()
+        for path in (*reversed(deep.parents), deep):  # mkdir(parents=True) goes into itself as often
+            if unit in path.parents:
+                path.mkdir()
+        wide.mkdir()
+        for place in range(number):
+            (wide / str(place)).mkdir()
+        tree = Cgroups(root)
+        for what, folder in ((f"{number} empty cgroups", wide), ("1500 levels", unit / "deep")):
+            name = f"/{folder.relative_to(root)}"
+            try:
+                show(f"members with {what}", [timed(partial(tree.members, name)) for _ in range(rounds)])
+            except RecursionError:
+                print(f"members with {what}: RecursionError", flush=True)
+    finally:
+        for path in (*wide.iterdir(), wide, deep, *deep.parents):
+            if unit in path.parents and path.is_dir():
+                path.rmdir()
+        unit.rmdir()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--host", type=Path, default=ROOT / "files/host", help="default: this version's")
+    parser.add_argument("--processes", type=int, default=20_000)
+    parser.add_argument("--fixture", type=int, default=50_000)
+    parser.add_argument("--cgroups", type=int, default=20_000)
+    parser.add_argument("--rounds", type=int, default=100)
+    options = parser.parse_args()
+    if INSIDE not in os.environ:
+        unshare = shutil.which("unshare") or sys.exit("unshare (util-linux) is missing")
+        words = [str(unshare), "--pid", "--fork", "--mount-proc", "--kill-child", sys.executable, *sys.argv]
+        return subprocess.run(words, env={**os.environ, INSIDE: "1"}, check=False).returncode
+    sys.path.insert(0, str(options.host))
+    memory = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
+    with tempfile.TemporaryDirectory(prefix="sparkfleet-bench-", dir=memory) as directory:
+        with sleepers(options.processes) as number:
+            print(f"{number} real processes, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}", flush=True)
+            crossings(Path(directory), options.rounds)
+        if options.fixture:
+            fixture(Path(directory), options.fixture, options.rounds)
+    if options.cgroups:
+        cgroups(options.cgroups, options.rounds)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
