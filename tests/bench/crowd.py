@@ -131,12 +131,12 @@ def crossings(folder: Path, rounds: int) -> None:
         with subprocess.Popen([sys.executable, "-c", HOG], stdout=subprocess.PIPE) as hog:
             assert hog.stdout is not None
             hog.stdout.readline()
-            watchdog.use(enough)
+            watchdog.config = enough
             for _ in range(3):  # calm: it knows of no victim any more
                 time.sleep(watchdog.step())
             lists.append(timed(watchdog.list_candidates))
             told.messages.clear()
-            watchdog.use(short)
+            watchdog.config = short
             watchdog.step()
             for message in told.messages:
                 if message.get("event") == "kill":

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import time
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sparkhost.watchdog import journal, postmortem
-from sparkhost.watchdog.model import GIB, Candidate, Look, Policy
+from sparkhost.watchdog.model import GIB, Candidate, Look, Member, Policy
 from sparkhost.watchdog.pipe import MOST_WAITING, Pipe
 from sparkhost.watchdog.report import event, explain, headline
 from sparkhost.watchdog.teller import Teller
@@ -170,5 +173,137 @@ def test_a_teller_that_has_ended_is_started_anew_and_gets_what_waited(tmp_path: 
             pipe.tend()
         assert [json.loads(line)["number"] for line in (tmp_path / "got").read_text().splitlines()] == [0, 1, 2]
     finally:
+        pipe.close()
+        os.waitpid(pipe.child, 0)
+
+
+def stuck(tell: Callable[[Pipe], None]) -> list[dict[str, Any]]:
+    """What is told to a teller that does not read; then it does, and what it gets is given."""
+    ready, go = os.pipe()
+    with tempfile.TemporaryFile() as file:
+
+        def work(source: socket.socket) -> None:
+            os.read(ready, 1)
+            while data := source.recv(1 << 18):
+                file.write(data + b"\n")
+            file.flush()
+
+        pipe = Pipe(work)
+        tell(pipe)
+        os.write(go, b"x")
+        end = time.monotonic() + 20
+        while pipe._waiting and time.monotonic() < end:
+            pipe.flush()
+            time.sleep(0.01)
+        pipe.close()
+        os.waitpid(pipe.child, 0)
+        os.close(ready)
+        os.close(go)
+        file.seek(0)
+        return [json.loads(line) for line in file.read().splitlines()]
+
+
+def told(kind: str, owner: int, number: int) -> dict[str, Any]:
+    padding = "x" * 4000  # so that little fits into the socket
+    return {"event": kind, "victim": {"owner": owner}, "number": number, "padding": padding}
+
+
+def test_what_was_done_is_told_before_notices() -> None:
+    def tell(pipe: Pipe) -> None:
+        for number in range(10):
+            pipe.tell(told("kill", 1000, number))
+        for number in range(1_000):
+            pipe.tell({"do": "state", "number": number, "padding": "x" * 4000})
+            pipe.tell(told("warning", 1001, number))
+
+    got = stuck(tell)
+    assert [message["number"] for message in got if message.get("event") == "kill"] == list(range(10))
+    assert got[-1]["lost"] > 1_500
+
+
+def test_the_events_of_one_owner_cost_no_other_owner_theirs() -> None:
+    def tell(pipe: Pipe) -> None:
+        for number in range(1_000):
+            pipe.tell(told("term", 1000, number))
+            if number % 100 == 50:
+                pipe.tell(told("kill", 1001, number))
+                pipe.tell(told("landed", 1002, number))
+
+    got = stuck(tell)
+    for owner in (1001, 1002):
+        numbers = [message["number"] for message in got if message["victim"]["owner"] == owner]
+        assert numbers == list(range(50, 1_000, 100))
+    assert got[-1]["number"] == 999
+
+
+def hostile(number: int) -> Candidate:
+    """As large as its owner can make it: a cgroup of names that are no UTF-8, thousands of processes."""
+    cgroup = "/user.slice/user-1001.slice" + "/".join("\udcff" * 250 for _ in range(15))
+    roots = tuple(Member(pid, 1) for pid in range(20_000))
+    one = Candidate(f"{cgroup}:{number}", "\udcff" * 300, "session", cgroup, roots, owner=1001, freezer=cgroup)
+    return replace(one, parts=(one,) * 50)
+
+
+def test_no_name_or_number_of_processes_keeps_an_event_from_being_told() -> None:
+    victim = Candidate("k", NAME, "job", "/training.slice/a.service", owner=1000)
+    made = event(
+        "kill", Look(5.0, 9, 9, 9), Policy(), victim=victim, candidates=list(map(hostile, range(50))), time=1.0
+    )
+    own = event("kill", Look(5.0, 9, 9, 9), Policy(), victim=hostile(1), candidates=[], time=1.0)
+    too_long = event("kill", Look(5.0, 9, 9, 9), Policy(), victim=victim, candidates=[victim], time=1.0)
+    too_long["candidates"] = [{"name": "x" * 200_000}]
+
+    def tell(pipe: Pipe) -> None:
+        for message in (made, own, too_long):
+            pipe.tell(message)
+
+    first, second, third = stuck(tell)
+    assert len(first["candidates"]) == 10
+    assert second["victim"]["owner"] == 1001
+    assert third["candidates"] == []
+    assert third["lost"] == 0
+    for message in (first, second, third):
+        assert all(line.isprintable() for line in explain(message))
+
+
+def test_how_many_were_left_out_is_in_the_journal_and_in_the_next_event(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(str(tmp_path / "journal"))
+        made = teller(tmp_path)
+        made.take({**record(owner=0), "lost": 0})
+        made.take({**record(owner=0), "lost": 17})
+        made.take({**record(owner=0), "lost": 17})
+        got = [parsed(receiver.recv(1 << 18)) for _ in range(4)]
+    assert [fields["SPARKFLEET_EVENT"] for fields in got] == ["term", "left_out", "term", "term"]
+    assert "17 messages were left out" in got[1]["MESSAGE"]
+    assert "17 messages before this one were left out" in "\n".join(explain(json.loads(got[2]["SPARKFLEET_RECORD"])))
+    assert "left_out" not in json.loads(got[3]["SPARKFLEET_RECORD"])
+
+
+def test_a_message_that_is_none_costs_the_teller_that_message(tmp_path: Path) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    made = teller(tmp_path)
+    with ours, theirs:
+        for data in (b"[" * 50_000, b"7", b"{}", b'{"do": "accepted"}', b"\xff"):
+            ours.send(data)
+        ours.send(json.dumps(record(owner=0)).encode())
+        ours.shutdown(socket.SHUT_WR)
+        made.serve(theirs)
+    assert made.counts == {"term": 1}
+
+
+def test_without_descriptors_a_new_teller_has_to_wait() -> None:
+    pipe = Pipe(lambda source: None)
+    os.waitid(os.P_PID, pipe.child, os.WEXITED | os.WNOWAIT)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+        pipe.tend()
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        gone = pipe.child
+        pipe.tend()
+        assert pipe.child != gone
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         pipe.close()
         os.waitpid(pipe.child, 0)

@@ -14,7 +14,7 @@ MESSAGE_ID = "0b6c7e1d2f5a4f7c9d51b3a4c1e8f3a7"
 # A datagram of a unix socket is limited by its buffer (net.core.wmem_default).
 LARGEST = 128 * 1024
 WARNING, NOTICE, CRITICAL = 4, 5, 2
-PRIORITY = {"term": WARNING, "kill": WARNING, "helpless": CRITICAL}
+PRIORITY = {"term": WARNING, "kill": WARNING, "helpless": CRITICAL, "left_out": WARNING}
 
 
 def encode(fields: Mapping[str, str]) -> bytes:

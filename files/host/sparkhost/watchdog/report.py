@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from sparkhost.watchdog.model import GIB, MIB, Candidate, Look, Policy, Signal
 
 # Of all candidates, how many are kept in a record: enough to see whether it was the right one.
 MOST_LISTED = 10
+# Characters of a name and of a cgroup in a record. Each may take 6 bytes there, and all must fit into one message.
+LONGEST_NAME, LONGEST_PATH = 200, 400
 
 
 def event(
@@ -35,9 +37,18 @@ def event(
 
 
 def brief(candidate: Candidate) -> dict[str, Any]:
-    values = asdict(candidate)
-    values["roots"] = values["roots"][:MOST_LISTED]
-    return {**values, "size": candidate.size}
+    """A candidate for a record, cut: names and cgroups are their owners', and as long as they like."""
+    parts = [part.name[: LONGEST_NAME // 2] for part in candidate.parts[: MOST_LISTED // 2]]
+    cut = replace(
+        candidate,
+        key=candidate.key[:LONGEST_PATH],
+        name=candidate.name[:LONGEST_NAME],
+        cgroup=candidate.cgroup[:LONGEST_PATH],
+        freezer="",
+        roots=candidate.roots[:MOST_LISTED],
+        parts=(),
+    )
+    return {**asdict(cut), "parts": parts, "size": candidate.size}
 
 
 def signalled(action: Signal, dry: bool) -> str:
@@ -115,6 +126,8 @@ def explain(record: Mapping[str, Any]) -> list[str]:
         f"{amount(look['slope'])} a second. Work is asked to end below {amount(policy['term_below'])} and killed below "
         f"{amount(policy['kill_below'])}: this host shares its memory with the GPU, and freezes when none is left."
     )
+    if record.get("left_out"):
+        lines.append(f"{record['left_out']} messages before this one were left out: telling did not keep up.")
     if record.get("gpu_note"):
         lines.append(f"GPU memory was not counted: {record['gpu_note']}.")
     lines += why_this_one(record.get("grounds") or ())

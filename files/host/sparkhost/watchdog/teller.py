@@ -5,7 +5,6 @@ Each way of telling is on its own: a full disk does not keep the owner's termina
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import socket
@@ -40,15 +39,19 @@ class Teller:
     counts: dict[str, int] = field(default_factory=dict)
     last_event: float = 0.0
     _failed: str = ""
+    _lost: int = 0
 
     def serve(self, source: socket.socket) -> None:
         """Until the watchdog has gone."""
         while data := source.recv(1 << 18):
-            with contextlib.suppress(ValueError):
+            try:
                 self.take(json.loads(data))
+            except Exception as error:  # a mistake of ours costs one message
+                self._failed = f"a message: {type(error).__name__}: {error}"
 
     def take(self, message: dict[str, Any]) -> None:
         """One message of the watchdog's."""
+        self._left_out(message)
         match message.get("do", "event"):
             case "event":
                 self.event(message)
@@ -61,6 +64,16 @@ class Teller:
                 self._try("record", lambda: self.trace(message))
             case "drop_page_cache":
                 self._try("drop_caches", drop_page_cache)
+
+    def _left_out(self, message: dict[str, Any]) -> None:
+        """Says how many messages before this one were given up, in the message and in the journal."""
+        lost = message.get("lost", 0)
+        left_out, self._lost = lost - self._lost, lost
+        if left_out > 0 and "look" in message:
+            message["left_out"] = left_out
+            reason = f"{left_out} messages were left out: telling did not keep up, or they were too long"
+            said = {"event": "left_out", "victim": None, "look": message["look"], "time": time.time(), "reason": reason}
+            self.event({**said, "left_out": left_out})
 
     def event(self, record: dict[str, Any]) -> None:
         kind = record["event"]
