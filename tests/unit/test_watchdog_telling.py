@@ -210,6 +210,8 @@ def told(kind: str, owner: int, number: int) -> dict[str, Any]:
 
 def test_what_was_done_is_told_before_notices() -> None:
     def tell(pipe: Pipe) -> None:
+        for number in range(100):  # more than fit into the socket
+            pipe.tell({"do": "state", "number": number, "padding": "x" * 4000})
         for number in range(10):
             pipe.tell(told("kill", 1000, number))
         for number in range(1_000):
