@@ -61,7 +61,7 @@ class Host:
     def gets_tight(self) -> None:
         """Less than twice `term_below`: who comes from now on has not settled while there was plenty."""
         self.available(300)
-        time.sleep(0.5)
+        time.sleep(1.5)  # longer than the longest pause between two looks, and the fall is no rate any more
 
     def start(self, *command: str) -> subprocess.Popen[str]:
         child = subprocess.Popen(
