@@ -16,6 +16,8 @@ MIB = 2**20
 # What the daemon says every 15 s.
 STATE = Path("/run/sparkfleet/watchdog/state.json")
 STALE = 60.0
+SERVING = (2**30, 2**29)
+"""term_below and kill_below of `profile: serving`, for hosts whose models are meant to fill the memory."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +47,23 @@ class FloorsFit(Resource):
         if available < self.term_below and not self.dry_run and in_force() < self.term_below:
             raise Refused(
                 f"MemAvailable is {available // MIB} MiB, below term_below ({self.term_below // MIB} MiB): the "
-                "watchdog would end a job at once: wait for the end of what holds the memory, or set watchdog.dry_run "
-                "to true, then deploy again"
+                "watchdog would end a job at once: wait for the end of what holds the memory; or, where this host is "
+                f"meant to live there, {fitting(available)}; or set watchdog.dry_run to true; then deploy again"
             )
         return []
 
     def apply(self) -> None:
         """Nothing to do: `plan` finds no changes."""
+
+
+def fitting(available: int) -> str:
+    """The settings that fit a host which lives with so many bytes available: half of them is room to act in."""
+    term = max(available // 2 // MIB, 2)
+    figures = f"set watchdog.term_below to {term}MiB and kill_below to {term // 2}MiB"
+    if available < 2 * SERVING[0]:
+        return figures
+    serving = f"{SERVING[0] // MIB}MiB, {SERVING[1] // MIB}MiB"
+    return f"set watchdog.profile to serving ({serving}), or {figures.removeprefix('set ')}"
 
 
 def in_force() -> int:
