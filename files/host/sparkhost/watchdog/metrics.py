@@ -1,4 +1,4 @@
-"""What the textfile for Prometheus' node exporter has beside the watchdog's counters: the slice, and GPUs' clocks.
+"""What the textfile for Prometheus' node exporter has beside the watchdog's counters: slice, GPUs' clocks, observer.
 
 Read by the process that tells, never by the one that decides.
 """
@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from sparkhost.gpu_sample import PATH
+from sparkhost.observer import told
+from sparkhost.observer.alarms import KINDS
 
 SLICE = Path("/sys/fs/cgroup/training.slice")
 SAMPLE = Path(PATH)
@@ -55,3 +57,19 @@ def of_gpus(sample: Path | None = None) -> Iterator[Metric]:
         return
     yield "sparkfleet_gpu_clock_megahertz", "gauge", "Clock of the streaming multiprocessors", now
     yield "sparkfleet_gpu_clock_max_megahertz", "gauge", "The highest that it can be", most
+
+
+def of_observer(path: str = told.PATH) -> Iterator[Metric]:
+    """How many warnings of each kind hold, and what was measured; nothing where the observer is silent."""
+    seen = told.read(path)
+    if seen.problem:
+        return
+    counts = [(f'{{kind="{kind}"}}', seen.kinds.count(kind)) for kind in KINDS]
+    yield "sparkfleet_observer_warnings", "gauge", "Warnings that hold, by kind", counts
+    for key, name, kind, words in (
+        ("at_once", "at_once_bytes", "gauge", "Memory that can be had without waiting"),
+        ("unaccounted", "unaccounted_bytes", "gauge", "Memory that nobody holds"),
+        ("driver_refused", "driver_refused_total", "counter", "Out-of-memory lines of the NVIDIA driver"),
+    ):
+        if key in seen.figures:
+            yield f"sparkfleet_observer_{name}", kind, words, [("", seen.figures[key])]

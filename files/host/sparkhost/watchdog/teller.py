@@ -128,7 +128,7 @@ class Teller:
             ("sparkfleet_watchdog_last_event_seconds", "gauge", "When the last event was", [("", self.last_event)]),
             ("sparkfleet_watchdog_lost_messages_total", "counter", "Messages given up", [("", message["lost"])]),
         ]
-        text = metrics.text([*lines, *metrics.of_slice(), *metrics.of_gpus()])
+        text = metrics.text([*lines, *metrics.of_slice(), *metrics.of_gpus(), *metrics.of_observer()])
         postmortem.replace(Path(self.textfile) / "sparkfleet-watchdog.prom", text.encode(), 0o644)
 
     def trace(self, message: dict[str, Any]) -> None:
