@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
+from sparkhost.observer import told
+from sparkhost.watchdog.alive import STATE as ALIVE
+from sparkhost.watchdog.alive import absence
 from sparkhost.watchdog.postmortem import readable
 from sparkhost.watchdog.report import explain
 
@@ -33,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("-n", "--number", type=int, default=1, help="how many events, the latest first (default: 1)")
     parser.add_argument("--json", action="store_true", help="the post-mortems themselves, a line each")
     parser.add_argument("--state-dir", type=Path, default=STATE, help=argparse.SUPPRESS)
+    parser.add_argument("--alive", type=Path, default=ALIVE, help=argparse.SUPPRESS)
+    parser.add_argument("--observed", default=told.PATH, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     ends = (record for record in readable(options.state_dir) if options.json or record.get("event") in ("term", "kill"))
     shown = list(islice(ends, max(options.number, 0)))
@@ -40,4 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("spark-why: the memory watchdog has ended nothing of yours on this host")
     for record in shown:
         print(json.dumps(record) if options.json else "\n".join(explain(record)))
+    if not options.json:
+        for line in filter(None, (absence(options.alive), *told.warnings(options.observed))):
+            print(f"spark-why: {line}")
     return 0
