@@ -6,7 +6,8 @@ So a service looks at MemAvailable, and ends the unit of work that took what is 
 there is still room for everybody else to go on (ADR 8 and 14, docs/watchdog.md).
 
 Watchdog and GPU sampler are in a slice of their own beside system.slice: the only ancestor that must grant their
-memory, and one that processor time goes to first when every core is busy.
+memory, and one that processor time goes to first when every core is busy. The observer, which warns of what the
+watchdog must not act on, is a service like any other: the kernel may end it before any job.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ BIN = "/opt/sparkfleet/bin"
 CONFIG = "/etc/sparkfleet/watchdog.toml"
 PROFILE = "/etc/profile.d/zz-sparkfleet-why.sh"
 WATCHDOG, SAMPLER, SLICE = "sparkfleet-watchdog.service", "sparkfleet-gpu-sampler.service", "sparkfleet.slice"
+OBSERVER = "sparkfleet-observer.service"
 # All of the watchdog's memory is locked, 17 MiB of it; its teller has about as much.
 MEMORY_MIN = 48 * 2**20
 # What users call is on their PATH, which /opt/sparkfleet is not.
@@ -38,6 +40,7 @@ COMMANDS = ("spark-watchdog", "spark-why")
 USER_BIN = "/usr/local/bin"
 THAW = f"{BIN}/sparkfleet-thaw"
 STATE, RUN = "/var/lib/sparkfleet/watchdog", "/run/sparkfleet/watchdog"
+OBSERVED = "/run/sparkfleet/observer"
 
 
 def size(value: Size) -> str:
@@ -76,7 +79,7 @@ def unit(name: str) -> str:
 
 def apply(settings: WatchdogSettings) -> Sequence[Resource]:
     """The programs, the configuration once they accept it, the units, and both services running with all that."""
-    installed = program(PROGRAM, "watchdog", "sampler")
+    installed = program(PROGRAM, "watchdog", "sampler", "observer")
     watchdog = File(
         unit(WATCHDOG),
         render(
@@ -96,6 +99,8 @@ def apply(settings: WatchdogSettings) -> Sequence[Resource]:
     commands = [File(f"{USER_BIN}/{name}", render(f"watchdog/{name}"), mode=0o755) for name in COMMANDS]
     thaw = File(THAW, render("watchdog/sparkfleet-thaw"), mode=0o755)
     sampler_command = File(f"{BIN}/sparkfleet-gpu-sampler", render("watchdog/sparkfleet-gpu-sampler"), mode=0o755)
+    observer = File(unit(OBSERVER), render(f"watchdog/{OBSERVER}", program=f"{BIN}/sparkfleet-observer"))
+    observer_command = File(f"{BIN}/sparkfleet-observer", render("watchdog/sparkfleet-observer"), mode=0o755)
     check = (f"{USER_BIN}/spark-watchdog", "check", "-")
     link = str(installed.home() / "current")
     return (
@@ -104,27 +109,33 @@ def apply(settings: WatchdogSettings) -> Sequence[Resource]:
         *commands,
         sampler_command,
         thaw,
+        observer_command,
         CheckedFile(CONFIG, config(settings), check=check, program=str(installed.home())),
         File(unit(SLICE), render(f"watchdog/{SLICE}", memory_min=MEMORY_MIN)),
         watchdog,
         sampler,
+        observer,
         File(PROFILE, render("watchdog/profile.sh", why=f"{USER_BIN}/spark-why")),
         Service(WATCHDOG, [link, watchdog.path, unit(SLICE), commands[0].path], reload_for=(CONFIG,), only_with=CONFIG),
         Service(SAMPLER, [link, sampler.path, sampler_command.path], only_with=CONFIG),
+        Service(OBSERVER, [link, observer.path, observer_command.path], only_with=CONFIG),
     )
 
 
 def remove(settings: WatchdogSettings) -> Sequence[Resource]:
     """The services stopped first, then all files. Post-mortems stay: they are the users'."""
-    files = [PROFILE, *map(unit, (WATCHDOG, SAMPLER, SLICE)), CONFIG, f"{STATE}/accepted.toml"]
+    files = [PROFILE, *map(unit, (WATCHDOG, SAMPLER, OBSERVER, SLICE)), CONFIG, f"{STATE}/accepted.toml"]
     return (
         NoService(WATCHDOG),
         NoService(SAMPLER),
+        NoService(OBSERVER),
         *map(NoFile, files),
         NoTree(f"{STATE}/notices"),
         NoTree(RUN),
+        NoTree(OBSERVED),
         *(NoFile(f"{USER_BIN}/{name}") for name in COMMANDS),
         NoProgram(f"{BIN}/sparkfleet-gpu-sampler"),
         NoProgram(THAW),
+        NoProgram(f"{BIN}/sparkfleet-observer"),
         NotInstalled(PROGRAM),
     )

@@ -283,7 +283,8 @@ def test_an_alarm_is_told_once_it_has_lasted_and_once_only() -> None:
 
 @given(st.lists(st.lists(st.tuples(st.sampled_from(KINDS), st.integers(0, 60).map(str)), max_size=50), max_size=20))
 def test_alarms_are_bounded_and_over_only_after_they_held(looks: list[list[tuple[str, str]]]) -> None:
-    alarms, held = Alarms(), set()
+    alarms = Alarms()
+    held: set[tuple[str, str]] = set()
     for number, found in enumerate(looks):
         holds, new, over = alarms.update(number * 10.0, [alarm(*key) for key in found])
         keys = {(a.kind, a.about) for a in holds}

@@ -112,7 +112,15 @@ def test_a_cap_that_no_job_can_reach_is_pointed_out(tmp_path: Path) -> None:
     assert warnings(config, SPARK, tmp_path) == []
 
 
-@pytest.mark.parametrize("name", ["sparkfleet-watchdog.service", "sparkfleet-gpu-sampler.service", "sparkfleet.slice"])
+UNITS = [
+    "sparkfleet-watchdog.service",
+    "sparkfleet-gpu-sampler.service",
+    "sparkfleet-observer.service",
+    "sparkfleet.slice",
+]
+
+
+@pytest.mark.parametrize("name", UNITS)
 def test_every_setting_that_hardens_a_unit_says_why(name: str) -> None:
     """A comment stands above each, or above the group of lines that it explains."""
     (content,) = (r.content for r in measure.apply(WatchdogSettings()) if isinstance(r, File) and r.path.endswith(name))
@@ -153,7 +161,7 @@ def test_the_installed_program_runs_on_its_own(tmp_path: Path) -> None:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(source)
-    for module in ("watchdog.cli", "watchdog.why", "sampler.main"):
+    for module in ("watchdog.cli", "watchdog.why", "sampler.main", "observer.main"):
         code = (
             f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from sparkhost.{module} import main; main(['--help'])"
         )

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 PATH = "/run/sparkfleet/observer/state.json"
 VERSION = 1
-LARGEST = 1 << 16
+LARGEST = 1 << 17
 STALE = 60.0
 """Seconds; it writes every 10."""
 
