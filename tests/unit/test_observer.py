@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from sparkhost.launcher.units import GIB
 from sparkhost.observer import memory, restarts
-from sparkhost.observer.alarms import AGAIN, KINDS, LASTS, MOST, Alarm, Alarms
+from sparkhost.observer.alarms import AGAIN, LASTS, MOST, Alarm, Alarms
 from sparkhost.observer.kernel_log import MANY, WITHIN, Record, Tally, parse
 from sparkhost.observer.main import restarting
 from sparkhost.observer.orphans import Seen, is_orphan
+from sparkhost.observer.told import KINDS
 
 SEEN = Path(__file__).resolve().parent / "observed"
 REFUSED = "NVRM: nvCheckOkFailedNoLog: Check failed: Out of memory [NV_ERR_NO_MEMORY] (0x00000051) returned"

@@ -18,7 +18,7 @@ from sparkfleet.settings.watchdog import FLOORS
 from sparkhost import floors
 from sparkhost.launcher.units import GIB
 from sparkhost.observer import look, told
-from sparkhost.observer.alarms import KINDS, Alarm
+from sparkhost.observer.alarms import Alarm
 from sparkhost.observer.main import Observer
 from sparkhost.watchdog import metrics, why
 from sparkhost.watchdog.alive import absence
@@ -278,7 +278,7 @@ def test_what_holds_is_shown_until_it_is_old(host: Host, tmp_path: Path) -> None
     path.write_bytes(host.observer.state([alarm]))
     assert told.warnings(str(path)) == ["warning: a.service was started? again 9 times: see its journal"]
     text = metrics.text(metrics.of_observer(str(path)))
-    for kind in KINDS:
+    for kind in told.KINDS:
         assert f'sparkfleet_observer_warnings{{kind="{kind}"}} {int(kind == "restarts")}\n' in text
     assert told.read(str(path), stale=-1).problem
     value = json.loads(path.read_text())

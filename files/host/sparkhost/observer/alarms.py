@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-KINDS = ("at_once", "driver_burst", "driver_kill", "restarts", "unaccounted", "orphan")
 LASTS = {"at_once": 30.0, "unaccounted": 60.0, "orphan": 60.0}
 """Seconds that it must have been so: the driver may take 16 s to give back what a killed job held."""
 AGAIN = 3600.0

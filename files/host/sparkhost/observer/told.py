@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 PATH = "/run/sparkfleet/observer/state.json"
 VERSION = 1
+KINDS = ("at_once", "driver_burst", "driver_kill", "restarts", "unaccounted", "orphan")
 LARGEST = 1 << 17
 STALE = 60.0
 """Seconds; it writes every 10."""

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from sparkhost.gpu_sample import PATH
 from sparkhost.observer import told
-from sparkhost.observer.alarms import KINDS
 
 SLICE = Path("/sys/fs/cgroup/training.slice")
 SAMPLE = Path(PATH)
@@ -64,7 +63,7 @@ def of_observer(path: str = told.PATH) -> Iterator[Metric]:
     seen = told.read(path)
     if seen.problem:
         return
-    counts = [(f'{{kind="{kind}"}}', seen.kinds.count(kind)) for kind in KINDS]
+    counts = [(f'{{kind="{kind}"}}', seen.kinds.count(kind)) for kind in told.KINDS]
     yield "sparkfleet_observer_warnings", "gauge", "Warnings that hold, by kind", counts
     for key, name, kind, words in (
         ("at_once", "at_once_bytes", "gauge", "Memory that can be had without waiting"),
