@@ -59,6 +59,26 @@ def test_words_of_another_shape_are_no_evidence(changes: dict[str, Any]) -> None
         judges.signals(state(**changes), SETTINGS)
 
 
+@pytest.mark.parametrize(
+    ("text", "status", "saw"),
+    [
+        ('{"age": 3.0, "alarms": []}', Status.PASS, "heard of 3 s ago"),
+        ('{"age": 99.0, "alarms": []}', Status.FAIL, "its last word is 99 s old: systemctl status sparkfleet-observer"),
+        ("no file\n", Status.FAIL, "it has written nothing: systemctl status sparkfleet-observer"),
+        ('{"age": 3.0, "alarms": [{"text": "a", "remedy": "b"}]}', Status.FAIL, "a: b"),
+    ],
+)
+def test_what_the_observer_warns_of_or_its_silence_is_red(text: str, status: Status, saw: str) -> None:
+    verdict = judges.warned_of(evidence(observer_state=text), SETTINGS)
+    assert (verdict.status, verdict.saw) == (status, saw)
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"age": 1, "alarms": 1}', '{"age": 1, "alarms": [1]}', '{"age": "x"}'])
+def test_another_shape_of_the_observers_words_is_no_evidence(text: str) -> None:
+    with pytest.raises(NoEvidence):
+        judges.warned_of(evidence(observer_state=text), SETTINGS)
+
+
 def test_without_a_gpu_there_are_no_figures_to_have() -> None:
     seen = evidence(gpus="0 NVIDIA GPUs\n", gpu_sample='{"age": 1.0, "error": "no library", "devices": []}')
     verdict = judges.gpu_figures(seen, SETTINGS)

@@ -119,6 +119,19 @@ CONTROLS = (
         judge=judges.gpu_figures,
     ),
     Control(
+        id="SPK-WATCHDOG-10",
+        title="The observer runs and warns of nothing",
+        severity=Severity.MEDIUM,
+        measure="watchdog",
+        aspect=Aspect.RUNNING,
+        why="Lost memory, engines without a parent, restart loops and a driver that is refused memory came "
+        "before hosts that hung; the watchdog must not act on them, so a person has to.",
+        source="docs/watchdog.md; asked of the observer itself",
+        manual_fix="do what the warning says; where the observer is silent: systemctl restart sparkfleet-observer",
+        evidence=("observer_state",),
+        judge=judges.warned_of,
+    ),
+    Control(
         id="SPK-RESET-01",
         title="The hardware's timer is armed as the fleet file says",
         severity=Severity.MEDIUM,

@@ -214,6 +214,23 @@ def gpu_figures(evidence: Evidence, settings: HostSettings) -> Judgement:
     return judged(-1 <= age <= most, wanted, f"{len(devices)} GPUs, {age:g} s ago")
 
 
+def warned_of(evidence: Evidence, settings: HostSettings) -> Judgement:
+    """What the observer warns of needs a person: nothing on the host acts on it."""
+    wanted = f"the observer is heard of within {FRESH:.0f} s, and warns of nothing"
+    if evidence.text("observer_state").strip() == "no file":
+        return judged(False, wanted, "it has written nothing: systemctl status sparkfleet-observer")
+    state = parsed(evidence, "observer_state")
+    age, alarms = state.get("age"), state.get("alarms")
+    if not isinstance(age, int | float) or not isinstance(alarms, list):
+        raise malformed(evidence, "observer_state")
+    if not all(isinstance(alarm, dict) and isinstance(alarm.get("text"), str) for alarm in alarms):
+        raise malformed(evidence, "observer_state")
+    if not -1 <= age <= FRESH:
+        return judged(False, wanted, f"its last word is {age:.0f} s old: systemctl status sparkfleet-observer")
+    lines = [shortened(f"{alarm['text']}: {alarm.get('remedy', '')}", 240) for alarm in alarms]
+    return judged(not lines, wanted, listed(lines, 2) or f"heard of {age:.0f} s ago")
+
+
 def timer_armed(evidence: Evidence, settings: HostSettings) -> Judgement:
     own = settings.hardware_watchdog
     wanted = f"RuntimeWatchdogUSec {int(own.timeout)} s, a timer that counts, kernel.panic {int(own.panic)}"

@@ -14,6 +14,7 @@ from sparkfleet.audit.probe.look import Looks, Parameters, Seen, read, run
 
 WATCHDOG, SAMPLER, SLICE = "sparkfleet-watchdog.service", "sparkfleet-gpu-sampler.service", "sparkfleet.slice"
 STATE, SAMPLE = "/run/sparkfleet/watchdog/state.json", "/run/sparkfleet/gpu/sample.json"
+OBSERVED = "/run/sparkfleet/observer/state.json"
 CONFIG = "/etc/sparkfleet/watchdog.toml"
 PROPERTIES = "Id,LoadState,ActiveState,UnitFileState,WatchdogUSec,MainPID,ControlGroup,NeedDaemonReload,DropInPaths"
 KEPT = ("pid", "dry_run", "policy", "protect", "prefer", "refused", "gpu_note")
@@ -64,8 +65,12 @@ def aged(path: str, kept: tuple[str, ...] = ()) -> Seen:
 
 
 def words(parameters: Parameters) -> Mapping[str, Seen]:
-    """What the daemon and the sampler last said."""
-    return {"watchdog_state": aged(STATE, KEPT), "gpu_sample": aged(SAMPLE)}
+    """What the daemon, the sampler and the observer last said."""
+    return {
+        "watchdog_state": aged(STATE, KEPT),
+        "gpu_sample": aged(SAMPLE),
+        "observer_state": aged(OBSERVED, ("alarms", "problems")),
+    }
 
 
 def check(parameters: Parameters) -> Mapping[str, Seen]:
