@@ -23,6 +23,8 @@ import pytest
 
 from sparkfleet.audit.model import Severity, Status
 from sparkfleet.audit.report import prometheus
+from sparkhost.observer.alarms import Alarm
+from sparkhost.observer.main import Observer
 from sparkhost.watchdog import metrics
 from sparkhost.watchdog.teller import Teller
 from tests.unit.audit_runs import control, run
@@ -63,7 +65,12 @@ def textfiles(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (cgroup / f"memory.{name}").write_text(text)
     sample = folder / "sample.json"
     sample.write_text(json.dumps({"devices": [{"clock": 208, "most": 3000}, {"clock": None, "most": None}]}))
+    observer = Observer(folder, cgroup, str(sample), ask=dict)
+    observer.figures = {"at_once": 5, "unaccounted": 6, "driver_refused": 7}
+    observed = folder / "observed.json"
+    observed.write_bytes(observer.state([Alarm("orphan", "7", "it is left", "end it")]))
     patch = pytest.MonkeyPatch()
+    patch.setattr(metrics, "OBSERVED", str(observed))
     patch.setattr(metrics, "SLICE", cgroup)
     patch.setattr(metrics, "SAMPLE", sample)
     teller = Teller(folder / "state", folder / "run", str(folder), None)
@@ -125,6 +132,8 @@ def test_what_is_told_is_scraped(server: int) -> None:
         ("sparkfleet_slice_memory_bytes", "99"),
         ("sparkfleet_slice_oom_kills_total", "3"),
         ("sparkfleet_slice_jobs", "1"),
+        ('sparkfleet_observer_warnings{kind="orphan"}', "1"),
+        ("sparkfleet_observer_unaccounted_bytes", "6"),
         ('sparkfleet_gpu_clock_megahertz{gpu="0"}', "208"),
         ('sparkfleet_audit_red{host="spark1",control="SPK-SWAP-01",severity="critical",status="fail"}', "1"),
     ):

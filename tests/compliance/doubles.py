@@ -57,9 +57,9 @@ DOUBLES: dict[str, dict[str, tuple[str, str]]] = {
     "SPK-WATCHDOG-10": {
         "observer_state": (
             '{"age": 3.1, "alarms": [], "problems": {}}\n',
-            '{"age": 7.4, "alarms": [{"about": "3", "kind": "driver_burst", "remedy": "save what runs, and start nothing'
-            ' large before it has ended: hosts have hung after such bursts", "text": "the NVIDIA driver was refused'
-            ' memory 198 times in a burst, with 22.0 GiB available"}], "problems": {}}\n',
+            '{"age": 7.4, "alarms": [{"about": "3", "kind": "driver_burst", "remedy": "save what runs, and start '
+            'nothing large before it has ended: hosts have hung after such bursts", "text": "the NVIDIA driver was '
+            'refused memory 198 times in a burst, with 22.0 GiB available"}], "problems": {}}\n',
         )
     },
     "SPK-RESET-01": {

@@ -16,6 +16,7 @@ import pytest
 
 from sparkfleet.settings.watchdog import FLOORS
 from sparkhost import floors
+from sparkhost.launcher import cli
 from sparkhost.launcher.units import GIB
 from sparkhost.observer import look, told
 from sparkhost.observer.alarms import Alarm
@@ -49,8 +50,9 @@ class Host:
         self.observer = Observer(self.proc, self.cgroups, str(self.sample), ask=dict)
         self.now = 1000.0
 
-    def gpu(self, processes: dict[int, int], error: str | None = None) -> None:
-        device = {"name": "NVIDIA GB10", "unified": True, "processes": processes}
+    def gpu(self, processes: dict[int, int], error: str | None = None, unified: bool = True) -> None:
+        """`unified`: False where more is held than the machine has that the test runs on."""
+        device = {"name": "NVIDIA GB10", "unified": unified, "processes": processes}
         value = {"boottime": time.clock_gettime(time.CLOCK_BOOTTIME), "error": error, "devices": [device]}
         self.sample.write_text(json.dumps(value))
 
@@ -95,6 +97,8 @@ def test_nothing_is_lost_while_a_program_is_on_a_gpu_or_nobody_knows(host: Host)
     host.gpu({77: 1})
     assert host.looks(20) == []
     assert host.observer.figures["unaccounted"] > 30 * GIB
+    host.gpu({77: 1 << 60})
+    assert host.looks(20) == []  # a figure that cannot be says nothing of the rest
     host.gpu({}, "nvmlInit_v2 returned 18")
     assert host.looks(20) == []
     host.sample.unlink()
@@ -104,7 +108,7 @@ def test_nothing_is_lost_while_a_program_is_on_a_gpu_or_nobody_knows(host: Host)
 
 
 def test_an_engine_that_was_left_behind_is_told_by_its_number(host: Host) -> None:
-    host.gpu({41022: 104277 << 20, 41023: 5})
+    host.gpu({41022: 104277 << 20, 41023: 5}, unified=False)
     host.process(41022, "VLLM::EngineCor", 1, ENGINE)
     host.process(41023, "VLLM::Worker_TP", 1, ENGINE)
     assert host.looks(6) == []
@@ -137,7 +141,7 @@ BROKEN: list[tuple[str, Any]] = [
 @pytest.mark.parametrize(("name", "content"), BROKEN)
 def test_what_is_broken_costs_only_its_own_part(host: Host, tmp_path: Path, name: str, content: bytes | None) -> None:
     """A container that starts for ever is told whatever else is broken, and the state can be read."""
-    host.gpu({41022: 104277 << 20})
+    host.gpu({41022: 104277 << 20}, unified=False)
     host.process(41022, "VLLM::EngineCor", 1, ENGINE)
     path = tmp_path / name
     if content is not None:
@@ -284,6 +288,18 @@ def test_what_holds_is_shown_until_it_is_old(host: Host, tmp_path: Path) -> None
     value = json.loads(path.read_text())
     path.write_text(json.dumps({**value, "version": 2}))
     assert told.read(str(path)).problem
+
+
+def test_spark_top_shows_it(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "state.json"
+    path.write_bytes(host.observer.state([Alarm("orphan", "7", "it is left", "end it")]))
+    monkeypatch.setattr(told, "PATH", str(path))
+    assert cli.top([]) == 0
+    assert capsys.readouterr().out.endswith("warning: it is left: end it\n")
+    assert cli.top(["--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["warnings"] == ["it is left: end it"]
 
 
 def test_as_many_alarms_as_can_be_fit_into_what_is_read(host: Host, tmp_path: Path) -> None:

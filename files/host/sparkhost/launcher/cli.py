@@ -182,6 +182,7 @@ def top(arguments: Sequence[str] | None = None) -> int:
     from sparkhost.launcher import gpu
     from sparkhost.launcher.holders import holders, meminfo, table
     from sparkhost.launcher.units import MIB
+    from sparkhost.observer import told
 
     samples = gpu.by_process()
     memory = meminfo()
@@ -190,11 +191,14 @@ def top(arguments: Sequence[str] | None = None) -> int:
 
         found = [holder._asdict() for holder in holders(samples=samples)]
         sizes = {"available": memory.get("MemAvailable", 0), "total": memory.get("MemTotal", 0)}
-        print(json.dumps({**sizes, "gpu_known": samples is not None, "holders": found}))
+        more = {"holders": found, "warnings": list(told.read().lines)}
+        print(json.dumps({**sizes, "gpu_known": samples is not None, **more}))
         return 0
     print(f"{show_size(memory.get('MemAvailable', 0))} available of {show_size(memory.get('MemTotal', 0))}")
     for line in table(holders(samples=samples), 16 * MIB):
         print(line)
     if samples is None:
         print("GPU memory is not known: the sampler (measure watchdog) does not run on this host")
+    for line in told.warnings():
+        print(line)
     return 0

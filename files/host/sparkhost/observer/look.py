@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
-from sparkhost import gpu_sample
+from sparkhost import bounded, gpu_sample
 from sparkhost.cgroups import cgroup_of
 from sparkhost.containers import container
 from sparkhost.observer import memory, restarts
@@ -17,7 +17,6 @@ from sparkhost.observer.kernel_log import Tally, parse
 from sparkhost.observer.orphans import LEAST, Seen
 from sparkhost.watchdog.process import PAGE, parse_stat
 
-LARGEST = 1 << 20
 RECORD = 1 << 14
 """More than a record of the kernel's log can have (PRINTK_MESSAGE_MAX, CONSOLE_EXT_LOG_MAX)."""
 MOST_RECORDS = 20_000
@@ -30,18 +29,13 @@ ASKED = ("systemctl", "show", "--property=Id,NRestarts", "*.service")
 ASK_TIMEOUT = 20.0
 
 
-def text(path: Path, limit: int = LARGEST) -> str:
-    """A file of procfs, sysfs or cgroupfs.
+def text(path: Path) -> str:
+    """A file of procfs or cgroupfs.
 
     Raises:
         OSError: it cannot be read.
     """
-    with path.open("rb", buffering=0) as file:
-        parts, size = [], 0
-        while size < limit and (part := file.read(min(limit - size, 1 << 16))):
-            parts.append(part)
-            size += len(part)
-    return b"".join(parts).decode(errors="replace")
+    return bounded.read(str(path)).decode(errors="replace")
 
 
 class KernelLog:
@@ -126,7 +120,7 @@ def units() -> dict[str, int]:
         OSError, subprocess.SubprocessError: there is no answer.
     """
     done = subprocess.run(ASKED, stdin=subprocess.DEVNULL, capture_output=True, timeout=ASK_TIMEOUT, check=True)
-    return restarts.parse(done.stdout[:LARGEST].decode(errors="replace"))
+    return restarts.parse(done.stdout[: bounded.LARGEST].decode(errors="replace"))
 
 
 def gpu_processes(sample: gpu_sample.Sample, proc: Path) -> Iterator[Seen]:
@@ -135,16 +129,11 @@ def gpu_processes(sample: gpu_sample.Sample, proc: Path) -> Iterator[Seen]:
     large = sorted((pid for pid in held if held[pid] >= LEAST), key=lambda pid: -held[pid])
     for pid in large[:MOST_GPU_PROCESSES]:
         with contextlib.suppress(OSError, ValueError):
-            stat = parse_stat(raw(proc / str(pid) / "stat"))
+            stat = parse_stat(bounded.read(f"{proc}/{pid}/stat"))
             if stat.ended:
                 continue
             above = ""
             if stat.parent > 1:
                 with contextlib.suppress(OSError, ValueError):
-                    above = parse_stat(raw(proc / str(stat.parent) / "stat")).name
+                    above = parse_stat(bounded.read(f"{proc}/{stat.parent}/stat")).name
             yield Seen(pid, stat.name, stat.parent, above, cgroup_of(pid, str(proc)) or "", held[pid])
-
-
-def raw(path: Path) -> bytes:
-    with path.open("rb", buffering=0) as file:
-        return file.read(8192)

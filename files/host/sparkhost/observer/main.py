@@ -126,7 +126,8 @@ class Observer:
         self.base = lost if self.base is None else min(lost, self.base)
         found = [orphan(seen) for seen in look.gpu_processes(sample, self.proc) if orphans.is_orphan(seen)]
         # While programs run on a GPU, memory that the driver manages for them may be in no figure of theirs.
-        if lost > memory.limit(self.base) and not sample.problem and not {**sample.unified, **sample.own}:
+        is_idle = not (sample.problem or sample.refused or sample.unified or sample.own)
+        if lost > memory.limit(self.base) and is_idle:
             found.append(nobodys(lost))
         return found
 

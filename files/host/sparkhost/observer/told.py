@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from sparkhost import bounded
+
 PATH = "/run/sparkfleet/observer/state.json"
 VERSION = 1
 KINDS = ("at_once", "driver_burst", "driver_kill", "restarts", "unaccounted", "orphan")
@@ -28,10 +30,10 @@ class Told(NamedTuple):
     """Why there are none; "" where there are."""
 
 
-def read(path: str = PATH, stale: float = STALE) -> Told:
+def read(path: str = "", stale: float = STALE) -> Told:
     """The last state; one that is missing, old or broken is a `problem`."""
     try:
-        value = load(path)
+        value = load(path or PATH)
         age = time.clock_gettime(time.CLOCK_BOOTTIME) - float(value["boottime"])
         if value["version"] != VERSION or not -1 <= age <= stale:
             return Told(problem=f"the observer's figures are {age:.0f} s old")
@@ -51,20 +53,16 @@ def load(path: str) -> dict[str, Any]:
     Raises:
         OSError, ValueError: there is none.
     """
-    # A FIFO in its place would block for ever without O_NONBLOCK.
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
     try:
-        value = json.loads(os.read(descriptor, LARGEST))
+        value = json.loads(bounded.read(path, LARGEST, flags=os.O_NOFOLLOW))
     except RecursionError:
         raise ValueError("not a state") from None
-    finally:
-        os.close(descriptor)
     if not isinstance(value, dict):
         raise ValueError("not a state")
     return value
 
 
-def warnings(path: str = PATH) -> list[str]:
+def warnings(path: str = "") -> list[str]:
     """A line for each warning, for a person; none where it does not run, which others say."""
     return [f"warning: {line}" for line in read(path).lines]
 

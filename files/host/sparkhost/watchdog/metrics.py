@@ -14,6 +14,7 @@ from sparkhost.observer import told
 
 SLICE = Path("/sys/fs/cgroup/training.slice")
 SAMPLE = Path(PATH)
+OBSERVED = told.PATH
 Metric = tuple[str, str, str, Sequence[tuple[str, object]]]
 """Name, type, help, and values by label."""
 
@@ -58,9 +59,9 @@ def of_gpus(sample: Path | None = None) -> Iterator[Metric]:
     yield "sparkfleet_gpu_clock_max_megahertz", "gauge", "The highest that it can be", most
 
 
-def of_observer(path: str = told.PATH) -> Iterator[Metric]:
+def of_observer(path: str = "") -> Iterator[Metric]:
     """How many warnings of each kind hold, and what was measured; nothing where the observer is silent."""
-    seen = told.read(path)
+    seen = told.read(path or OBSERVED)
     if seen.problem:
         return
     counts = [(f'{{kind="{kind}"}}', seen.kinds.count(kind)) for kind in told.KINDS]
