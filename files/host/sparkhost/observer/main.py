@@ -51,7 +51,7 @@ class Observer:
     problems: dict[str, str] = field(default_factory=dict)
     """What cannot be seen, and why."""
     _meminfo: dict[str, int] = field(default_factory=dict)
-    _asked: float = -ASK_EVERY
+    _asked: float | None = None
     _burst: tuple[int, str] = (0, "")
 
     def look(self, now: float) -> tuple[list[Alarm], list[Alarm], list[Alarm]]:
@@ -103,7 +103,9 @@ class Observer:
         return []
 
     def _units(self, now: float) -> list[Alarm]:
-        if now - self._asked >= ASK_EVERY:
+        if self._asked is None:
+            self._asked = now - ASK_EVERY  # at the next look: whoever has started us waits for the first
+        elif now - self._asked >= ASK_EVERY:
             self._asked = now
             self.restarts.counted(now, self.ask())
         return []
@@ -259,7 +261,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     supervisor = Supervisor()
     log = opened(options.kernel_log)
     observer = Observer(options.proc_root, options.cgroup_root, options.gpu_file, log, kept_base(options.file))
-    supervisor.tell("READY=1")
     try:
         options.file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         while True:
@@ -271,7 +272,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     continue
                 say(NOTICE, f"no longer so: {told.printable(alarm.text)}")
             replace(options.file, observer.state(holds), 0o644)
-            supervisor.tell("WATCHDOG=1")
+            supervisor.tell("READY=1", "WATCHDOG=1")
             if options.once:
                 print(options.file.read_text())
                 return 0
