@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
-from sparkhost import bounded, gpu_sample
+from sparkhost import gpu_sample, small_files
 from sparkhost.cgroups import cgroup_of
 from sparkhost.containers import container
 from sparkhost.observer import memory, restarts
@@ -35,7 +35,7 @@ def text(path: Path) -> str:
     Raises:
         OSError: it cannot be read.
     """
-    return bounded.read(str(path)).decode(errors="replace")
+    return small_files.read(str(path)).decode(errors="replace")
 
 
 class KernelLog:
@@ -120,7 +120,7 @@ def units() -> dict[str, int]:
         OSError, subprocess.SubprocessError: there is no answer.
     """
     done = subprocess.run(ASKED, stdin=subprocess.DEVNULL, capture_output=True, timeout=ASK_TIMEOUT, check=True)
-    return restarts.parse(done.stdout[: bounded.LARGEST].decode(errors="replace"))
+    return restarts.parse(done.stdout[: small_files.LARGEST].decode(errors="replace"))
 
 
 def gpu_processes(sample: gpu_sample.Sample, proc: Path) -> Iterator[Seen]:
@@ -129,11 +129,11 @@ def gpu_processes(sample: gpu_sample.Sample, proc: Path) -> Iterator[Seen]:
     large = sorted((pid for pid in held if held[pid] >= LEAST), key=lambda pid: -held[pid])
     for pid in large[:MOST_GPU_PROCESSES]:
         with contextlib.suppress(OSError, ValueError):
-            stat = parse_stat(bounded.read(f"{proc}/{pid}/stat"))
+            stat = parse_stat(small_files.read(f"{proc}/{pid}/stat"))
             if stat.ended:
                 continue
             above = ""
             if stat.parent > 1:
                 with contextlib.suppress(OSError, ValueError):
-                    above = parse_stat(bounded.read(f"{proc}/{stat.parent}/stat")).name
+                    above = parse_stat(small_files.read(f"{proc}/{stat.parent}/stat")).name
             yield Seen(pid, stat.name, stat.parent, above, cgroup_of(pid, str(proc)) or "", held[pid])

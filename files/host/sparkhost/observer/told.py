@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from sparkhost import bounded
+from sparkhost import small_files
 
 PATH = "/run/sparkfleet/observer/state.json"
 VERSION = 1
@@ -54,7 +54,7 @@ def load(path: str) -> dict[str, Any]:
         OSError, ValueError: there is none.
     """
     try:
-        value = json.loads(bounded.read(path, LARGEST, flags=os.O_NOFOLLOW))
+        value = json.loads(small_files.read(path, LARGEST, flags=os.O_NOFOLLOW))
     except RecursionError:
         raise ValueError("not a state") from None
     if not isinstance(value, dict):
