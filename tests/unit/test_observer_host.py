@@ -24,7 +24,7 @@ from sparkhost.observer.alarms import Alarm
 from sparkhost.observer.main import Observer
 from sparkhost.watchdog import metrics, why
 from sparkhost.watchdog.alive import absence
-from tests.unit.watchdog_host import until
+from tests.unit.watchdog_host import made_host, until
 
 ROOT = Path(__file__).resolve().parents[2]
 UNIFIED = next(
@@ -336,6 +336,15 @@ def test_spark_why_says_that_no_watchdog_runs(tmp_path: Path, capsys: pytest.Cap
         arguments = ["--state-dir", str(tmp_path), "--alive", str(state), "--observed", str(tmp_path / "none")]
         assert why.main(arguments) == 0
         assert says in capsys.readouterr().out
+
+
+def test_a_watchdog_that_runs_is_seen_and_one_that_was_killed_is_missed(tmp_path: Path) -> None:
+    with made_host(tmp_path) as host:
+        daemon = host.daemon()
+        assert absence(host.run / "state.json") == ""
+        daemon.kill()
+        daemon.wait()
+        assert absence(host.run / "state.json").startswith("no memory watchdog runs on this host (its last word is")
 
 
 def test_the_refusal_of_a_host_that_lives_below_the_floor_names_what_fits() -> None:
