@@ -79,7 +79,7 @@ def test_a_job_of_slurm_is_one_unit_and_its_daemons_are_none_of_it() -> None:
     seven = units["slurm job 7"]
     # Root's sleep is in every job, and no owner.
     assert (seven.kind, seven.owner, seven.promise, seven.cgroup) == ("job", 1777, 4096, job)
-    assert (seven.anonymous, seven.shared, seven.first) == (999, 30, Member(12, 120))
+    assert (seven.anonymous, seven.shared, seven.first) == (800, 30, Member(12, 120))
     step = f"{job}/step_batch/user"
     assert [(part.cgroup, part.freezer) for part in seven.parts] == [(step, step)]
     assert (seven.freezer, units["slurm job 8"].freezer) == (step, f"{SLURM}/job_8/step_0/user")
@@ -322,10 +322,22 @@ def test_memory_that_one_of_several_holds_is_a_unit_of_them_all() -> None:
     (together,) = (c for c in found if c.parts)
     assert (together.size, together.processes, together.kind) == (608 * MIB, 3, "session")
     assert [[root.pid for root in part.roots] for part in together.parts] == [[10], [11], [12]]
-    assert (together.owner, together.freezer, together.first) == (1000, LOGIN, Member(10, 100))
+    assert (together.owner, together.freezer, together.first) == (1000, LOGIN, Member(9, 90))
     # Nothing is left but the shell: it may hold a descriptor as well as any other.
     (rest,) = listed(bash, charges={LOGIN: Charge(5 * MIB, 608 * MIB)})
     assert rest.size == 613 * MIB
+
+
+def test_who_was_moved_here_by_root_holds_what_is_shown() -> None:
+    """Its charge stayed where it grew (cgroup-v2.rst, "Memory Ownership")."""
+    job = "/training.slice/a.service"
+    moved = [process(n, 1, 6 * GIB, cgroup=job) for n in (10, 11)]
+    (found,) = listed(*moved, charges={job: Charge(MIB, 0)})
+    assert found.anonymous == 12 * GIB
+    assert [c.anonymous for c in listed(*logins((6 * GIB, 0), (6 * GIB, 0)), charges={LOGIN: Charge(MIB, 0)})] == [
+        6 * GIB,
+        6 * GIB,
+    ]
 
 
 def test_locked_files_are_given_back_too() -> None:
@@ -354,12 +366,49 @@ def test_the_cgroups_whose_charge_is_asked_for() -> None:
 
 
 SIZE = st.integers(0, 2**40)
+CGROUPS = [
+    f"{MANAGER}/init.scope", f"{MANAGER}/app.slice/x.service", f"{MANAGER}/app.slice/docker-{HEX}.scope", SESSION,
+    f"{MANAGER}/x_slurmstepd.scope/job_1/step_0/slurm", f"{MANAGER}/ssh.service", f"{LOGIN}", f"{MANAGER}/a/../../b",
+]  # fmt: skip
+NAMES = ["systemd", "(sd-pam)", "sshd", "tmux: server", "su", "python3", "", ") R 1"]
+LIES = st.lists(
+    st.tuples(
+        st.integers(0, 30), st.integers(1, 30), st.integers(0, 1), st.integers(1, 400), st.sampled_from(NAMES),
+        st.sampled_from(CGROUPS), st.integers(0, 2 * GIB), st.integers(0, 2 * GIB),
+    ),
+    max_size=25,
+)  # fmt: skip
+
+
+@given(LIES, st.integers(0, 24), st.booleans(), st.integers(0, 60 * GIB))
+def test_whatever_a_user_makes_of_the_own_tree_a_hog_in_it_can_be_ended(
+    lies: list[tuple[int, int, int, int, str, str, int, int]], hog: int, mapped: bool, unseen: int
+) -> None:
+    """Parents, sessions, terminals, ages, names and cgroups are theirs to choose; the numbers are not."""
+    made = []
+    for n, (parent, session, terminal, start, name, cgroup, anonymous, shared) in enumerate(lies):
+        sizes = (50 * GIB, shared) if n == hog and not mapped else (anonymous, 50 * GIB) if n == hog else (anonymous, 0)
+        made.append(
+            process(n + 2, parent, sizes[0], session=session, terminal=terminal, start=start, name=name,
+                    cgroup=cgroup, shared=sizes[1])
+        )  # fmt: skip
+    shown = sum(p.anonymous for p in made), sum(p.shared for p in made)
+    found = listed(*made, charges={LOGIN: Charge(shown[0], shown[1] + unseen)})
+    ended = {root.pid for c in found if not c.protected for root in c.roots}
+    assert hog >= len(made) or any(not c.protected and c.size >= 50 * GIB for c in found)
+    if made and not all(c.protected for c in found):
+        assert sum(c.size for c in found) >= sum(shown) + unseen - 64 * MIB
+    whole = {p.pid for p in made if any(not c.roots and not c.parts and p.cgroup == c.cgroup for c in found)}
+    kept = {root.pid for c in found if c.protected for root in c.roots}
+    assert len(kept) <= 2, "the manager and its helper"
+    assert kept | whole | ended >= {p.pid for p in made if p.parent in (0, 1)}
 
 
 @given(st.lists(st.tuples(SIZE, SIZE), min_size=1, max_size=8), SIZE, SIZE)
 def test_nobody_holds_more_than_is_charged_and_nothing_charged_is_lost(
     shown: list[tuple[int, int]], anonymous: int, shared: int
 ) -> None:
+    anonymous = max(anonymous, *(own for own, _ in shown))
     found = listed(*logins(*shown), charges={LOGIN: Charge(anonymous, shared)}, above=2**50)
     assert sum(c.anonymous for c in found) <= anonymous
     assert sum(c.shared for c in found) <= shared

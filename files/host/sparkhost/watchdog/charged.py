@@ -14,38 +14,49 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from sparkhost.watchdog.cgroup import Charge
-from sparkhost.watchdog.model import MIB, Candidate
+from sparkhost.watchdog.model import MIB, Candidate, Member
 
 # What no process shows and is less counts for nothing: buffers of the kernel's, figures that are a moment old.
 LEAST_UNSEEN = 64 * MIB
 
 
-def share_charge(found: list[Candidate], cgroup: str, charge: Charge) -> list[Candidate]:
-    """The units of work of one cgroup, at what they give back of its charge.
+def is_all_charged(charge: Charge, largest: int) -> bool:
+    """Whether a cgroup is charged with its processes' own memory. `largest`: what one of them shows, in bytes.
+
+    Root may have moved one here that had grown elsewhere: its charge stays behind. No user can do that, so what all
+    show may be believed then.
+    """
+    return largest <= charge.anonymous + max(LEAST_UNSEEN, charge.anonymous // 8)
+
+
+def share_charge(found: list[Candidate], cgroup: str, charge: Charge, largest: int) -> list[Candidate]:
+    """The units of work of one cgroup, at what they give back of its charge. `largest`: see `is_all_charged`.
 
     Where more is shown than charged, each counts for its share of the charge. What is charged and shown by nobody
     belongs to who shows at least half of all; otherwise to a unit of its own, of all the work there is.
     """
     anonymous, shared = sum(c.anonymous for c in found), sum(c.shared for c in found)
+    own = charge.anonymous if is_all_charged(charge, largest) else anonymous
     held = charge.shared + locked_files(charge)
     found = [
         replace(
             candidate,
-            anonymous=part(candidate.anonymous, anonymous, charge.anonymous),
+            anonymous=part(candidate.anonymous, anonymous, own),
             shared=part(candidate.shared, shared, held),
         )
         for candidate in found
     ]
-    rest = (max(0, charge.anonymous - anonymous), max(0, held - shared))
+    rest = (max(0, own - anonymous), max(0, held - shared))
     open_ = [c for c in found if not c.protected]
     work = [c for c in open_ if not c.alone] or open_
     if sum(rest) < LEAST_UNSEEN or not work:
         return found
-    largest = max(work, key=lambda c: (c.size, c.key))
-    if 2 * largest.size >= sum(c.size for c in work):
-        more = replace(largest, anonymous=largest.anonymous + rest[0], shared=largest.shared + rest[1])
-        return [more if c is largest else c for c in found]
-    return [*found, unseen(work, cgroup, *rest)]
+    most = max(work, key=lambda c: (c.size, c.key))
+    if 2 * most.size >= sum(c.size for c in work):
+        more = replace(most, anonymous=most.anonymous + rest[0], shared=most.shared + rest[1])
+        return [more if c is most else c for c in found]
+    oldest = min((c.first for c in found if c.first is not None), key=lambda m: (m.start, m.pid), default=None)
+    return [*found, unseen(work, oldest, cgroup, *rest)]
 
 
 def locked_files(charge: Charge) -> int:
@@ -53,10 +64,12 @@ def locked_files(charge: Charge) -> int:
     return max(0, charge.unevictable - charge.anonymous - charge.shared)
 
 
-def unseen(work: list[Candidate], cgroup: str, anonymous: int, shared: int) -> Candidate:
-    """All the work of a cgroup, for memory that one of it must hold and none shows. Its size is that memory alone."""
+def unseen(work: list[Candidate], oldest: Member | None, cgroup: str, anonymous: int, shared: int) -> Candidate:
+    """All the work of a cgroup, for memory that one of it must hold and none shows. Its size is that memory alone.
+
+    `oldest`: of all that is there. Work comes and goes, and what is held without being shown stays the same.
+    """
     largest = max(work, key=lambda c: (c.size, c.key))
-    firsts = [c.first for c in work if c.first is not None]
     return Candidate(
         key=f"{cgroup}:unseen",
         name=f"{len(work)} units of work in {cgroup.rpartition('/')[2]}, for memory that none shows",
@@ -66,7 +79,7 @@ def unseen(work: list[Candidate], cgroup: str, anonymous: int, shared: int) -> C
         processes=sum(c.processes for c in work),
         anonymous=anonymous,
         shared=shared,
-        first=min(firsts, key=lambda m: (m.start, m.pid), default=None),
+        first=oldest,
         freezer=largest.freezer,
         parts=tuple(work),
     )

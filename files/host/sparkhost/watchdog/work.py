@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from sparkhost.watchdog.cgroup import Charge
-from sparkhost.watchdog.charged import bound_shared, locked_files, share_charge
+from sparkhost.watchdog.charged import bound_shared, is_all_charged, locked_files, share_charge
 from sparkhost.watchdog.model import GIB, Candidate, Member
 from sparkhost.watchdog.owners import FIRST_LARGE, Range, account_of, is_person
 from sparkhost.watchdog.places import (
@@ -98,10 +98,12 @@ def candidates(
     fixed = fixed_in(places, seen)
     found: list[Candidate] = []
     regions: dict[str, list[Candidate]] = {}
+    largest: dict[str, int] = {}
     for place, inside in places.items():
         kept = is_protected(place, preferences) or place.cgroup in omitted
         freezer = freezer_of(place, watching, spared)
         region = region_of(place)
+        largest[region] = max(largest.get(region, 0), *(p.anonymous for p in inside.values()))
         charge = charges.get(region)
         into = found if charge and place.is_whole and region == place.cgroup else regions.setdefault(region, [])
         for candidate in units(place, inside, fixed, charge if into is found else None, seen):
@@ -119,7 +121,7 @@ def candidates(
     uncharged: list[Candidate] = []
     for region, inside_it in regions.items():
         if charge := charges.get(region):
-            found += share_charge(inside_it, region, charge)
+            found += share_charge(inside_it, region, charge, largest[region])
         else:
             uncharged += inside_it
     return (*found, *bound_shared(uncharged, shmem))
@@ -183,13 +185,11 @@ def listed(place: Place, inside: Inside, fixed: Collection[int], seen: Seen) -> 
 
 
 def whole(place: Place, inside: Collection[Process], charge: Charge | None, seen: Seen) -> Candidate:
-    """A whole cgroup, at its charge; without one, at what its processes show, shared memory as its largest user does.
-
-    No process is believed to hold less than it shows of its own: root may have moved it here, and its charge stays.
-    """
+    """A whole cgroup, at its charge; without one, at what its processes show, of shared memory its largest user."""
     anonymous, shared = sum(p.anonymous for p in inside), max(p.shared for p in inside)
     if charge is not None:
-        anonymous = max(charge.anonymous, *(p.anonymous for p in inside))
+        if is_all_charged(charge, max(p.anonymous for p in inside)):
+            anonymous = charge.anonymous
         shared = charge.shared + locked_files(charge)
     oldest = min(inside, key=lambda p: (p.start, p.pid))
     return Candidate(
