@@ -32,8 +32,9 @@ def is_all_charged(charge: Charge, largest: int) -> bool:
 def share_charge(found: list[Candidate], cgroup: str, charge: Charge, largest: int) -> list[Candidate]:
     """The units of work of one cgroup, at what they give back of its charge. `largest`: see `is_all_charged`.
 
-    Where more is shown than charged, each counts for its share of the charge. What is charged and shown by nobody
-    belongs to who shows at least half of all; otherwise to a unit of its own, of all the work there is.
+    Where more is shown than charged, each counts for its share of the charge. What is charged and shown by nobody is a
+    unit of its own, as old as the oldest process there: whoever came later is not to be taken for who took it. To end
+    it is to end who shows at least half of all there is, or else all of the work.
     """
     anonymous, shared = sum(c.anonymous for c in found), sum(c.shared for c in found)
     own = charge.anonymous if is_all_charged(charge, largest) else anonymous
@@ -53,8 +54,7 @@ def share_charge(found: list[Candidate], cgroup: str, charge: Charge, largest: i
         return found
     most = max(work, key=lambda c: (c.size, c.key))
     if 2 * most.size >= sum(c.size for c in work):
-        more = replace(most, anonymous=most.anonymous + rest[0], shared=most.shared + rest[1])
-        return [more if c is most else c for c in found]
+        work = [most]
     oldest = min((c.first for c in found if c.first is not None), key=lambda m: (m.start, m.pid), default=None)
     return [*found, unseen(work, oldest, cgroup, *rest)]
 
@@ -65,14 +65,11 @@ def locked_files(charge: Charge) -> int:
 
 
 def unseen(work: list[Candidate], oldest: Member | None, cgroup: str, anonymous: int, shared: int) -> Candidate:
-    """All the work of a cgroup, for memory that one of it must hold and none shows. Its size is that memory alone.
-
-    `oldest`: of all that is there. Work comes and goes, and what is held without being shown stays the same.
-    """
+    """Work of a cgroup, for memory that one of it must hold and none shows. Its size is that memory alone."""
     largest = max(work, key=lambda c: (c.size, c.key))
     return Candidate(
         key=f"{cgroup}:unseen",
-        name=f"{len(work)} units of work in {cgroup.rpartition('/')[2]}, for memory that none shows",
+        name=f"{largest.name}{f' and {len(work) - 1} more' if len(work) > 1 else ''}, for memory that none shows",
         kind="session",
         cgroup=cgroup,
         owner=largest.owner,
