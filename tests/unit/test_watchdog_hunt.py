@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from sparkhost.watchdog.act import Executioner, Hunt, lineage
-from sparkhost.watchdog.cgroup import Cgroups
+from sparkhost.watchdog.cgroup import MOST_WALKED, Cgroups
 from sparkhost.watchdog.model import Candidate, Member
 from sparkhost.watchdog.work import Preferences, candidates
 from tests.unit.victims import PROC, cgroup_mount, made_cgroups, started, unused, victim_of
@@ -120,6 +121,44 @@ def test_who_goes_to_another_cgroup_is_followed() -> None:
             victim = replace(victim_of(child.pid), cgroup=app.removeprefix(top))
             end(executioner(mount / top[1:]), Hunt(victim), child.pid)
             assert not is_there(child)
+
+
+@pytest.fixture
+def crowd() -> Iterator[tuple[Path, str]]:
+    """More cgroups below a user's slice than are walked."""
+    top = unused()
+    many = [f"{top}{LOGIN}/user@{UID}.service/{number}" for number in range(MOST_WALKED + 50)]
+    with made_cgroups(*many) as mount:
+        yield mount, top
+
+
+def place(mount: Path, region: str, near: int, far: int) -> None:
+    """Moves one process to where a walk of the region gets, one to where it does not: what a directory lists last."""
+    folder = mount / f"{region}/user@{UID}.service"[1:]
+    names = [name for name in os.listdir(folder) if name.isdigit()]  # noqa: PTH208 - its order is meant
+    for name, pid in ((names[0], near), (names[-1], far)):
+        (folder / name / "cgroup.procs").write_text(str(pid))
+    assert Cgroups(mount).members(region) == [near]
+
+
+def test_cgroups_without_number_hide_nobody(crowd: tuple[Path, str]) -> None:
+    mount, top = crowd
+    sleep = "print(flush=True); import time; time.sleep(600)"
+    with started(sleep) as other, started(flees()) as child:
+        place(mount, f"{top}{LOGIN}", other.pid, child.pid)
+        end(executioner(mount / top[1:]), Hunt(replace(victim_of(child.pid), cgroup=f"{LOGIN}/x")), child.pid)
+        assert not is_there(child)
+        assert other.poll() is None
+    with started(sleep) as near, started(sleep) as far:
+        place(mount, f"{top}{LOGIN}", near.pid, far.pid)
+        act, hunt = executioner(mount), Hunt(Candidate("k", "n", "container", f"{top}{LOGIN}"))
+        act.press(hunt)
+        assert near.wait(20) == -signal.SIGTERM
+        assert act.alive(hunt) == 1, "there is somebody whom the walk did not find"
+        hunt.stage = "KILL"
+        act.press(hunt)
+        assert far.wait(20) == -signal.SIGKILL
+        assert act.alive(hunt) == 0
 
 
 def test_a_whole_unit_is_followed_out_of_it() -> None:

@@ -44,8 +44,13 @@ class Executioner(Tracker):
         return max(sent, killed)
 
     def alive(self, hunt: Hunt) -> int:
-        """How many processes the victim still has. Zombies have given back their memory."""
-        return sum(1 for _ in self.walk(hunt))
+        """How many processes the victim still has, about: one for a cgroup with somebody out of a walk's reach.
+
+        Zombies have given back their memory.
+        """
+        found = sum(1 for _ in self.walk(hunt))
+        whole = (leaf.cgroup for leaf in leaves(hunt.victim) if not leaf.roots)
+        return found or sum(1 for cgroup in whole if self.cgroups.is_populated(cgroup))
 
     def _kill_cgroups(self, hunt: Hunt) -> int:
         """Has the kernel kill whatever is a whole cgroup, at once and frozen or not. Says how many that were, about."""

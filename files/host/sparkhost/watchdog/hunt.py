@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from sparkhost import small_files
-from sparkhost.watchdog.cgroup import Cgroups
+from sparkhost.watchdog.cgroup import MOST_WALKED, Cgroups
 from sparkhost.watchdog.model import Candidate, Member, Stage
 from sparkhost.watchdog.places import user_slice
 from sparkhost.watchdog.process import Processes, Stat, parse_stat
@@ -205,8 +205,16 @@ class Tracker:
             if user or leaf.roots:
                 regions.add(user[0] if user else leaf.cgroup)
         for region in regions:
-            inside = [] if region == "/" else self.cgroups.members(region)
+            inside = self.cgroups.members(region) if self.is_walked_whole(region) else []
             if not inside:
                 yield from self.processes.numbers()
                 return
             yield from inside
+
+    def is_walked_whole(self, cgroup: str) -> bool:
+        """Whether a walk gets to all of a cgroup: users make as many below theirs as they like (cgroup.stat)."""
+        try:
+            values = dict(line.split() for line in self.cgroups.read(cgroup, "cgroup.stat").splitlines())
+            return cgroup != "/" and int(values[b"nr_descendants"]) < MOST_WALKED
+        except (OSError, ValueError, KeyError):
+            return False
