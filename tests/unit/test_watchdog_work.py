@@ -14,8 +14,7 @@ from sparkhost.watchdog.cgroup import Charge
 from sparkhost.watchdog.model import MIB, Candidate
 from sparkhost.watchdog.process import Process, Processes, parse_stat
 from sparkhost.watchdog.work import Preferences, candidates, place_of
-
-HEX = "0123456789abcdef" * 4
+from tests.unit.process_tables import HEX, process, shell
 
 
 @pytest.mark.parametrize(
@@ -47,21 +46,6 @@ def test_the_place_of_a_cgroup(cgroup: str, kind: str, name: str) -> None:
     place = place_of(cgroup)
     assert (place.kind, place.name) == (kind, name)
     assert cgroup.startswith(place.cgroup)
-
-
-SESSION = "/user.slice/user-1000.slice/session-3.scope"
-
-
-def process(pid: int, parent: int, size: int = 0, **rest: object) -> Process:
-    values: dict[str, object] = {
-        "pid": pid, "start": pid * 10, "parent": parent, "session": 1, "terminal": 0, "name": "python3", "owner": 1000,
-        "cgroup": SESSION, "anonymous": size, "shared": 0, **rest,
-    }  # fmt: skip
-    return Process(**values)  # type: ignore[arg-type]
-
-
-def shell(pid: int, parent: int, size: int = 0, **rest: object) -> Process:
-    return process(pid, parent, size, session=pid, terminal=34816 + pid, name="bash", **rest)
 
 
 def by_roots(found: tuple[Candidate, ...]) -> dict[tuple[int, ...], Candidate]:
