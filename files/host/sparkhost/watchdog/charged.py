@@ -39,14 +39,10 @@ def share_charge(found: list[Candidate], cgroup: str, charge: Charge, largest: i
     anonymous, shared = sum(c.anonymous for c in found), sum(c.shared for c in found)
     own = charge.anonymous if is_all_charged(charge, largest) else anonymous
     held = charge.shared + locked_files(charge)
-    found = [
-        replace(
-            candidate,
-            anonymous=part(candidate.anonymous, anonymous, own),
-            shared=part(candidate.shared, shared, held),
-        )
-        for candidate in found
-    ]
+    if anonymous > own or shared > held:
+        found = [
+            replace(c, anonymous=part(c.anonymous, anonymous, own), shared=part(c.shared, shared, held)) for c in found
+        ]
     rest = (max(0, own - anonymous), max(0, held - shared))
     open_ = [c for c in found if not c.protected]
     work = [c for c in open_ if not c.alone] or open_
@@ -90,7 +86,7 @@ def part(shown: int, sum_: int, real: int) -> int:
 def bound_shared(found: Iterable[Candidate], most: int | None) -> list[Candidate]:
     """Candidates whose charge is not known: together they share no more than the host has (`Shmem` of meminfo)."""
     found = list(found)
-    if most is None:
-        return found
     shared = sum(c.shared for c in found)
+    if most is None or shared <= most:
+        return found
     return [replace(c, shared=part(c.shared, shared, most)) for c in found]

@@ -101,6 +101,7 @@ def candidates(
     largest: dict[str, int] = {}
     for place, inside in places.items():
         kept = is_protected(place, preferences) or place.cgroup in omitted
+        preferred = is_preferred(place, preferences)
         freezer = freezer_of(place, watching, spared)
         region = region_of(place)
         largest[region] = max(largest.get(region, 0), *(p.anonymous for p in inside.values()))
@@ -113,7 +114,7 @@ def candidates(
                 replace(
                     candidate,
                     protected=is_kept,
-                    preferred=is_preferred(place, preferences),
+                    preferred=preferred,
                     avoided=place.cgroup in avoided,
                     freezer="" if is_kept else candidate.freezer or freezer,
                 )
