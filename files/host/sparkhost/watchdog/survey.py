@@ -100,12 +100,21 @@ class Survey:
         return found
 
     def tour(self, pause: float) -> float:
-        """Reads on for a part of the pause between two looks. Returns the seconds that are left of it."""
+        """Reads on for a part of the pause between two looks. Returns the seconds that are left of it. Never raises."""
+        began = time.monotonic()
+        try:
+            self._go_on(pause)
+        except OSError:
+            self._forget()  # /proc itself cannot be listed now: no descriptor, no memory
+        left = pause - (time.monotonic() - began)
+        return max(min(left, PAUSE_UNTIL_SEEN) if self._unseen else left, 0.0)
+
+    def _go_on(self, pause: float) -> None:
         began = time.monotonic()
         if not self._turn:
             if not self._is_crowd():
                 self._forget()
-                return pause
+                return
             numbers = list(self.processes.numbers())
             unseen = self._drop(numbers)
             self._unseen = bool(unseen)
@@ -114,8 +123,6 @@ class Survey:
         while self._turn and time.monotonic() < until:
             self._look_at(self._turn.pop(), ())
         self._unseen = self._unseen and bool(self._turn)
-        left = pause - (time.monotonic() - began)
-        return max(min(left, PAUSE_UNTIL_SEEN) if self._unseen else left, 0.0)
 
     def left_out(self) -> tuple[int, int]:
         """How many of a crowd are known by their number only, and their resident bytes, file pages included."""
