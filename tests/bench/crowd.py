@@ -139,7 +139,7 @@ def crossings(folder: Path, rounds: int) -> None:
             watchdog.config = short
             watchdog.step()
             for message in told.messages:
-                if message.get("event") == "kill":
+                if message.get("event") in ("term", "kill"):
                     signals.append(float(str(message["seconds_from_look_to_signal"])))
             try:
                 hog.wait(5)

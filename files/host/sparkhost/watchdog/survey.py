@@ -29,14 +29,14 @@ from sparkhost.watchdog.work import place_of, region_of
 # Processes that can be read anew within a tenth of a second, on a slow machine.
 FEW = 1_000
 # Seconds for reading at a crossing, and for reading charges then.
-AT_ONCE = 0.1
+AT_ONCE = 0.08
 CHARGES_AT_ONCE = 0.04
 # What a slice may take of the pause between two looks, and in seconds.
 SHARE, SLICE = 0.2, 0.05
 # The longest pause while not all have been seen once.
 PAUSE_UNTIL_SEEN = 0.1
 # Units of work are made of them, which costs 30 us each on a slow machine.
-MOST_TOLD, MOST_SMALL, LEAST_SMALL = 2_048, 256, 1 * MIB
+MOST_TOLD, MOST_SMALL, LEAST_SMALL = 2_048, 128, 1 * MIB
 # Read in any case, however late it is.
 LEAST_READ = 64
 BEAT_EVERY = 0.02
