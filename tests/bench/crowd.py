@@ -26,9 +26,11 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # it is run as a script, where nothing is installed
+
+from tests.bench.guards import GIB, HOST, rss_of
+
 INSIDE = "SPARKFLEET_BENCH_INSIDE"
-GIB = 2**30
 # It ends with its parent (PR_SET_PDEATHSIG, prctl(2)).
 HOG = (
     "import ctypes, time; ctypes.CDLL(None).prctl(1, 9);"
@@ -170,6 +172,7 @@ def fixture(folder: Path, number: int, rounds: int) -> None:
     (hog / "stat").write_text(STAT.format(start=2, pages=1 << 20))
     (hog / "status").write_text(f"Uid:\t1000\t1000\nRssAnon:\t{4 << 20} kB\nRssShmem:\t0 kB\n")
     watchdog = Watchdog(Config(), Told(), gpu_file=folder / "none", proc=made, cgroup_root=folder)
+    resident = rss_of(os.getpid())
     print(f"first list of {number}: {1000 * timed(watchdog.list_candidates):.0f} ms", flush=True)
     if survey := getattr(watchdog, "survey", None):
         calm = 0.0
@@ -177,9 +180,12 @@ def fixture(folder: Path, number: int, rounds: int) -> None:
         while survey._turn:
             calm += timed(lambda: survey.tour(1.0))
         print(f"read in calm times within {calm:.2f} s of processor time", flush=True)
+    used = time.process_time()
     show(f"list of {number}", [timed(watchdog.list_candidates) for _ in range(rounds)])
+    print(f"processor time for each: {1000 * (time.process_time() - used) / rounds:.1f} ms", flush=True)
     largest = max(watchdog.list_candidates(), key=lambda candidate: candidate.size)
-    print(f"the largest has {largest.size / GIB:.1f} GiB", flush=True)
+    grown = (rss_of(os.getpid()) - resident) / 2**20
+    print(f"the largest has {largest.size / GIB:.1f} GiB; resident memory has grown by {grown:.1f} MiB", flush=True)
 
 
 def cgroups(number: int, rounds: int) -> None:
@@ -217,7 +223,7 @@ def cgroups(number: int, rounds: int) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--host", type=Path, default=ROOT / "files/host", help="default: this version's")
+    parser.add_argument("--host", type=Path, default=HOST, help="default: this version's")
     parser.add_argument("--processes", type=int, default=20_000)
     parser.add_argument("--fixture", type=int, default=50_000)
     parser.add_argument("--cgroups", type=int, default=20_000)
