@@ -20,6 +20,8 @@ FURTHER = 0.05
 APART = 0.25
 # What is frozen may be explained by a GPU sample that is younger than the freeze: wait for it so long.
 SAMPLE_WAIT = 1.2
+# What is done at a look is done after the time that the look has, by less than so many seconds.
+LOOK_TAKES = 5.0
 
 
 def falls(samples: Samples, policy: Policy) -> bool:
@@ -57,7 +59,7 @@ def awaits_sample(samples: Samples, policy: Policy) -> bool:
     if age is None or not samples.frozen or is_explained(samples, policy):
         return False
     since = max(frozen.since for frozen in samples.frozen)
-    return now - age < since and 0 <= now - since < SAMPLE_WAIT
+    return now - age < since and now - since < SAMPLE_WAIT
 
 
 def to_freeze(samples: Samples, policy: Policy, spare: Candidate | None) -> Freeze | None:
@@ -103,9 +105,9 @@ def to_thaw(samples: Samples, policy: Policy) -> Thaw | Scan | None:
 
 
 def expired(samples: Samples, policy: Policy) -> tuple[str, ...]:
-    """What has been frozen for as long as may be. A time to come is one of another boot."""
+    """What has been frozen for as long as may be. A time well after the look's is one of another boot."""
     now = samples.look.time
-    return tuple(f.cgroup for f in samples.frozen if not 0 <= now - f.since < policy.brake_at_most)
+    return tuple(f.cgroup for f in samples.frozen if not -LOOK_TAKES <= now - f.since < policy.brake_at_most)
 
 
 def until_thaw(samples: Samples, policy: Policy) -> float:
