@@ -271,7 +271,7 @@ def test_above_kill_below_nobody_is_ended_who_has_taken_nothing(samples: Samples
         for unit in action.victim.units:
             account = samples.ledger.accounts.get(unit.key)
             if account is not None:
-                owns = max(min(account.own, max(account.peaks)), account.calm)
+                owns = min(max(account.own, account.calm), max(account.peaks))
                 assert unit.size > owns or account.held > min(account.lows)
 
 

@@ -2,8 +2,8 @@
 
 Memory belongs to who has settled there. What a unit held for SETTLED without gaining is its own ground, and so are its
 peaks of the last hour: a training job that swings between 20 and 60 GiB owns 60. Who stands on new ground when memory
-gets short is who took it, however large others are. Growth while there was plenty (twice `term_below`) is nobody's
-fault. A new instance (another first process) owns nothing yet.
+gets short is who took it, however large others are. Growth in an hour of plenty (twice `term_below`) is nobody's fault;
+in an hour with troughs it may be a leak. A new instance (another first process) owns nothing yet.
 
 A sample is taken twice a minute while there is plenty, each second while there is not, when memory gets short, and when
 less is available than at any sample of these five minutes: short peaks would be missed, and they are somebody's. An
@@ -67,7 +67,7 @@ def is_due(ledger: Ledger, look: Look, policy: Policy) -> bool:
     else:
         uneven = SELDOM * (0.5 + ledger.time * GOLDEN % 1)
         every = uneven if is_comfortable(look, policy) else OFTEN
-    if look.available < ledger.lowest - least(policy):
+    if ledger.least and look.available < ledger.least[-1] - least(policy):
         every = min(every, OFTEN)
     return look.time - ledger.time >= every
 
@@ -85,6 +85,11 @@ def advance(
     rotate = ledger.marks is None or look.time - marks[1].time >= MARK_EVERY
     if rotate:
         marks = (marks[1], Mark(look.time, look.available))
+    last = look.time if ledger.time is None else ledger.time
+    # A span without a sample has no least of its own.
+    low = _moved(ledger.least or (look.total,) * SPANS, last, look.time, PEAK_SPAN, look.available)
+    low = (*low[:-1], min(low[-1], look.available))
+    plenty = min(low) > 2 * policy.term_below
     held = _sums(ledger, candidates)
     accounts: dict[str, Account] = {}
     for key, (size, instance, age, promise) in held.items():
@@ -93,18 +98,17 @@ def advance(
             # When the watchdog has only just started, what has been there for a while is taken to have settled.
             own = size if ledger.time is None and age is not None and look.time - age >= SETTLED else 0
             before = _opened(instance, size, own, look)
-        accounts[key] = _carried(before, size, promise, rotate, ledger, look, policy, gpu_known)
+        carried = _carried(before, size, promise, rotate, ledger, look, policy, gpu_known)
+        accounts[key] = carried._replace(calm=size) if plenty else carried
     for key, account in ledger.accounts.items():
         if key not in accounts and look.time - account.seen < FORGOTTEN and len(accounts) < MOST:
             accounts[key] = account
-    last = look.time if ledger.time is None else ledger.time
-    same = int(look.time // PEAK_SPAN) == int(last // PEAK_SPAN) and ledger.time is not None
     highs = _moved(ledger.highs or (look.available,) * SPANS, last, look.time, LOW_SPAN, look.available)
     return Ledger(
         accounts,
         look.time,
         marks,
-        min(ledger.lowest, look.available) if same else look.available,
+        low,
         (*highs[:-1], max(highs[-1], look.available)),
         promises=any(promise is not None for _, _, _, promise in held.values()),
         over=any(accounts[key].over_since is not None for key in held),
@@ -170,7 +174,7 @@ def _carried(
         now,
         size,
         own,
-        size if is_comfortable(look, policy) else before.calm,
+        before.calm,
         anchor,
         since,
         gained,
@@ -197,8 +201,8 @@ def account_of(accounts: Mapping[str, Account], candidate: Candidate) -> tuple[A
 
 
 def ground(account: Account) -> int:
-    """What may be called its own: what it settled at, as long as the last hour has seen it; or what hurt nobody."""
-    return max(min(account.own, max(account.peaks)), account.calm)
+    """What may be called its own: what it settled at, or what hurt nobody, as long as the last hour has seen it."""
+    return min(max(account.own, account.calm), max(account.peaks))
 
 
 def grown(account: Account) -> int:

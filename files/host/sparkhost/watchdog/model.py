@@ -153,10 +153,10 @@ class Ledger:
     time: float | None = None
     """When the last sample was taken."""
     marks: tuple[Mark, Mark] | None = None
-    lowest: int = 0
-    """The least MemAvailable at a sample of the current span of peaks."""
+    least: tuple[int, ...] = ()
+    """The least MemAvailable in each of the spans of an account's peaks."""
     highs: tuple[int, ...] = ()
-    """The most of it in each of the last few seconds, as an account's lows."""
+    """The most of it in each of the spans of an account's lows."""
     promises: bool = False
     """Whether anybody has been promised anything."""
     over: bool = False

@@ -78,7 +78,9 @@ def ledger_of(raw: dict[str, Any]) -> Ledger:
         for key, account in raw["accounts"].items()
     }
     marks = raw["marks"] and (Mark(*raw["marks"][0]), Mark(*raw["marks"][1]))
-    return Ledger(**{**raw, "accounts": accounts, "marks": marks, "highs": tuple(raw["highs"])})
+    return Ledger(
+        **{**raw, "accounts": accounts, "marks": marks, "least": tuple(raw["least"]), "highs": tuple(raw["highs"])}
+    )
 
 
 def replay(path: Path, policy: Policy) -> Iterator[tuple[Samples, Action]]:
