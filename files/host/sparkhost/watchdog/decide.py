@@ -231,13 +231,13 @@ def asked(samples: Samples, flight: Flight, policy: Policy) -> Action:
 def has_forfeited(samples: Samples, flight: Flight, policy: Policy) -> bool:
     """Whether who was asked to end took so much more that it saves nothing.
 
-    By MemAvailable, which has then fallen below 0.9 of `term_below` or will have before another look; and by what the
-    victim holds, where it has just been listed.
+    By MemAvailable, which has then fallen below 0.9 of `term_below` (where it was there already, by half as much) or
+    will have before another look; and by what the victim holds, where it has just been listed.
     """
     look, enough = samples.look, FORFEIT * policy.term_below
     lost, since = flight.available - look.available, max(look.time - flight.sent, policy.near / 4)
     next_look = look.available - max(0.0, lost / since) * policy.near
-    if next_look < min(policy.term_below, flight.available) - enough and lost > 0:
+    if next_look < min(policy.term_below - enough, flight.available - enough / 2) and lost > 0:
         return True
     keys = {unit.key for unit in flight.victim.units}
     held = sum(candidate.size for candidate in samples.candidates or () if candidate.key in keys)
