@@ -70,6 +70,9 @@ class Job:
     def __init__(self, root: Path, number: int) -> None:
         self.path = root / "training.slice" / f"spark-job-1000-{number:08x}.service"
         self.path.mkdir(parents=True)
+        for folder in (root, self.path.parent):  # as systemd does: without it no unit has a charge of its own
+            with contextlib.suppress(OSError):
+                (folder / "cgroup.subtree_control").write_text("+memory")
         self.processes: list[subprocess.Popen[bytes]] = []
 
     def start(self, *words: str) -> None:
