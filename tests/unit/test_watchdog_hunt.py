@@ -14,52 +14,12 @@ import pytest
 from sparkhost.watchdog.act import Executioner, Hunt, lineage
 from sparkhost.watchdog.cgroup import MOST_WALKED, Cgroups
 from sparkhost.watchdog.model import Candidate, Member
+from sparkhost.watchdog.process import parse_stat
 from sparkhost.watchdog.work import Preferences, candidates
-from tests.unit.victims import PROC, cgroup_mount, made_cgroups, started, unused, victim_of
+from tests.unit.victims import BESIDE, PROC, SIBLING, UID, cgroup_mount, flees, made_cgroups, started, unused, victim_of
 from tests.unit.watchdog_host import until
 
-# A user number that nobody has: who flees is no root, and shares it with nobody else on this machine.
-UID = 424_242
 LOGIN = f"/user.slice/user-{UID}.slice"
-FLEES = """
-import ctypes, os, signal, sys, time
-libc = ctypes.CDLL(None)
-if {subreaper}:
-    libc.prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
-    if os.fork():
-        time.sleep(600)
-os.setgid({uid})
-os.setuid({uid})
-{beside}
-def flee(*_):
-    libc.prctl(15, b"sshd", 0, 0, 0)  # PR_SET_NAME
-    for cgroup in {cgroups}:
-        with open(cgroup + "/cgroup.procs", "w") as file:
-            file.write("0")
-    if os.fork():
-        os._exit(0)
-    if {setsid}:
-        os.setsid()
-        if os.fork():
-            os._exit(0)
-    time.sleep(600)
-signal.signal(signal.SIGTERM, flee)
-print(os.getpid(), flush=True)
-while True:
-    time.sleep(600)
-"""
-BESIDE = """
-if not os.fork():
-    while True:
-        if not os.fork():
-            time.sleep(0.2)
-            os._exit(0)
-        os.wait()
-"""
-
-
-def flees(*, setsid: bool = True, subreaper: bool = False, beside: str = "", cgroups: tuple[str, ...] = ()) -> str:
-    return FLEES.format(uid=UID, setsid=setsid, subreaper=subreaper, beside=beside, cgroups=cgroups)
 
 
 def executioner(root: Path = Path("/nonexistent")) -> Executioner:
@@ -84,6 +44,10 @@ def children_of(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def rss(pid: int) -> int:
+    return parse_stat(PROC.read(pid, "stat")).rss
+
+
 def end(act: Executioner, hunt: Hunt, first: int) -> None:
     """Asks a victim to end, waits until its first process has fled, and then kills who is left."""
     act.press(hunt)
@@ -106,6 +70,17 @@ def test_who_forks_and_leaves_is_followed(setsid: bool, subreaper: bool) -> None
         end(executioner(), Hunt(victim_of(first)), first)
         # Who adopted the fled one is no part of the victim; it keeps it as a zombie, or init has taken it.
         assert is_there(child) == ([child.pid] if subreaper else [])
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_who_leaves_a_copy_with_its_own_parent_is_followed(terminal: bool) -> None:
+    """Also where that is a shell: what somebody else starts from there begins small."""
+    with started(SIBLING.format(uid=UID, terminal=terminal)) as child:
+        (shell,) = children_of(child.pid)
+        until(lambda: [pid for pid in children_of(shell) if rss(pid) >= 80 << 20])
+        (first,) = children_of(shell)
+        end(executioner(), Hunt(victim_of(first)), first)
+        assert set(is_there(child)) == {child.pid, shell}
 
 
 def test_who_goes_to_another_cgroup_is_followed() -> None:

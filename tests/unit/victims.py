@@ -81,3 +81,68 @@ def made_cgroups(*names: str) -> Iterator[Path]:
 def unused(suffix: str = "") -> str:
     """The name of a cgroup that nobody has."""
     return f"/sparkfleet-test-{uuid.uuid4().hex[:8]}{suffix}"
+
+
+# A user number that nobody has: who flees is no root, and shares it with nobody else on this machine.
+UID = 424_242
+SIBLING = """
+import ctypes, os, platform, pty, signal, time
+pid, _ = pty.fork() if {terminal} else (os.fork(), 0)
+if pid:
+    print(os.read(_, 100).decode() if {terminal} else "", flush=True)
+    time.sleep(600)
+os.setgid({uid})
+os.setuid({uid})
+if os.fork():
+    time.sleep(600)
+libc = ctypes.CDLL(None)
+def flee(*_):
+    # fork(2), but for the parent, which is this process's own; a copy has all that the original held.
+    if libc.syscall(56 if platform.machine() == "x86_64" else 220, 0x8000 | signal.SIGCHLD, 0, 0, 0, 0):
+        os._exit(0)
+    time.sleep(600)
+signal.signal(signal.SIGTERM, flee)
+kept = bytearray(b"x") * (80 << 20)
+print("ready", flush=True)
+while True:
+    time.sleep(600)
+"""
+FLEES = """
+import ctypes, os, signal, sys, time
+libc = ctypes.CDLL(None)
+if {subreaper}:
+    libc.prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+    if os.fork():
+        time.sleep(600)
+os.setgid({uid})
+os.setuid({uid})
+{beside}
+def flee(*_):
+    libc.prctl(15, b"sshd", 0, 0, 0)  # PR_SET_NAME
+    for cgroup in {cgroups}:
+        with open(cgroup + "/cgroup.procs", "w") as file:
+            file.write("0")
+    if os.fork():
+        os._exit(0)
+    if {setsid}:
+        os.setsid()
+        if os.fork():
+            os._exit(0)
+    time.sleep(600)
+signal.signal(signal.SIGTERM, flee)
+print(os.getpid(), flush=True)
+while True:
+    time.sleep(600)
+"""
+BESIDE = """
+if not os.fork():
+    while True:
+        if not os.fork():
+            time.sleep(0.2)
+            os._exit(0)
+        os.wait()
+"""
+
+
+def flees(*, setsid: bool = True, subreaper: bool = False, beside: str = "", cgroups: tuple[str, ...] = ()) -> str:
+    return FLEES.format(uid=UID, setsid=setsid, subreaper=subreaper, beside=beside, cgroups=cgroups)

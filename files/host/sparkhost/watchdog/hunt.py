@@ -2,9 +2,10 @@
 
 A member is followed from when it was first seen; its children are asked of the kernel, process by process, so that
 the first signals need no pass over the host. Whoever is a child only of a member that has ended meanwhile (fork and
-exit, between two looks) hangs on PID 1 by then, or on an ancestor that has made itself the reaper of its descendants
-(PR_SET_CHILD_SUBREAPER): such a one is a member where it is younger than the hunt, of the same owner, and in the
-victim's `user-UID.slice`, out of which no user can move a process. Gone is a victim when none of these is alive.
+exit, between two looks) hangs on PID 1 by then, on an ancestor that has made itself the reaper of its descendants
+(PR_SET_CHILD_SUBREAPER), or on the member's own parent (CLONE_PARENT). Such a one is a member where it is younger than
+the hunt, of the same owner, and in the victim's `user-UID.slice`, out of which no user can move a process. Gone is a
+victim when none of these is alive.
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ from dataclasses import dataclass, field
 
 from sparkhost import small_files
 from sparkhost.watchdog.cgroup import MOST_WALKED, Cgroups
-from sparkhost.watchdog.model import Candidate, Member, Stage
+from sparkhost.watchdog.model import MIB, Candidate, Member, Stage
 from sparkhost.watchdog.places import user_slice
 from sparkhost.watchdog.process import Processes, Stat, parse_stat
 
 TICKS = os.sysconf("SC_CLK_TCK")
 # Of a victim, so many members are asked for their owner and what they descend from: enough to know a child of theirs.
 MOST_ASKED = 64
+# A copy of a process that holds less than this is no way to keep what it held.
+LARGE = 64 * MIB
 # Seconds after which the numbers of strangers are looked at again: they may have been given away anew.
 RENEW = 1.0
 
@@ -52,6 +55,7 @@ class Hunt:
     owners: set[int] = field(default_factory=set)
     sessions: set[int] = field(default_factory=set)
     reapers: set[int] = field(default_factory=lambda: {1})
+    shells: set[int] = field(default_factory=set)
     strangers: dict[int, int] = field(default_factory=dict)
     """Others in the same place, by number, with their start."""
     asked: int = 0
@@ -149,7 +153,8 @@ class Tracker:
             if above is None:
                 break
             if parent == above.session and above.terminal:
-                break  # a shell: what somebody types into it now is none of the victim's
+                hunt.shells.add(parent)
+                break
             hunt.reapers.add(parent)
             parent = above.parent
 
@@ -189,7 +194,10 @@ class Tracker:
 
     def is_left(self, hunt: Hunt, pid: int, stat: Stat) -> bool:
         """Whether a process is of the victim's family although its parent is not, any more."""
-        if stat.start < hunt.since or stat.parent not in hunt.reapers:
+        if stat.start < hunt.since:
+            return False
+        # What somebody types into the shell now is none of the victim's, and begins small; a copy of a hog does not.
+        if stat.parent not in hunt.reapers and not (stat.parent in hunt.shells and stat.rss >= LARGE):
             return False
         if pid == stat.session and stat.terminal:
             return False  # a new window
