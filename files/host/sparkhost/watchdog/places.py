@@ -59,7 +59,7 @@ STARTERS = (
     "tailscaled.service",  # its SSH server
     "teleport.service",
 )
-# The apiserver and the store of k3s hold 1 to 2 GiB on a host that idles; dockerd and slurmctld grow with their work.
+# A k3s server needs 1.6 GB (its page on resource profiling); dockerd and slurmctld grow with their work.
 MANAGERS_MAY_HOLD = 4
 # Background work of ours in training.slice: nobody waits for it, and it goes on where it was ended.
 FIRST_UNITS = ("sparkfleet-vllm-source.service",)
