@@ -262,3 +262,31 @@ def test_nobody_is_protected_by_a_move_to_the_place_of_the_users_systemd() -> No
             (found,) = candidates([seen], {}, {}, Preferences())
             assert (found.protected, found.owner) == (False, UID)
             assert found.anonymous >= 64 << 20
+
+
+STARTED_BY_INIT = """
+import os, time
+if os.fork():
+    os._exit(0)
+with open({cgroup!r}, "w") as file:
+    file.write("0")
+os.setgid({uid})
+os.setuid({uid})
+print(flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize(("place", "followed"), [("init.scope", False), ("app.slice/a.scope", True)])
+def test_a_login_of_the_victims_user_may_begin_meanwhile(place: str, followed: bool) -> None:
+    cgroup = f"{LOGIN}/user@{UID}.service/{place}"
+    sleep = f"import os, time; os.setuid({UID}); print(flush=True); time.sleep(600)"
+    with made_cgroups(cgroup) as mount, started(sleep) as victim:
+        act, hunt = executioner(mount), Hunt(replace(victim_of(victim.pid), cgroup=cgroup))
+        assert act.alive(hunt) == 1
+        procs = mount / cgroup[1:] / "cgroup.procs"
+        with started(STARTED_BY_INIT.format(cgroup=str(procs), uid=UID)) as child:
+            (other,) = is_there(child)
+            until(lambda: parse_stat(PROC.read(other, "stat")).parent == 1)
+            hunt.next_search = 0
+            assert (other in [member.pid for member in act.members(hunt)]) == followed

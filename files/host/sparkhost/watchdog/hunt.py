@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from sparkhost import small_files
 from sparkhost.watchdog.cgroup import MOST_WALKED, Cgroups
 from sparkhost.watchdog.model import MIB, Candidate, Member, Stage
-from sparkhost.watchdog.places import user_slice
+from sparkhost.watchdog.places import USER_MANAGER, user_slice
 from sparkhost.watchdog.process import Processes, Stat, parse_stat
 
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -201,6 +201,8 @@ class Tracker:
             return False
         if pid == stat.session and stat.terminal:
             return False  # a new window
+        if stat.parent == 1 and USER_MANAGER.fullmatch(self.processes.cgroup_of(pid) or ""):
+            return False  # a login's systemd has just been started: orphans from there are adopted by the one before
         owner = self.owner(pid)
         # Root does not hide, and PID 1 starts much that is root's: there the session must be one of the victim's.
         return owner in hunt.owners and (owner != 0 or stat.session in hunt.sessions)
