@@ -254,8 +254,9 @@ def test_a_burst_is_told_at_once_and_not_at_the_next_look(tmp_path: Path) -> Non
         with running(tmp_path, reader) as child:
             assert child.stderr is not None
             until((tmp_path / "run" / "state.json").exists)
+            now = int(time.monotonic() * 1e6)
             for number in range(3):
-                os.write(writer, f"3,{number},{5_000_000 + number},-;NVRM: [NV_ERR_NO_MEMORY]\n".encode())
+                os.write(writer, f"3,{number},{now + number},-;NVRM: [NV_ERR_NO_MEMORY]\n".encode())
             assert select.select([child.stderr], [], [], 20)[0], "nothing was told"
             line = child.stderr.readline()
             assert "the NVIDIA driver was refused memory 3 times in a burst" in line
