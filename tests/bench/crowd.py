@@ -4,7 +4,8 @@ Standard library only. It runs in a PID namespace of its own, in which it sees, 
 itself; no memory is filled: the thresholds are set above what is available. `--host DIR` measures another version's
 `files/host` in the same way. What it prints, in milliseconds, as median, p99 and the largest:
 
-- from a look to the list of candidates and to the signal, with so many real sleepers beside a hog of 300 MiB;
+- from a look to the list of candidates and to the end of a hog of 300 MiB, its memory given back, among so many
+  real sleepers;
 - how long it takes until the watchdog is ready, and the longest silence towards systemd;
 - the same list for a directory that stands for /proc, with 50,000 processes (a file system's files, not the kernel's);
 - who is in a unit with so many empty cgroups below it, and with 1,500 levels.
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import select
 import shutil
 import signal
 import socket
@@ -25,10 +27,11 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # it is run as a script, where nothing is installed
 
-from tests.bench.guards import GIB, HOST, rss_of
+from tests.bench.guards import GIB, HOST, meminfo, rss_of
 
 INSIDE = "SPARKFLEET_BENCH_INSIDE"
 # It ends with its parent (PR_SET_PDEATHSIG, prctl(2)).
@@ -107,13 +110,44 @@ class Told:
     """Keeps what would be told."""
 
     def __init__(self) -> None:
-        self.messages: list[dict[str, object]] = []
+        self.messages: list[dict[str, Any]] = []
 
-    def tell(self, message: dict[str, object]) -> None:
+    def tell(self, message: dict[str, Any]) -> None:
         self.messages.append(message)
 
     def tend(self) -> None:
         """Nobody to tend."""
+
+
+class Witness:
+    """A process of its own that says when another one has ended, by the clock of the looks."""
+
+    def __init__(self) -> None:
+        self._ours, theirs = socket.socketpair()
+        self.child = os.fork()
+        if not self.child:
+            self._ours.close()
+            while processes := socket.recv_fds(theirs, 1, 1)[1]:
+                select.select(processes, [], [])
+                theirs.send(str(time.monotonic()).encode())
+                os.close(processes[0])
+            os._exit(0)
+        theirs.close()
+
+    def watch(self, pid: int) -> None:
+        """Begins to wait for the end of a process, which must be waited for with `ended`."""
+        process = os.pidfd_open(pid)
+        socket.send_fds(self._ours, [b"x"], [process])
+        os.close(process)
+
+    def ended(self) -> float:
+        """When it ended."""
+        return float(self._ours.recv(100))
+
+    def close(self) -> None:
+        """Lets it go."""
+        self._ours.close()
+        os.waitpid(self.child, 0)
 
 
 def crossings(folder: Path, rounds: int) -> None:
@@ -123,33 +157,36 @@ def crossings(folder: Path, rounds: int) -> None:
     from sparkhost.watchdog.model import Policy
     from sparkhost.watchdog.rehearse import rehearse
 
-    systemd, told = Systemd(folder), Told()
-    short = Config(Policy(term_below=2000 * GIB, kill_below=1000 * GIB, recovery_wait=0.5))
+    systemd, witness, told = Systemd(folder), Witness(), Told()
     enough = Config(Policy(term_below=2 << 20, kill_below=1 << 20))
-    watchdog = Watchdog(enough, told, gpu_file=folder / "none", never=[systemd.child])
+    watchdog = Watchdog(enough, told, gpu_file=folder / "none", never=[systemd.child, witness.child])
     print(f"ready after {timed(lambda: rehearse(watchdog)):.2f} s", flush=True)
     lists, signals, missed = [], [], 0
     for _ in range(rounds):
-        with subprocess.Popen([sys.executable, "-c", HOG], stdout=subprocess.PIPE) as hog:
+        with subprocess.Popen([sys.executable, "-c", HOG], stdout=subprocess.PIPE, start_new_session=True) as hog:
             assert hog.stdout is not None
             hog.stdout.readline()
+            witness.watch(hog.pid)
             watchdog.config = enough
             for _ in range(3):  # calm: it knows of no victim any more
                 time.sleep(watchdog.step())
             lists.append(timed(watchdog.list_candidates))
             told.messages.clear()
-            watchdog.config = short
+            little = meminfo() + (200 << 20)  # the hog's end is enough
+            watchdog.config = Config(Policy(term_below=little + (50 << 20), kill_below=little, recovery_wait=0.5))
             watchdog.step()
-            for message in told.messages:
-                if message.get("event") in ("term", "kill"):
-                    signals.append(float(str(message["seconds_from_look_to_signal"])))
+            looked = [m["look"]["time"] for m in told.messages if m.get("event") in ("term", "kill")]
             try:
                 hog.wait(5)
             except subprocess.TimeoutExpired:
                 missed += 1
                 hog.kill()
+            ended = witness.ended()
+            if looked:
+                signals.append(ended - looked[0])
+    witness.close()
     show("look to list", lists)
-    show("look to signal", signals)
+    show("look to the hog's end", signals)
     print(f"hogs that were not ended: {missed}; longest silence: {systemd.silence():.2f} s", flush=True)
 
 
