@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from sparkhost import gpu_sample, small_files
 from sparkhost.watchdog import config
 from sparkhost.watchdog.cgroup import Cgroups, Charge
-from sparkhost.watchdog.meminfo import Memory, NoMemAvailable, field
+from sparkhost.watchdog.meminfo import NoMemAvailable, field
 from sparkhost.watchdog.model import GIB, MIB
 from sparkhost.watchdog.process import Processes, parse_stat, parse_status
 
@@ -152,24 +152,6 @@ def test_a_cut_meminfo_is_no_meminfo() -> None:
                 assert field(good[:length], name) == field(good, name)
     with pytest.raises(NoMemAvailable, match="MemAvailable"):
         field(good[:-5], b"MemAvailable")
-
-
-def test_details_of_a_host_whose_memory_is_locked(tmp_path: Path) -> None:
-    """60 GiB are locked, 20 GiB are page cache that MemAvailable counts; the kernel's part counts half."""
-    (tmp_path / "meminfo").write_text(
-        "MemTotal:       127600748 kB\nMemFree:          917504 kB\nMemAvailable:   23068672 kB\n"
-        "Active(file):   11000000 kB\nInactive(file): 10000000 kB\nDirty:             40 kB\n"
-        "Unevictable:    62914560 kB\nMlocked:        62914560 kB\nKReclaimable:     2000 kB\n"
-    )
-    memory = Memory(tmp_path)
-    details = memory.details()
-    memory.close()
-    assert (details.unevictable, details.mlocked) == (60 * GIB, 60 * GIB)
-    assert details.at_once == (917504 + 21000000 - 40 + 1000) * 1024
-    (tmp_path / "meminfo").write_text("MemTotal: 1000 kB\nMemFree: 10 kB\nMemAvailable: 20 kB\n")
-    memory = Memory(tmp_path)
-    assert memory.details().unevictable == 0
-    memory.close()
 
 
 def sample(**more: object) -> str:

@@ -9,7 +9,6 @@ import os
 import time
 from collections import deque
 from pathlib import Path
-from typing import NamedTuple
 
 from sparkhost.watchdog.model import Look
 
@@ -45,30 +44,6 @@ def stalled(text: bytes) -> int:
     return int(text[total + 6 : text.index(b"\n", total)]) if start >= 0 and total >= 0 else 0
 
 
-class Details(NamedTuple):
-    """What else /proc/meminfo says, in bytes, 0 where the kernel does not: memory may be short although MemAvailable
-    is not, since the kernel counts page cache there that is locked, or was pinned by a driver."""
-
-    total: int
-    available: int
-    free: int
-    unevictable: int
-    """What cannot be taken back: locked by mlock(2), ramfs, SHM_LOCK. No part of the file pages below."""
-    mlocked: int
-    """The part of `unevictable` that is locked."""
-    active_file: int
-    inactive_file: int
-    dirty: int
-    """File pages that must be written first, those under way included."""
-    reclaimable: int
-    """Kernel memory that can be given back (KReclaimable, with the slabs)."""
-
-    @property
-    def at_once(self) -> int:
-        """What can be had without writing and without a swap: free, clean file pages, half of the kernel's part."""
-        return self.free + max(self.active_file + self.inactive_file - self.dirty, 0) + self.reclaimable // 2
-
-
 class Memory:
     """Looks, and remembers enough of them to know the slope."""
 
@@ -94,32 +69,6 @@ class Memory:
             free=field(text, b"MemFree"),
             slope=slope,
             stall=self._stall(now),
-        )
-
-    def details(self) -> Details:
-        """A second reading, for warnings: costs about as much as a look.
-
-        Raises:
-            OSError, NoMemAvailable: /proc/meminfo cannot be read.
-        """
-        text = os.pread(self._meminfo, LONGEST, 0)
-
-        def size(name: bytes) -> int:
-            try:
-                return field(text, name)
-            except NoMemAvailable:
-                return 0
-
-        return Details(
-            total=field(text, b"MemTotal"),
-            available=field(text, b"MemAvailable"),
-            free=field(text, b"MemFree"),
-            unevictable=size(b"Unevictable"),
-            mlocked=size(b"Mlocked"),
-            active_file=size(b"Active(file)"),
-            inactive_file=size(b"Inactive(file)"),
-            dirty=size(b"Dirty") + size(b"Writeback"),
-            reclaimable=size(b"KReclaimable") or size(b"SReclaimable"),
         )
 
     def forget(self) -> None:
