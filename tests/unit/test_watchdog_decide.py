@@ -163,10 +163,53 @@ def one_look(samples: Samples, policy: Policy, listed: tuple[Candidate, ...] = (
     raise AssertionError(f"a look that does not end: {[action for _, action in found]}")
 
 
+@st.composite
+def situations(draw: st.DrawFn, bands: tuple[str, ...] = ("low", "firm", "soft")) -> tuple[Samples, Policy]:
+    """Samples in which something is to be decided: memory is short, units have settled or not, some are frozen."""
+    policy, samples = draw(policies), draw(samples_)
+    low, high = {
+        "low": (0, policy.kill_below - 1),
+        "firm": (policy.kill_below, max(policy.kill_below, int(policy.term_below * 0.87))),
+        "soft": (max(policy.kill_below, int(policy.term_below * 0.88)), policy.term_below - 1),
+        "plenty": (policy.term_below, TOTAL),
+    }[draw(st.sampled_from(bands))]
+    available = draw(st.integers(low, max(low, high)))
+    listed = draw(st.lists(made, min_size=2, max_size=5, unique_by=lambda c: c.key))
+    ages = st.floats(0, 1.2 * policy.brake_at_most)
+    known = dict(samples.ledger.accounts)
+    for candidate in listed:
+        if draw(st.booleans()):
+            size = candidate.size
+            known[candidate.key] = draw(accounts)._replace(
+                held=size, own=size, peaks=(size,) * SPANS, lows=(size,) * SPANS, marks=(size, size)
+            )
+    now = samples.look.time
+    frozen = tuple(replace(one, since=now - draw(ages)) for one in samples.frozen if draw(st.booleans()))
+    flight = samples.flight and replace(samples.flight, sent=now - draw(st.floats(0, 9)), gone=None)
+    if flight is not None and draw(st.booleans()):
+        flight = replace(flight, victim=draw(st.sampled_from(listed)))
+    return (
+        replace(
+            samples,
+            look=replace(samples.look, available=available),
+            candidates=tuple(listed),
+            ledger=replace(samples.ledger, accounts=known),
+            frozen=frozen,
+            flight=flight,
+            thawed=0.0,
+            braked=draw(st.one_of(st.none(), st.just(samples.braked))),
+        ),
+        policy,
+    )
+
+
 @relaxed
-@given(samples_, policies, candidate_lists)
-def test_every_look_ends(samples: Samples, policy: Policy, listed: tuple[Candidate, ...]) -> None:
+@given(samples_, policies, candidate_lists, situations())
+def test_every_look_ends(
+    samples: Samples, policy: Policy, listed: tuple[Candidate, ...], situation: tuple[Samples, Policy]
+) -> None:
     assert isinstance(one_look(samples, policy, listed)[-1][1], Wait | Helpless)
+    assert isinstance(one_look(*situation)[-1][1], Wait | Helpless)
 
 
 @relaxed
@@ -179,8 +222,9 @@ def test_a_protected_candidate_is_never_the_victim(samples: Samples, policy: Pol
 
 
 @relaxed
-@given(samples_, policies)
-def test_what_is_protected_or_nobody_elses_is_never_frozen(samples: Samples, policy: Policy) -> None:
+@given(situations())
+def test_what_is_protected_or_nobody_elses_is_never_frozen(situation: tuple[Samples, Policy]) -> None:
+    samples, policy = situation
     for before, action in one_look(samples, policy):
         if isinstance(action, Freeze):
             mine = {c.freezer for c in before.candidates or () if may_freeze(c, policy)}
@@ -190,8 +234,9 @@ def test_what_is_protected_or_nobody_elses_is_never_frozen(samples: Samples, pol
 
 
 @relaxed
-@given(samples_, policies)
-def test_a_victim_is_not_frozen_when_the_look_is_over(samples: Samples, policy: Policy) -> None:
+@given(situations())
+def test_a_victim_is_not_frozen_when_the_look_is_over(situation: tuple[Samples, Policy]) -> None:
+    samples, policy = situation
     last, _ = one_look(samples, policy)[-1]
     if last.flight is not None:
         theirs = {unit.freezer for unit in last.flight.victim.units} - {""}
@@ -199,8 +244,9 @@ def test_a_victim_is_not_frozen_when_the_look_is_over(samples: Samples, policy: 
 
 
 @relaxed
-@given(samples_, policies)
-def test_nothing_stays_frozen_for_longer_than_it_may(samples: Samples, policy: Policy) -> None:
+@given(situations())
+def test_nothing_stays_frozen_for_longer_than_it_may(situation: tuple[Samples, Policy]) -> None:
+    samples, policy = situation
     last, _ = one_look(samples, policy)[-1]
     assert all(0 <= last.look.time - frozen.since < policy.brake_at_most for frozen in last.frozen)
     assert not last.frozen or policy.brake != "off"
@@ -215,9 +261,10 @@ def test_nothing_is_killed_at_or_above_term_below(samples: Samples, policy: Poli
 
 
 @relaxed
-@given(samples_, policies)
-def test_only_a_broken_promise_ends_who_leaves_memory_for_all(samples: Samples, policy: Policy) -> None:
-    samples = replace(samples, look=replace(samples.look, available=TOTAL, slope=0.0), flight=None)
+@given(situations(("plenty",)))
+def test_only_a_broken_promise_ends_who_leaves_memory_for_all(situation: tuple[Samples, Policy]) -> None:
+    samples, policy = situation
+    samples = replace(samples, look=replace(samples.look, available=TOTAL, slope=0.0), flight=None, frozen=())
     action = decide(samples, policy)
     if isinstance(action, Signal):
         assert policy.over_promise == "end"
@@ -258,9 +305,10 @@ def test_below_kill_below_whoever_was_not_tried_is_killed(samples: Samples, poli
 
 
 @relaxed
-@given(samples_, policies)
-def test_above_kill_below_nobody_is_ended_who_has_taken_nothing(samples: Samples, policy: Policy) -> None:
+@given(situations(("firm", "soft", "plenty")))
+def test_above_kill_below_nobody_is_ended_who_has_taken_nothing(situation: tuple[Samples, Policy]) -> None:
     """Settled, not grown within the last minute, and no promise of anybody's that they could be in the way of."""
+    samples, policy = situation
     listed = tuple(replace(c, promise=None, preferred=False) for c in samples.candidates or ())
     samples = replace(samples, candidates=listed, flight=None)
     if samples.look.available < policy.kill_below:
