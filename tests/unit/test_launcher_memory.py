@@ -32,16 +32,19 @@ def test_holders_are_told_with_cpu_and_gpu_and_without_cache(tmp_path: Path) -> 
     cgroup(tmp_path, "system.slice/ssh.service", 2**20)
     (tmp_path / "proc" / "14").mkdir()
     (tmp_path / "proc" / "14" / "cgroup").write_text("0::/elsewhere\n")
+    (tmp_path / "cg" / f"training.slice/spark-job-{uid}-0123abcd.service" / "memory.max").write_text(f"{60 * GIB}\n")
     found = holders(tmp_path / "cg", {11: GIB, 12: GIB, 13: 0, 14: 5, 99: 7}, tmp_path / "proc")
     user = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()
     assert found == [
-        Holder(user, "job 0123abcd", 6 * GIB, 2 * GIB),
+        Holder(user, "job 0123abcd", 6 * GIB, 2 * GIB, 60 * GIB),
         Holder("-", "container 0123456789ab", 2 * GIB, 0),
         Holder("4242424", "sessions", 2 * GIB, 0),
         Holder("root", "ssh.service", 2**21, 0),
         Holder("?", "processes outside all of these", 0, 12),
     ]
-    assert table(found, GIB)[1].split() == [user, "job", "0123abcd", "6.0", "GiB", "2.0", "GiB"]
+    sizes = ["8.0", "GiB", "6.0", "GiB", "2.0", "GiB"]
+    assert table(found, GIB)[1].split() == [user, "job", "0123abcd", "60.0", "GiB", *sizes]
+    assert table(found, GIB)[2].split()[:4] == ["-", "container", "0123456789ab", "-"]
     assert holders(tmp_path / "cg", None, tmp_path / "proc")[0].gpu is None
 
 

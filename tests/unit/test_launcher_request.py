@@ -18,6 +18,7 @@ from sparkhost.launcher.request import (
     LONGEST,
     BadRequest,
     DropCache,
+    Leave,
     Start,
     Stop,
     encode,
@@ -26,6 +27,7 @@ from sparkhost.launcher.request import (
 from sparkhost.launcher.unit import END, STUB, TooLarge, properties, unit_name
 from sparkhost.launcher.units import LEAST_MEMORY
 
+FIELDS = ("memory", "time", "name", "host_ipc", "wait", "ticket")
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
@@ -50,18 +52,21 @@ HOSTILE = [
 FIXED = {name for name, _, _ in properties(Start(), Config(), 1000, "00000000")}
 OPTIONAL = {"RuntimeMaxUSec", "PrivateIPC", "TemporaryFileSystem"}
 
+IDS = st.from_regex(r"[0-9a-f]{8}", fullmatch=True)
 starts = st.builds(
     Start,
     memory=st.none() | st.integers(LEAST_MEMORY, Config().memory_max),
     time=st.none() | st.integers(1, 864_000_000),
     name=st.none() | st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,47}", fullmatch=True),
     host_ipc=st.booleans(),
+    wait=st.booleans(),
+    ticket=st.none() | st.from_regex(r"[0-9a-f]{8}", fullmatch=True),
 )
 
 
 @settings(deadline=None)  # other tests keep the machine busy
-@given(starts | st.builds(Stop, id=st.from_regex(r"[0-9a-f]{8}", fullmatch=True)) | st.just(DropCache()))
-def test_what_is_written_is_read(request: Start | Stop | DropCache) -> None:
+@given(starts | st.builds(Stop, id=IDS) | st.builds(Leave, ticket=IDS) | st.just(DropCache()))
+def test_what_is_written_is_read(request: Start | Stop | Leave | DropCache) -> None:
     assert parse(encode(request)) == request
 
 
@@ -93,14 +98,14 @@ def test_any_bytes_are_a_request_or_refused(data: bytes) -> None:
 
 
 @settings(deadline=None)  # other tests keep the machine busy
-@given(st.dictionaries(st.sampled_from(["memory", "time", "name", "host_ipc", "id", "uid", "User", "argv"]), JSON))
+@given(st.dictionaries(st.sampled_from([*FIELDS, "id", "uid", "User", "argv"]), JSON))
 def test_only_known_properties_come_out_whatever_the_fields_are(fields: dict[str, Any]) -> None:
     try:
         request = parse(json.dumps({"version": 1, "action": "start", **fields}).encode())
     except BadRequest:
         return
     assert isinstance(request, Start)
-    assert set(fields) <= {"memory", "time", "name", "host_ipc"}
+    assert set(fields) <= set(FIELDS)
     try:
         unit = properties(request, Config(), 1000, "00000000")
     except TooLarge:
@@ -123,6 +128,7 @@ def check_unit(unit: list[tuple[str, str, Any]], uid: int, id_: str) -> None:
     assert values["Slice"] == "training.slice"
     assert values["ExecStart"] == [(STUB, [STUB], False)]
     assert values["ExecStopPost"] == [(END, [END, str(uid), id_], False)]
+    assert values["PermissionsStartOnly"] is True  # of systemd's commands, only the job's is the user's
     assert values["OOMScoreAdjust"] == 500
     assert LEAST_MEMORY <= values["MemoryMax"] <= Config().memory_max
     assert values["MemorySwapMax"] == 0
@@ -145,6 +151,10 @@ def test_hostile_names_are_refused(value: str) -> None:
 def test_only_ids_of_the_callers_jobs_can_be_named(value: str) -> None:
     with pytest.raises(BadRequest, match="stop takes the id"):
         parse(json.dumps({"version": 1, "action": "stop", "id": value}).encode())
+    with pytest.raises(BadRequest, match="leave takes a ticket"):
+        parse(json.dumps({"version": 1, "action": "leave", "ticket": value}).encode())
+    with pytest.raises(BadRequest, match="ticket: expected"):
+        parse(start(ticket=value))
 
 
 @pytest.mark.parametrize("field", ["memory", "time"])

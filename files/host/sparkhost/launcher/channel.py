@@ -71,7 +71,8 @@ def receive(channel: socket.socket, uid: int) -> tuple[bytes, list[int]]:
     """The next message and its file descriptors; empty at the end. SO_PASSCRED must be set on the socket.
 
     Raises:
-        Broken: the sender is another user (the kernel says who, by SCM_CREDENTIALS, unix(7)).
+        Broken: the sender is another user (the kernel says who, by SCM_CREDENTIALS, unix(7)), and not root, whose
+            script tells how a job ended.
     """
     size = socket.CMSG_SPACE(FDS * 4) + socket.CMSG_SPACE(12)
     try:
@@ -86,7 +87,7 @@ def receive(channel: socket.socket, uid: int) -> tuple[bytes, list[int]]:
             fds += struct.unpack(f"{count}i", content[: count * 4])
         elif (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
             sender = struct.unpack("3i", content[:12])[1]
-    if data and sender != uid:
+    if data and sender not in (uid, 0):
         for descriptor in fds:
             os.close(descriptor)
         raise Broken(f"a message from user {sender}")

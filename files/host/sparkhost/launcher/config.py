@@ -22,6 +22,14 @@ class Config(NamedTuple):
     """The Unix group whose members may start jobs."""
     memory_max: int = 100 * GIB
     """MemoryMax of training.slice: no job gets more."""
+    reserve: int = 16 * GIB
+    """What jobs leave to the host: the threshold below which the watchdog acts."""
+    job_memory_default: int | None = None
+    """What a job promises that names no size; None: all of the slice's."""
+    admission: str = "warn"
+    """`warn`, `refuse` or `wait`: what becomes of a job whose promise does not fit."""
+    over_promise: str = "first"
+    """`first`, `end` or `tell`: what the watchdog does with a job that holds more than it promised."""
     tasks_max: int = 16384
     """TasksMax of one job."""
     jobs_max: int = 32
@@ -34,6 +42,16 @@ class Config(NamedTuple):
     """`warn`, `refuse` or `off`: what happens where it is not."""
     drop_cache_every: int = 60
     """Least time between two droppings of the page cache."""
+    drop_cache_every_user: int = 600
+    """Least time between two of them by one user."""
+
+
+MAY_BE_NONE = ("memlock", "job_memory_default")
+CHOICES = {
+    "preflight": ("warn", "refuse", "off"),
+    "admission": ("warn", "refuse", "wait"),
+    "over_promise": ("first", "end", "tell"),
+}
 
 
 def parse(text: str) -> Config:
@@ -55,12 +73,12 @@ def parse(text: str) -> Config:
             raise BadConfig(f"{PATH}: {key}: unknown key: deploy again")
         of_text = isinstance(known[key], str)
         fits = isinstance(value, str) if of_text else type(value) is int and value > 0
-        if not fits and not (key == "memlock" and value is None):
+        if not fits and not (key in MAY_BE_NONE and value is None):
             raise BadConfig(f"{PATH}: {key}: got {value!r}, expected {'text' if of_text else 'a number'}: deploy again")
-    config = Config(**raw)
-    if config.preflight not in ("warn", "refuse", "off"):
-        raise BadConfig(f"{PATH}: preflight: got {config.preflight!r}, expected warn, refuse or off: deploy again")
-    return config
+        if key in CHOICES and value not in CHOICES[key]:
+            expected = ", ".join(CHOICES[key])
+            raise BadConfig(f"{PATH}: {key}: got {value!r}, expected one of {expected}: deploy again")
+    return Config(**raw)
 
 
 def read() -> Config:

@@ -25,6 +25,8 @@ class Holder(NamedTuple):
     what: str
     cpu: int
     gpu: int | None
+    promise: int | None = None
+    """What a job was started with: memory.max of its cgroup; None for all else."""
 
     @property
     def total(self) -> int:
@@ -46,6 +48,14 @@ def held(cgroup: Path) -> int:
         return 0
     names = ("anon", "shmem", "kernel_stack", "pagetables", "percpu", "sock", "slab_unreclaimable")
     return sum(int(stat.get(name, 0)) for name in names)
+
+
+def promised(cgroup: Path) -> int | None:
+    """What a job's cgroup was promised, bytes; None where that is not known (yet)."""
+    try:
+        return int((cgroup / "memory.max").read_text())
+    except (OSError, ValueError):
+        return None
 
 
 def owners(root: Path) -> Iterator[tuple[Path, str, str]]:
@@ -72,7 +82,8 @@ def holders(root: Path = CGROUPS, samples: dict[int, int] | None = None, proc: P
     for directory, user, what in owners(root):
         inside = [pid for pid in rest if within(places[pid], f"/{directory.relative_to(root)}")]
         bytes_ = None if samples is None else sum(rest.pop(pid) for pid in inside)
-        found.append(Holder(user, what, held(directory), bytes_))
+        promise = promised(directory) if JOB.fullmatch(directory.name) else None
+        found.append(Holder(user, what, held(directory), bytes_, promise))
     if sum(rest.values()):
         found.append(Holder("?", "processes outside all of these", 0, sum(rest.values())))
     return sorted((holder for holder in found if holder.total), key=lambda holder: -holder.total)
@@ -90,13 +101,18 @@ def meminfo(path: Path = Path("/proc/meminfo")) -> dict[str, int]:
 
 def table(found: Iterable[Holder], least: int = 0) -> list[str]:
     """Lines for a person. `least`: who holds less in all is left out, but for jobs, which people look for by name."""
-    rows = [("USER", "WHAT", "CPU", "GPU")]
+    rows = [("USER", "WHAT", "PROMISE", "USE", "CPU", "GPU")]
     for holder in found:
         if holder.total >= least or holder.what.startswith("job "):
             gpu_bytes = "unknown" if holder.gpu is None else show_size(holder.gpu)
-            rows.append((holder.user, holder.what, show_size(holder.cpu), gpu_bytes))
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+            promise = "-" if holder.promise is None else show_size(holder.promise)
+            sizes = (promise, show_size(holder.total), show_size(holder.cpu), gpu_bytes)
+            rows.append((holder.user, holder.what, *sizes))
+    widths = [max(len(row[column]) for row in rows) for column in range(6)]
     return [
-        f"{user:<{widths[0]}}  {what:<{widths[1]}}  {cpu:>{widths[2]}}  {gpu_:>{widths[3]}}"
-        for user, what, cpu, gpu_ in rows
+        "  ".join(
+            cell.ljust(width) if column < 2 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
     ]

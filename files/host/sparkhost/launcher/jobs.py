@@ -14,7 +14,7 @@ from sparkhost.launcher.unit import SLICE, unit_name
 from sparkhost.launcher.units import is_id
 
 CGROUPS = Path("/sys/fs/cgroup")
-ENDS = Path("/run/sparkfleet/jobs")
+ENDS = Path("/run/sparkfleet/ends")
 KEPT = 200
 """Jobs of which the records are kept; the oldest ones go."""
 

@@ -1,4 +1,4 @@
-"""What may be asked of the root helper: three actions, a handful of values of closed types, nothing else.
+"""What may be asked of the root helper: four actions, a handful of values of closed types, nothing else.
 
 There is no field for a user, a path, a command, a variable or a property of a unit: whose unit it is comes from the
 kernel (SO_PEERCRED), all else reaches the job without passing through root.
@@ -29,6 +29,10 @@ class Start(NamedTuple):
     name: str | None = None
     host_ipc: bool = False
     """Whether the job sees the host's /dev/shm and System V IPC instead of its own."""
+    wait: bool = False
+    """Whether it waits for its turn where its promise does not fit yet."""
+    ticket: str | None = None
+    """The place in the queue that an answer to an earlier such request gave."""
 
 
 class Stop(NamedTuple):
@@ -37,11 +41,17 @@ class Stop(NamedTuple):
     id: str
 
 
+class Leave(NamedTuple):
+    """The caller's own place in the queue given up."""
+
+    ticket: str
+
+
 class DropCache(NamedTuple):
     """Clean page cache given back, for the CUDA runtime counts it as used (docs/training.md)."""
 
 
-Request = Start | Stop | DropCache
+Request = Start | Stop | Leave | DropCache
 
 
 def parse(data: bytes) -> Request:
@@ -67,6 +77,11 @@ def parse(data: bytes) -> Request:
         if value or not isinstance(id_, str) or not is_id(id_):
             raise BadRequest("stop takes the id of a job: 8 hex digits")
         return Stop(id_)
+    if action == "leave":
+        ticket = value.pop("ticket", None)
+        if value or not isinstance(ticket, str) or not is_id(ticket):
+            raise BadRequest("leave takes a ticket: 8 hex digits")
+        return Leave(ticket)
     if action == "drop_cache" and not value:
         return DropCache()
     raise BadRequest("unknown action")
@@ -74,7 +89,8 @@ def parse(data: bytes) -> Request:
 
 def _start(value: dict[str, Any]) -> Start:
     memory, time, name = value.pop("memory", None), value.pop("time", None), value.pop("name", None)
-    host_ipc = value.pop("host_ipc", False)
+    host_ipc, wait = value.pop("host_ipc", False), value.pop("wait", False)
+    ticket = value.pop("ticket", None)
     if value:
         raise BadRequest("start has a key that is not known")
     if memory is not None and not (type(memory) is int and LEAST_MEMORY <= memory <= LARGEST):
@@ -83,9 +99,11 @@ def _start(value: dict[str, Any]) -> Start:
         raise BadRequest("time: expected a number of seconds, 10000 days at most")
     if name is not None and not (isinstance(name, str) and is_name(name)):
         raise BadRequest("name: expected at most 48 letters, digits, dots, dashes and underscores")
-    if type(host_ipc) is not bool:
-        raise BadRequest("host_ipc: expected true or false")
-    return Start(memory, time, name, host_ipc)
+    if type(host_ipc) is not bool or type(wait) is not bool:
+        raise BadRequest("host_ipc, wait: expected true or false")
+    if ticket is not None and not (isinstance(ticket, str) and is_id(ticket)):
+        raise BadRequest("ticket: expected 8 hex digits")
+    return Start(memory, time, name, host_ipc, wait, ticket)
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -102,5 +120,5 @@ def _no_constant(name: str) -> None:
 
 def encode(request: Request) -> bytes:
     """The message of a request."""
-    action = {Start: "start", Stop: "stop", DropCache: "drop_cache"}[type(request)]
+    action = {Start: "start", Stop: "stop", Leave: "leave", DropCache: "drop_cache"}[type(request)]
     return json.dumps({"version": VERSION, "action": action, **request._asdict()}).encode("ascii")

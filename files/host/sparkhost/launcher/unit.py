@@ -41,13 +41,20 @@ def unit_name(uid: int, id_: str) -> str:
     return f"spark-job-{uid}-{id_}.service"
 
 
+def promise(start: Start, config: Config) -> int:
+    """What a job promises to stay below, in bytes: its unit's MemoryMax=, which the watchdog reads as well."""
+    if start.memory is not None:
+        return start.memory
+    return min(config.job_memory_default or config.memory_max, config.memory_max)
+
+
 def properties(start: Start, config: Config, uid: int, id_: str) -> list[Property]:
     """What the unit of this job is.
 
     Raises:
         TooLarge: the job asks for more memory than the slice has.
     """
-    memory = config.memory_max if start.memory is None else start.memory
+    memory = promise(start, config)
     if memory > config.memory_max:
         raise TooLarge(f"memory: asked for {memory} bytes, but training.slice has {config.memory_max} in all")
     memlock = INFINITY if config.memlock is None else config.memlock
@@ -58,7 +65,11 @@ def properties(start: Start, config: Config, uid: int, id_: str) -> list[Propert
         ("User", "s", str(uid)),
         ("Type", "s", "exec"),
         ("ExecStart", "a(sasb)", [(STUB, [STUB], False)]),
-        # Runs in the job's cgroup however the job ended, and so can still read memory.peak and memory.events.
+        # Runs in the job's cgroup however the job ended, and so can still read memory.peak and
+        # memory.events. As root, for what it notes lies in a directory of root's: User= is for
+        # ExecStart= only. (Not by ExecStopPostEx= and its flag `privileged`: releases of systemd write
+        # that into the transient unit under a name that they do not read back at a daemon-reload.)
+        ("PermissionsStartOnly", "b", True),
         ("ExecStopPost", "a(sasb)", [(END, [END, str(uid), id_], False)]),
         # The launcher's socket. systemd holds it until the unit is over: end of file means just that.
         ("StandardInputFileDescriptor", "h", Descriptor(0)),
