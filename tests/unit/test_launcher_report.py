@@ -155,7 +155,7 @@ def test_what_the_stub_said_counts_before_what_the_unit_says() -> None:
 
 def test_the_end_script_tells_the_result_and_leaves_it_in_a_file(tmp_path: Path) -> None:
     environment = {"SERVICE_RESULT": "oom-kill", "EXIT_CODE": "killed", "EXIT_STATUS": "KILL"}
-    script = SCRIPT.read_text().replace("/run/sparkfleet/jobs", str(tmp_path))
+    script = SCRIPT.read_text().replace("/run/sparkfleet/ends", str(tmp_path))
     (tmp_path / "1000").mkdir()
     command = ["sh", "-c", script, "end", "1000", "0123abcd"]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
@@ -172,7 +172,7 @@ def test_the_end_script_tells_the_result_and_leaves_it_in_a_file(tmp_path: Path)
 
 def test_a_note_that_cannot_be_written_is_no_message_of_the_jobs(tmp_path: Path) -> None:
     (tmp_path / "1000" / "0123abcd").mkdir(parents=True)  # in the note's place
-    script = SCRIPT.read_text().replace("/run/sparkfleet/jobs", str(tmp_path))
+    script = SCRIPT.read_text().replace("/run/sparkfleet/ends", str(tmp_path))
     environment = {"SERVICE_RESULT": "success", "EXIT_CODE": "exited", "EXIT_STATUS": "0"}
     command = ["sh", "-c", script, "end", "1000", "0123abcd"]
     result = subprocess.run(

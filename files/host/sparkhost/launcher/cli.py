@@ -133,7 +133,8 @@ def wait(words: list[str]) -> int:
     record = report.find_postmortem(ending, code, job.unit, job.started)
     why = report.cause(ending, code, job.memory, job.limit, record)
     peak = show_size(int(end["peak"])) if end.get("peak", "").isdecimal() else "unknown"
-    print(f"spark-run: job {job.id}: exit code {code}; peak CPU memory {peak}", file=sys.stderr)
+    promised = show_size(job.memory)
+    print(f"spark-run: job {job.id}: exit code {code}; peak CPU memory {peak}; promised {promised}", file=sys.stderr)
     if why:
         print(f"spark-run: job {job.id}: {why}", file=sys.stderr)
     return code

@@ -17,7 +17,10 @@ usage: spark-run [OPTIONS] -- COMMAND [ARGUMENT...]   run a training job, capped
        spark-run clean [--yes]                        what your runs left behind: ray, vLLM workers, /dev/shm
 
 options:
-  --memory SIZE    cap of this job, such as 60G (G is 2^30 bytes); default: all that training.slice has
+  --memory SIZE    what this job promises to stay below, CPU and GPU memory together, such as 60G (G is 2^30 bytes);
+                   default: the host's setting, else all that training.slice has
+  --wait[=TIME]    wait, for TIME at most, until its promise fits beside those of the jobs that run; Ctrl-C gives up
+  --plain-env      do not tell PyTorch, JAX and JIT builds of the promise by variables (PYTORCH_ALLOC_CONF, MAX_JOBS, …)
   --need SIZE      memory that should be available before it starts; default: --memory, else the host's setting
   --time TIME      ended after this time: 30min, 8h, 2d
   --name NAME      a name beside its id
@@ -36,13 +39,15 @@ spark-top shows who holds the memory, spark-why explains what the memory watchdo
 examples:
   spark-run -- uv run python train.py
   spark-run --memory 60G --time 8h --name sft --detach -- uv run python train.py
+  spark-run --memory 60G --wait -- uv run python train.py
   spark-run logs sft; spark-run wait sft"""
 
 TOP_USAGE = """\
 usage: spark-top [--json]
 
-Who holds the memory now: jobs, sessions, containers and services of all users. CPU: what dropping clean page cache
-would not give back. GPU: as NVML tells it by process; nvidia-smi says N/A on a Spark.
+Who holds the memory now: jobs, sessions, containers and services of all users. PROMISE: what a job was started with
+(spark-run --memory). USE: CPU and GPU together. CPU: what dropping clean page cache would not give back. GPU: as NVML
+tells it by process; nvidia-smi says N/A on a Spark.
 
 options:
   --json  one JSON object; sizes in bytes, gpu null where it is not known
@@ -66,6 +71,9 @@ class Options:
         self.env_only: tuple[str, ...] | None = None
         self.detach = False
         self.host_ipc = False
+        self.wait = False
+        self.wait_at_most: int | None = None
+        self.plain_env = False
         self.drop_cache = False
         self.preflight = True
         self.quiet = False
@@ -84,7 +92,12 @@ def parse(arguments: Sequence[str]) -> Options:
         if word == "--":
             break
         name, equals, value = word.partition("=")
-        flags = {"--detach", "--host-ipc", "--drop-cache", "--no-preflight", "--quiet"}
+        if name == "--wait":
+            options.wait = True
+            if equals:
+                _set(options, name, value)
+            continue
+        flags = {"--detach", "--host-ipc", "--drop-cache", "--no-preflight", "--plain-env", "--quiet"}
         if name in flags:
             if equals:
                 raise Mistake(f"{name}: takes no value")
@@ -114,6 +127,8 @@ def _set(options: Options, name: str, value: str) -> None:
                 options.need = parse_size(value)
             case "--time":
                 options.time = parse_duration(value)
+            case "--wait":
+                options.wait_at_most = parse_duration(value)
             case "--name":
                 if not is_name(value):
                     raise Mistake(f"got {value!r}, expected at most 48 letters, digits, dots, dashes and underscores")

@@ -101,12 +101,14 @@ def cause(ending: Ending, code: int, memory: int, limit: int | None, record: dic
     return ""
 
 
-def summary(ending: Ending, code: int, seconds: float, why: str) -> str:
-    """One line for all, and one for the cause."""
+def summary(ending: Ending, code: int, seconds: float, why: str, promise: int = 0) -> str:
+    """One line for all, and one for the cause. `promise`: bytes, 0 where it is not to be told."""
     peak = ending.peak
     if ending.unit.get("peak", "").isdecimal():
         peak = max(peak or 0, int(ending.unit["peak"]))
     parts = [f"exit code {code}", f"wall time {show_duration(seconds)}"]
+    if promise:
+        parts.append(f"promised {show_size(promise)}")
     parts.append(f"peak CPU memory {show_size(peak) if peak is not None else 'unknown'}")
     parts.append(f"peak GPU memory {show_size(ending.gpu_peak) if ending.gpu_peak is not None else 'unknown'}")
     return "; ".join(parts) + (f"\n{why}" if why else "")

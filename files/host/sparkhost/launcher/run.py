@@ -43,6 +43,8 @@ def look_first(options: Options) -> None:
         config = configuration.read()
     except configuration.BadConfig as error:
         raise Trouble(str(error)) from error
+    if options.wait or config.admission == "wait":
+        return  # the helper looks, and starts it when there is room
     need = options.need or options.memory or config.need
     preflight.check(need, config.preflight, options.drop_cache, terminal.usable() and not options.detach)
 
@@ -60,13 +62,14 @@ def launch(options: Options) -> int:
     ours, theirs = pair()
     try:
         try:
-            message = client.start_message(options.memory, options.time, options.name, options.host_ipc)
-            asked = client.send(message, [theirs.fileno()])
+            wanted = (options.memory, options.time, options.name, options.host_ipc, options.wait)
+            asked = client.send(client.start_message(*wanted), [theirs.fileno()])
+            from sparkhost.launcher import stay, turn  # while PID 1 starts the unit
+
+            told = turn.await_turn(options, asked, theirs)
         finally:
             theirs.close()
-        from sparkhost.launcher.stay import follow  # while PID 1 starts the unit
-
-        return follow(options, asked, ours, started, clock)
+        return stay.follow(options, told, ours, started, clock)
     finally:
         ours.close()
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparkhost.launcher import channel as messages
-from sparkhost.launcher import client, inherit, terminal
+from sparkhost.launcher import inherit, promise, terminal
 from sparkhost.launcher.attach import Ending, attend
 from sparkhost.launcher.client import Trouble
 from sparkhost.launcher.jobs import Job, directory_of, record
@@ -33,14 +33,15 @@ def hand_over(channel: socket.socket, job: dict[str, Any], fds: list[int], detac
         os.close(memory)
 
 
-def follow(options: Options, asked: socket.socket, channel: socket.socket, started: float, clock: float) -> int:
-    """Runs the job that was asked for on the connection `asked`; the exit code for the shell.
+def follow(options: Options, told: dict[str, Any], channel: socket.socket, started: float, clock: float) -> int:
+    """Runs the job of which the helper has `told`; the exit code for the shell.
 
     Raises:
         Trouble: there was no job.
     """
     interactive = terminal.usable() and not options.detach
-    told = client.receive(asked)
+    if told.get("warning") and not options.quiet:
+        print(f"spark-run: {told['warning']}", file=sys.stderr)
     job = Job(
         id=told["id"],
         name=options.name or "",
@@ -53,6 +54,11 @@ def follow(options: Options, asked: socket.socket, channel: socket.socket, start
     )
     names = {"SPARK_JOB_ID": job.id, **({"SPARK_JOB_NAME": job.name} if job.name else {})}
     environment = inherit.environment_of(os.environb, options.detach, options.env_only, names)
+    if not options.plain_env:
+        more, notes = promise.told(job.memory, options.argv, dict(environment))
+        environment += more.items()
+        for note in notes if not options.quiet else ():
+            print(f"spark-run: {note}", file=sys.stderr)
     inherited = inherit.gather(options.argv, environment)
     if options.detach:
         return detach(channel, job, inherited)
@@ -116,6 +122,6 @@ def conclude(ending: Ending, job: Job, seconds: float, quiet: bool) -> int:
     record_ = report.find_postmortem(ending, code, job.unit, job.started)
     why = report.cause(ending, code, job.memory, job.limit, record_)
     if not quiet or why:
-        for line in report.summary(ending, code, seconds, why).splitlines():
+        for line in report.summary(ending, code, seconds, why, job.memory).splitlines():
             print(f"spark-run: job {job.id}: {line}", file=sys.stderr)
     return code
