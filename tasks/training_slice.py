@@ -6,7 +6,8 @@ limit of processes, killed before everything else and as a whole. What runs outs
 cron, is capped by a drop-in for every user's slice, from which admins are excepted; containers of Docker, which are in
 nobody's slice, are started under training.slice.
 
-None of that holds CUDA memory: the driver takes it without charging a cgroup. The watchdog protects against that.
+None of that holds CUDA memory: the driver takes it without charging a cgroup. What a job promises counts it: frameworks
+are told by variables, promises that do not fit are not started, and the watchdog holds jobs to theirs.
 How the launcher works, and what it does not trust: ADR 7.
 """
 
@@ -24,7 +25,7 @@ from sparkhost.installed import NotInstalled
 from sparkhost.people import TrainingPeople
 from sparkhost.protection import NoProgram
 from sparkhost.resource import Resource
-from sparkhost.service import NoService, Service
+from sparkhost.service import NoService, NoTree, Service
 from sparkhost.slices import CapFile, Exceptions, NoJobs, SliceFits
 from sparkhost.systemd import UNIT_DIRECTORY
 from tasks.lib.programs import program
@@ -48,6 +49,8 @@ PROGRAMS = (
     *(f"{USER_BIN}/{name}" for name in ("spark-run", "spark-top", "spark-preflight")),
     *(f"{BIN}/{name}" for name in ("spark-job", "spark-job-end", "spark-helper")),
 )
+# Where earlier versions had directories of users below /run, which they could fill.
+RETIRED = (NoTree("/run/sparkfleet/jobs"),)
 MANAGED = "managed by sparkfleet (measure: training_slice)"
 
 
@@ -57,6 +60,10 @@ def launcher_config(settings: TrainingSliceSettings) -> str:
         "_": MANAGED,
         "group": settings.group,
         "memory_max": int(settings.memory_max),
+        "reserve": int(settings.reserve),
+        "job_memory_default": None if settings.job_memory_default is None else int(settings.job_memory_default),
+        "admission": settings.admission,
+        "over_promise": settings.over_promise,
         "tasks_max": settings.job_tasks_max,
         "jobs_max": settings.jobs_max,
         "memlock": None if settings.memlock is None else int(settings.memlock),
@@ -139,6 +146,7 @@ def remove(settings: TrainingSliceSettings) -> Sequence[Resource]:
         *(NoProgram(path) for path in PROGRAMS if path.startswith(BIN)),
         NotInstalled(PROGRAM),
         NoFile(CONFIG),
+        NoTree("/run/sparkfleet/ends"),
         NoFile(CAP),
         NoFile(SUM),
         Exceptions(CAP_NAME, "", [], [], settings.group, wanted=False),

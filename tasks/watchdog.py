@@ -64,6 +64,7 @@ def config(settings: WatchdogSettings) -> str:
         "prefer": list(settings.prefer),
         "gpu_memory": settings.gpu_memory,
         "gpu_stale_after": 5 * float(settings.gpu_every),
+        "over_promise": settings.over_promise,
         "brake": settings.brake,
         "brake_at_most": float(settings.brake_at_most),
         "never_frozen": list(settings.never_frozen),

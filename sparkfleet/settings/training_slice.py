@@ -17,13 +17,30 @@ class TrainingSliceSettings(Measure):
 
     memory_max: Size = Field(
         default=Size(100 * GiB),
-        description="MemoryMax of training.slice, and the most that one job may have. It does not hold CUDA memory. "
+        description="MemoryMax of training.slice, and the most that one job may promise. The kernel does not hold CUDA "
+        "memory by it; promises of jobs, which count it, add up to no more. "
         "Refused on a host where it is more than the memory less `reserve`; warned of where the rest of the system "
         "does not fit beside it.",
     )
     reserve: Size = Field(
         default=Size(16 * GiB),
         description="What must stay available beside the slice: the threshold below which the watchdog kills.",
+    )
+    job_memory_default: Size | None = Field(
+        default=None,
+        description="What a job promises to stay below, CPU and GPU memory together, that names no size (`spark-run "
+        "--memory`); without a value all of `memory_max`.",
+    )
+    admission: Literal["warn", "refuse", "wait"] = Field(
+        default="warn",
+        description="What becomes of a job whose promise does not fit beside those of the jobs that run and what the "
+        "system uses: it is warned of, not started, or waits, first come first served.",
+    )
+    over_promise: Literal["first", "end", "tell"] = Field(
+        default="first",
+        description="What the watchdog does with a job that holds more than it promised, GPU memory "
+        "included: tell its user and end it before all others when memory is short (`first`), end it "
+        "also when there is memory (`end`), or only tell (`tell`).",
     )
     tasks_max: Count = Field(default=32768, description="TasksMax of training.slice: all jobs together.")
     job_tasks_max: Count = Field(default=16384, description="TasksMax of one job.")
@@ -85,6 +102,11 @@ class TrainingSliceSettings(Measure):
         for key in ("memory_max", "session_memory_max"):
             if getattr(self, key) < 64 * MiB:
                 raise contradiction(key, f"got {getattr(self, key)}, expected 64MiB at least")
+        if self.job_memory_default is not None:
+            if self.job_memory_default < 64 * MiB:
+                raise contradiction("job_memory_default", f"got {self.job_memory_default}, expected 64MiB at least")
+            if self.job_memory_default > self.memory_max:
+                raise contradiction("job_memory_default", f"is more than memory_max {self.memory_max}")
         if self.sessions_memory_max is not None and self.sessions_memory_max < self.session_memory_max:
             raise contradiction("sessions_memory_max", f"is less than session_memory_max {self.session_memory_max}")
         if self.job_tasks_max > self.tasks_max:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from sparkfleet.settings.base import Measure
 from sparkfleet.settings.problems import contradiction
@@ -106,6 +106,19 @@ class WatchdogSettings(Measure):
         "not exist.",
     )
     dry_run: bool = Field(default=False, description="Whether it decides and tells, and signals nobody.")
+
+    _over_promise: str = PrivateAttr(default="first")
+
+    @property
+    def over_promise(self) -> str:
+        """`training_slice.over_promise`: the launcher makes promises, the watchdog keeps people to them."""
+        return self._over_promise
+
+    def with_promises(self, over_promise: str) -> Self:
+        """The same with what becomes of whoever breaks a promise."""
+        copied = self.model_copy()
+        copied._over_promise = over_promise
+        return copied
 
     @property
     def floors(self) -> tuple[Size, Size]:

@@ -85,7 +85,7 @@ def requests(settings: HostSettings, measures: Sequence[ModuleType]) -> list[dic
     late: list[dict[str, Any]] = []
     for measure in measures:
         name = measure.__name__.rpartition(".")[2]
-        resources_here = resources_of(measure, getattr(settings, name))
+        resources_here = resources_of(measure, own_settings(settings, name))
         found.append(as_request(name, [r for r in resources_here if not r.after_reload]))
         if after := [r for r in resources_here if r.after_reload]:
             late.append(as_request(f"{name}{AFTER_RELOAD}", after))
@@ -95,6 +95,13 @@ def requests(settings: HostSettings, measures: Sequence[ModuleType]) -> list[dic
         | {source for r in resources for source in r.unit_sources()}
     )
     return [*found, as_request(SYSTEMD, [DaemonReload(units)] if units else []), *late]
+
+
+def own_settings(settings: HostSettings, measure: str) -> Any:
+    """A measure's settings; the watchdog's with what becomes of a broken promise, which training_slice says."""
+    if measure == "watchdog":
+        return settings.watchdog.with_promises(settings.training_slice.over_promise)
+    return getattr(settings, measure)
 
 
 def leaves(settings: HostSettings, names: Iterable[str]) -> bool:

@@ -9,6 +9,7 @@ import re
 import stat
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from sparkfleet.settings import Size, TrainingSliceSettings
+from sparkfleet.settings import HostSettings, Size, TrainingSliceSettings
 from sparkhost import caps, people, slices
 from sparkhost.caps import CapInForce
 from sparkhost.files import File
@@ -28,6 +29,8 @@ from sparkhost.resource import Change, Context, Refused, from_json
 from sparkhost.slices import CapFile, Exceptions, NoJobs, SliceFits, members
 from sparkhost.systemd import UNIT_DIRECTORY
 from tasks import training_slice as measure
+from tasks import watchdog
+from tasks.lib.wanted import requests
 
 GIB = 2**30
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl ann@example.com"
@@ -325,3 +328,34 @@ def test_the_installed_program_runs_on_its_own(tmp_path: Path, module: str) -> N
         path.write_text(source)
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import sparkhost.launcher.{module}"
     subprocess.run([sys.executable, "-IS", "-c", code], check=True)
+
+
+def contents(requested: object) -> dict[str, str]:
+    """Path → content of the files that hosts are asked to have."""
+    return {
+        one["path"]: one["content"]
+        for each in json.loads(json.dumps(requested))
+        for one in each["resources"]
+        if {"path", "content"} <= one.keys()
+    }
+
+
+@pytest.mark.parametrize("word", ["first", "end", "tell"])
+def test_the_watchdog_is_told_what_becomes_of_a_broken_promise(word: str) -> None:
+    """The setting is the launcher's, the deed the watchdog's; both files say the same."""
+    settings = HostSettings.model_validate({"training_slice": {"over_promise": word}})
+    found = contents(requests(settings, [measure, watchdog]))
+    assert tomllib.loads(found[watchdog.CONFIG])["over_promise"] == word
+    assert json.loads(found[measure.CONFIG])["over_promise"] == word
+
+
+def test_promises_that_cannot_be_kept_are_mistakes() -> None:
+    for size, reason in (("1MiB", "expected 64MiB at least"), ("200GiB", "is more than memory_max 100GiB")):
+        with pytest.raises(ValidationError, match=reason):
+            TrainingSliceSettings.model_validate({"job_memory_default": size})
+    for key in ("admission", "over_promise"):
+        with pytest.raises(ValidationError):
+            TrainingSliceSettings.model_validate({key: "no"})
+    written = measure.launcher_config(TrainingSliceSettings.model_validate({"job_memory_default": "20GiB"}))
+    assert config.parse(written).job_memory_default == 20 * 2**30
+    assert config.parse(measure.launcher_config(TrainingSliceSettings())) == config.Config()
