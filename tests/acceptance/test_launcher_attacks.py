@@ -127,19 +127,46 @@ def test_command_and_environment_are_nobodys_to_read(host: Host) -> None:
     assert spark_run(host, f"stop {job}").rc == 0
 
 
-def test_links_in_the_directory_of_jobs_lead_root_nowhere(host: Host) -> None:
-    """How a job ended is written as its user: a link is followed with the user's rights, and no more."""
+def test_where_root_notes_how_jobs_ended_no_user_can_write(host: Host) -> None:
+    """Neither a link that root would follow, nor anything that fills /run, for every user."""
     host.sudo("echo untouched > /etc/victim; chmod 644 /etc/victim")
-    link = "ln -s /etc/victim /run/sparkfleet/jobs/1001/$SPARK_JOB_ID"
+    ends = "/run/sparkfleet/ends/1001"
+    link = f"ln -s /etc/victim {ends}/$SPARK_JOB_ID; dd if=/dev/zero of={ends}/fill bs=1M count=64; true"
     done = spark_run(host, f"--no-preflight -- sh -c '{link}'")
     assert done.rc == 0, done.stderr
     assert host.run("cat /etc/victim").stdout == "untouched\n"
-    swap = "rm -rf /run/sparkfleet/jobs/1001; ln -s /etc /run/sparkfleet/jobs/1001; mv /run/sparkfleet/jobs /tmp/x"
+    swap = f"rm -rf {ends}; ln -s /etc {ends}; mv /run/sparkfleet/ends /tmp/x"
     host.run(swap, user="alice", check=False)
-    assert spark_run(host, "--no-preflight -- true").rc == 0
-    assert host.run("stat -c %U:%F /run/sparkfleet/jobs /run/sparkfleet/jobs/1001").stdout == (
-        "root:directory\nalice:directory\n"
+    job = detached(host, "sh -c 'exit 3'")
+    assert spark_run(host, f"wait {job}").rc == 3
+    assert host.run(f"stat -c %U:%F {ends} {ends}/{job}").stdout == "root:directory\nroot:regular file\n"
+    mine = "find /run/sparkfleet -writable ! -type s ! -type l"
+    assert host.run(mine, user="alice", check=False).stdout == ""
+
+
+def test_what_ends_a_job_is_told_by_root_also_after_a_daemon_reload(host: Host) -> None:
+    job = detached(host, "sleep 600")
+    host.sudo("systemctl daemon-reload")
+    assert spark_run(host, f"stop {job}").rc == 0
+    assert spark_run(host, f"wait {job}").rc == 143
+    assert host.run(f"stat -c %U /run/sparkfleet/ends/1001/{job}").stdout == "root\n"
+
+
+def test_silent_sub_uids_keep_nobody_from_starting_jobs(host: Host) -> None:
+    """As after newuidmap(1): eight uids of alice's range, four connections each, which say nothing for a minute."""
+    silent = (
+        "import os, socket, sys, time\n"
+        "os.setgroups([]); os.setresuid(*[int(sys.argv[1])] * 3)\n"
+        "held = [socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(4)]\n"
+        "for one in held: one.connect('/run/sparkfleet/launcher.sock')\n"
+        "time.sleep(60)\n"
     )
+    host.sudo("cat > /tmp/silent.py", input=silent)
+    first = int(host.run("grep ^alice: /etc/subuid | cut -d: -f2", check=False).stdout or 100000)
+    each = " ".join(str(first + number) for number in range(8))
+    host.sudo(f"for uid in {each}; do python3 /tmp/silent.py $uid </dev/null >/dev/null 2>&1 & done")
+    for _ in range(5):
+        assert spark_run(host, "--no-preflight -- true", "bob").rc == 0
 
 
 def test_the_number_of_jobs_is_bounded(host: Host) -> None:
