@@ -69,4 +69,5 @@ def test_a_job_is_told_of_its_promise_and_everybody_sees_it(host: Host) -> None:
     (seen,) = [one for one in json.loads(host.run("spark-top --json", user="bob").stdout)["holders"]
                if one["what"] == f"job {job}"]  # fmt: skip
     assert seen["promise"] == 128 * MIB
+    assert seen["use"] == seen["cpu"] + (seen["gpu"] or 0)
     assert spark_run(host, f"stop {job}").rc == 0

@@ -4,8 +4,7 @@
 
 The variables are those that the launcher's own code computes for a promise of so many GiB; the total is the device's,
 which on a Spark is MemTotal. Each case is a process of its own that takes blocks of 64 MiB without end and, once it is
-refused, frees them and multiplies two matrices. `bare` has no variables and stops by itself above twice the promise;
-`jax` is not run.
+refused, frees them and multiplies two matrices. `bare` has no variables and stops by itself at twice the promise.
 """
 
 from __future__ import annotations

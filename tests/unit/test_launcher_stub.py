@@ -225,6 +225,19 @@ def test_a_message_of_another_user_is_refused() -> None:
             messages.receive(ours, os.getuid())
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="needs a second user")
+def test_root_tells_a_user_how_the_job_ended() -> None:
+    """systemd runs the end script as root, with the launcher's socket as its output."""
+    ours, theirs = pair()
+    with ours, theirs:
+        pid = os.fork()
+        if pid == 0:
+            os.setuid(1)
+            os._exit(0 if messages.receive(ours, 1)[0] == b"result=success\n" else 1)
+        os.write(theirs.fileno(), b"result=success\n")
+        assert os.waitpid(pid, 0)[1] == 0
+
+
 def test_memory_peak_is_read_from_the_own_cgroup(tmp_path: Path) -> None:
     own = tmp_path / (cgroup_of(os.getpid()) or "").lstrip("/")
     own.mkdir(parents=True, exist_ok=True)

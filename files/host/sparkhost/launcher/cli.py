@@ -190,7 +190,7 @@ def top(arguments: Sequence[str] | None = None) -> int:
     if words:
         import json
 
-        found = [holder._asdict() for holder in holders(samples=samples)]
+        found = [{**holder._asdict(), "use": holder.total} for holder in holders(samples=samples)]
         sizes = {"available": memory.get("MemAvailable", 0), "total": memory.get("MemTotal", 0)}
         more = {"holders": found, "warnings": list(told.read().lines)}
         print(json.dumps({**sizes, "gpu_known": samples is not None, **more}))

@@ -44,6 +44,8 @@ def look_first(options: Options) -> None:
     except configuration.BadConfig as error:
         raise Trouble(str(error)) from error
     if options.wait or config.admission == "wait":
+        if options.drop_cache:
+            preflight.drop_cache()
         return  # the helper looks, and starts it when there is room
     need = options.need or options.memory or config.need
     preflight.check(need, config.preflight, options.drop_cache, terminal.usable() and not options.detach)
