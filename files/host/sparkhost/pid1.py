@@ -7,11 +7,12 @@ emulated one), so one `Look` serves a whole plan.
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import TracebackType
 
+from sparkhost import bounded
 from sparkhost.resource import Failed
 
 PROPERTIES = (
@@ -38,6 +39,8 @@ PROPERTIES = (
 MANAGER = ("UnitsLoadTimestamp", "UnitsLoadStartTimestamp")
 # As the files' times are told: to the microsecond, whatever the host's time zone.
 TIMES = "--timestamp=us+utc"
+OF_SYSTEMD = ("systemctl", "busctl", "systemd-run", "systemd-escape")
+BOOTED = Path("/run/systemd/system")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -48,15 +51,23 @@ def run(*arguments: str, timeout: float = 90.0) -> str:
         Failed: exit code other than 0, or no answer within `timeout` seconds; with the last line it printed.
     """
     try:
-        result = subprocess.run(arguments, capture_output=True, text=True, timeout=timeout, check=False)
-    except subprocess.TimeoutExpired as error:
-        raise Failed(f"{' '.join(arguments)}: no answer within {timeout:.0f} s") from error
-    except FileNotFoundError as error:
-        raise Failed(f"{arguments[0]}: no such command on this host") from error
+        result = bounded.call(arguments, seconds=timeout)
+    except bounded.Late:
+        raise
+    except Failed as failure:
+        raise blamed(arguments[0]) or failure from failure
     if result.returncode:
         lines = (result.stderr or result.stdout).strip().splitlines() or ["no message"]
-        raise Failed(f"{' '.join(arguments)}: exit code {result.returncode}: {lines[-1]}")
+        told = Failed(f"{bounded.shown(arguments)}: exit code {result.returncode}: {lines[-1]}")
+        raise blamed(arguments[0]) or told
     return result.stdout
+
+
+def blamed(program: str) -> Failed | None:
+    """What is really wrong where a program of systemd fails on a host that systemd has not booted (sd_booted(3))."""
+    if program not in OF_SYSTEMD or BOOTED.is_dir():
+        return None
+    return Failed("systemd is not PID 1 on this host (no /run/systemd/system), and this measure needs it: boot with it")
 
 
 class Look:

@@ -1,0 +1,147 @@
+"""Reading and running with an end: of real files, FIFOs, devices and processes. And that nothing goes round it."""
+
+from __future__ import annotations
+
+import ast
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sparkhost.bounded import MIB, Late, TooLarge, call, read, try_each
+from sparkhost.resource import Failed
+
+HOST = Path(__file__).resolve().parents[2] / "files" / "host" / "sparkhost"
+
+
+@pytest.fixture
+def within() -> Iterator[None]:
+    """A test that blocks fails instead of standing still."""
+    signal.signal(signal.SIGALRM, lambda *_: pytest.fail("blocked for 20 s"))
+    signal.alarm(20)
+    yield
+    signal.alarm(0)
+
+
+pytestmark = pytest.mark.usefixtures("within")
+
+
+def is_gone(pid: int) -> bool:
+    """Whether a process has ended; a zombie has."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def await_gone(pid: int) -> None:
+    until = time.monotonic() + 10
+    while not is_gone(pid):
+        assert time.monotonic() < until, f"process {pid} lives"
+        time.sleep(0.02)
+
+
+def test_a_file_is_read_up_to_its_limit(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(b"a" * 1000)
+    assert read(path, 1000) == b"a" * 1000
+    with pytest.raises(TooLarge, match=str(path)):
+        read(path, 999)
+    assert read(Path("/proc/self/status"))
+
+
+def test_100_gib_of_holes_fill_no_memory(tmp_path: Path) -> None:
+    with (tmp_path / "sparse").open("wb") as stream:
+        stream.truncate(100 * 2**30)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(TooLarge):
+        read(tmp_path / "sparse", MIB)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 16 * 1024  # KiB
+
+
+def test_what_is_no_regular_file_holds_nobody_up(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    for name in ("fifo", "zero", "."):
+        with pytest.raises(Failed, match="is not a regular file"):
+            read(tmp_path / name)
+    (tmp_path / "link").symlink_to("/etc/passwd")
+    assert read(tmp_path / "link")
+    with pytest.raises(OSError, match="symbolic links"):
+        read(tmp_path / "link", follow=False)
+
+
+def test_a_program_is_given_its_input_and_heard_out() -> None:
+    given = "ä\udcff" + "x" * 300_000
+    done = call(["sh", "-c", "cat; echo no >&2; exit 3"], seconds=10, given=given)
+    assert (done.returncode, done.stdout, done.stderr) == (3, given, "no\n")
+    # One that does not listen is no mistake of ours: its exit code tells.
+    assert call(["sh", "-c", "exit 4"], seconds=10, given=given).returncode == 4
+
+
+def test_a_program_that_never_stops_talking_is_ended() -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(TooLarge, match="yes: printed more than 1024 KiB"):
+        call(["yes"], seconds=10, limit=MIB)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 16 * 1024
+
+
+def test_a_program_that_is_late_is_ended_with_all_its_children(tmp_path: Path) -> None:
+    started = time.monotonic()
+    with pytest.raises(Late, match="no answer within 0.5 s"):
+        call(["sh", "-c", f"sleep 60 & echo $! > {tmp_path}/pid; wait"], seconds=0.5)
+    assert time.monotonic() - started < 5
+    await_gone(int((tmp_path / "pid").read_text()))
+
+
+def test_a_child_that_keeps_the_pipe_open_holds_nobody_up(tmp_path: Path) -> None:
+    started = time.monotonic()
+    done = call(["sh", "-c", f"sleep 60 & echo $! > {tmp_path}/pid; echo done"], seconds=30)
+    assert (done.returncode, done.stdout) == (0, "done\n")
+    assert time.monotonic() - started < 10
+    await_gone(int((tmp_path / "pid").read_text()))
+
+
+def test_a_program_that_is_missing_or_broken_is_one_line_that_names_it(tmp_path: Path) -> None:
+    with pytest.raises(Failed, match="no-such-program: no such command on this host"):
+        call(["no-such-program"], seconds=5)
+    broken = tmp_path / "half-removed"
+    broken.touch(mode=0o755)
+    with pytest.raises(Failed, match="half-removed cannot be run .*: is its package whole"):
+        call([str(broken)], seconds=5)
+
+
+def test_what_does_not_come_back_costs_itself_alone(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "stalled")
+    (tmp_path / "fine").write_text("yes")
+    (tmp_path / "other").write_text("no")
+    names = ["fine", "stalled", "other", "absent", "fine"]
+    # open(2) of a FIFO that nobody writes to does not return.
+    found = list(try_each(names, lambda name: "yes" in (tmp_path / name).read_text(), seconds=0.3))
+    assert found == [("fine", True), ("stalled", None), ("other", False), ("absent", None), ("fine", True)]
+    assert list(try_each(["stalled"] * 3, lambda name: bool((tmp_path / name).read_text()), seconds=0.1, stalls=1)) == [
+        ("stalled", None)
+    ] * 3
+    assert list(try_each([], bool)) == []
+
+
+def test_a_child_that_hangs_does_not_hold_the_answer_back(tmp_path: Path) -> None:
+    """It keeps none of the parent's descriptors 0 to 2: whoever reads the parent's output hears its end."""
+    os.mkfifo(tmp_path / "stalled")
+    code = (
+        "import sys, signal, os\n"
+        f"sys.path.insert(0, {str(HOST.parent)!r})\n"
+        "from sparkhost import bounded\n"
+        "bounded.os.kill = lambda *_: None\n"  # as if no signal reached it
+        f"print(list(bounded.try_each(['{tmp_path}/stalled'], lambda p: bool(open(p).read()), seconds=0.2)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=15, check=False)
+    assert "None" in done.stdout, done.stderr
+    threading.Thread(target=lambda: (tmp_path / "stalled").write_text("x"), daemon=True).start()
