@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 
 class _Known(BaseModel):
@@ -24,6 +24,7 @@ class _Measure(_Known):
     warnings: list[str]
     refused: list[str]
     error: str | None
+    traceback: Annotated[str, StringConstraints(max_length=8192)] = ""
 
 
 class _Result(_Known):

@@ -95,7 +95,7 @@ def test_a_program_that_never_stops_talking_is_ended() -> None:
 
 def test_a_program_that_is_late_is_ended_with_all_its_children(tmp_path: Path) -> None:
     started = time.monotonic()
-    with pytest.raises(Late, match="no answer within 0.5 s"):
+    with pytest.raises(Late, match=r"no answer within 0\.5 s"):
         call(["sh", "-c", f"sleep 60 & echo $! > {tmp_path}/pid; wait"], seconds=0.5)
     assert time.monotonic() - started < 5
     await_gone(int((tmp_path / "pid").read_text()))
@@ -114,7 +114,7 @@ def test_a_program_that_is_missing_or_broken_is_one_line_that_names_it(tmp_path:
         call(["no-such-program"], seconds=5)
     broken = tmp_path / "half-removed"
     broken.touch(mode=0o755)
-    with pytest.raises(Failed, match="half-removed cannot be run .*: is its package whole"):
+    with pytest.raises(Failed, match=r"half-removed cannot be run .*: is its package whole"):
         call([str(broken)], seconds=5)
 
 
@@ -126,9 +126,10 @@ def test_what_does_not_come_back_costs_itself_alone(tmp_path: Path) -> None:
     # open(2) of a FIFO that nobody writes to does not return.
     found = list(try_each(names, lambda name: "yes" in (tmp_path / name).read_text(), seconds=0.3))
     assert found == [("fine", True), ("stalled", None), ("other", False), ("absent", None), ("fine", True)]
-    assert list(try_each(["stalled"] * 3, lambda name: bool((tmp_path / name).read_text()), seconds=0.1, stalls=1)) == [
-        ("stalled", None)
-    ] * 3
+    assert (
+        list(try_each(["stalled"] * 3, lambda name: bool((tmp_path / name).read_text()), seconds=0.1, stalls=1))
+        == [("stalled", None)] * 3
+    )
     assert list(try_each([], bool)) == []
 
 

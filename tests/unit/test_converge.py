@@ -18,7 +18,7 @@ import pytest
 from sparkfleet.settings import HostSettings
 from sparkhost import converge, files
 from sparkhost.files import File
-from sparkhost.resource import Change, Context, Failed, Refused, Resource, from_json
+from sparkhost.resource import Change, Context, Failed, Partly, Refused, Resource, Troubles, from_json, one_line
 from tasks.lib import remote
 
 USER, GROUP = pwd.getpwuid(os.geteuid()).pw_name, grp.getgrgid(os.getegid()).gr_name
@@ -33,17 +33,34 @@ class Stubborn(Resource):
     fails: str = ""
     never_settles: bool = False
     warns: str = ""
+    breaks: str = ""
+    """Where it raises what nobody foresaw: "plan" or "apply"."""
+    partly: str = ""
+    """A piece of it that fails when it is made; its other piece is made."""
+    made: ClassVar[set[str]] = set()
 
     def plan(self, context: Context) -> Sequence[Change]:
         if self.warns:
             context.warnings.append(self.warns)
         if self.refuses:
             raise Refused(self.refuses)
-        return [Change("x", "change x")] if self.fails or self.never_settles else []
+        if self.breaks == "plan":
+            raise RecursionError("too deep")
+        if self.partly:
+            return [Change(name, "make") for name in ("good", self.partly) if name not in self.made]
+        return [Change("x", "change x")] if self.fails or self.never_settles or self.breaks else []
 
     def apply(self) -> None:
         if self.fails:
             raise Failed(self.fails)
+        if self.breaks:
+            raise TypeError("'NoneType' object\nis not iterable")
+        if self.partly:
+            self.made.add("good")
+            troubles = Troubles()
+            with troubles.piece(f"{self.partly}: "):
+                raise KeyError("x")
+            raise Partly(troubles)
 
 
 @pytest.fixture(autouse=True)
@@ -102,6 +119,42 @@ def test_a_refusal_does_not_stop_the_measure_and_a_failure_does(tmp_path: Path) 
     assert not (tmp_path / "b").exists()
 
 
+@pytest.mark.parametrize("phase", ["plan", "apply"])
+def test_what_nobody_foresaw_costs_its_measure_alone(tmp_path: Path, phase: str) -> None:
+    broken = Stubborn(breaks=phase).to_json()
+    answer = converge.run(request("apply", one=[broken, file(tmp_path / "a")], two=[file(tmp_path / "b")]))
+    error = answer["applied"]["error"]
+    assert error.startswith("a mistake of ours: ")
+    assert "test_converge.py:" in error
+    assert "\n" not in error
+    assert "Traceback" in answer["applied"]["traceback"]
+    assert not (tmp_path / "a").exists(), "what follows in the measure may rest on it"
+    assert [change["what"] for change in answer["plan"]["two"]["changes"]] == [str(tmp_path / "b")]
+
+
+def test_what_nobody_foresaw_in_a_plan_hides_no_other_measure(tmp_path: Path) -> None:
+    broken = Stubborn(breaks="plan").to_json()
+    plan = converge.run(request("plan", one=[broken], two=[file(tmp_path / "b")]))["plan"]
+    assert plan["one"]["error"].startswith("a mistake of ours: RecursionError: too deep")
+    assert len(plan["two"]["changes"]) == 1
+    assert "traceback" not in plan["two"]
+
+
+def test_a_piece_that_fails_hides_no_other_piece_and_ends_no_measure(tmp_path: Path) -> None:
+    partly = Stubborn(partly="bad").to_json()
+    answer = converge.run(request("apply", one=[partly, file(tmp_path / "a")]))
+    assert [change["what"] for change in answer["applied"]["changes"]] == ["good", str(tmp_path / "a")]
+    assert answer["applied"]["error"].startswith("bad: a mistake of ours: KeyError: 'x'")
+    assert (tmp_path / "a").exists()
+
+
+def test_a_request_that_makes_no_sense_is_one_last_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert converge.main({"action": "plan", "modules": [], "measures": [{"name": "x", "resources": [7]}]}) == 1
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.splitlines()[-1].startswith("sparkhost: a mistake of ours: TypeError")
+
+
 def test_warnings_are_told_with_the_measure_and_stop_nothing(tmp_path: Path) -> None:
     careful = Stubborn(warns="little memory").to_json()
     answer = converge.run(request("apply", one=[careful, file(tmp_path / "a")], two=[careful], three=[]))
@@ -117,7 +170,7 @@ def test_a_change_that_does_not_settle_is_a_failure() -> None:
 
 def test_a_full_disk_is_one_line_with_a_remedy(tmp_path: Path) -> None:
     error = OSError(28, "No space left on device", str(tmp_path / "x"))
-    assert converge.one_line(error) == f"No space left on device ({tmp_path}/x); free some space there and deploy again"
+    assert one_line(error) == f"No space left on device ({tmp_path}/x); free some space there and deploy again"
 
 
 def test_resources_survive_the_journey() -> None:

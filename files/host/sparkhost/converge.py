@@ -3,7 +3,8 @@
 Request (JSON): `{"action": "plan" | "apply" | "record", "modules": […], "measures": [{"name": …, "resources": […]},
 …]}`. The modules are those that define the kinds of these resources; importing them registers the kinds. "apply" makes
 the first measure so and then plans the rest: the answer carries the plan that the next step needs, which saves
-a connection round trip. Answer: `{"applied": …, "plan": {measure: {"changes", "warnings", "refused", "error"}}}`.
+a connection round trip. Answer: `{"applied": …, "plan": {measure: {"changes", "warnings", "refused", "error"}}}`,
+and `"traceback"` where the error is a mistake of ours.
 With `"until_change"` a plan ends with the first measure that has something to do: when that is done, what comes after
 has to be looked at anyway.
 
@@ -14,93 +15,117 @@ has to be looked at anyway.
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import importlib
 import json
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from sparkhost import deploylock, guard, history
 from sparkhost.pid1 import Look
-from sparkhost.resource import UPLOADS, Change, Context, Failed, Refused, Resource, from_json
+from sparkhost.resource import (
+    LONGEST_TRACEBACK,
+    UPLOADS,
+    Change,
+    Context,
+    Failed,
+    Partly,
+    Refused,
+    Resource,
+    Troubles,
+    from_json,
+    mistake,
+    one_line,
+)
 
 
-def one_line(error: BaseException) -> str:
-    """The error as one line for a person; a full disk or a read-only file system is named as such."""
-    if isinstance(error, OSError) and error.errno is not None:
-        where = f" ({error.filename})" if error.filename else ""
-        remedy = {
-            errno.ENOSPC: "; free some space there and deploy again",
-            errno.EROFS: "; the file system is read-only: see the kernel log for why",
-        }.get(error.errno, "")
-        return f"{os.strerror(error.errno)}{where}{remedy}"
-    return " ".join(str(error).split()) or type(error).__name__
+@dataclass
+class Report:
+    """What comes of one measure."""
+
+    changes: list[Change] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    troubles: Troubles = field(default_factory=Troubles)
+
+    def take(self, context: Context) -> None:
+        self.warnings += context.warnings
+        self.troubles.add(context.troubles)
+
+    def blame(self, resource: Resource, error: Exception) -> bool:
+        """Notes what a resource raised; whether the measure ends with it. A refusal leaves that resource alone."""
+        self.troubles.note(error)
+        return resource.is_basis or not isinstance(error, Refused)
+
+    def told(self) -> dict[str, Any]:
+        found = {
+            "changes": [asdict(change) for change in self.changes],
+            "warnings": self.warnings,
+            "refused": self.troubles.refused,
+            "error": "; ".join(self.troubles.failures) or None,
+        }
+        return found | ({"traceback": self.troubles.traceback} if self.troubles.traceback else {})
 
 
 def plan_measure(resources: Sequence[Resource], context: Context) -> dict[str, Any]:
-    """What a measure would change; refusals are part of the plan, and hide no other change (but for `is_basis`)."""
-    changes: list[Change] = []
-    refused: list[str] = []
-    error: str | None = None
-    context.warnings = []
+    """What a measure would change; refusals are part of the plan, and hide no other change (but for `is_basis`).
+
+    Any exception costs this measure alone: one that nobody foresaw is told as a mistake of ours.
+    """
+    report = Report()
     for resource in resources:
+        context.warnings, context.troubles = [], Troubles()
         try:
             found = resource.plan(context)
-        except Refused as refusal:
-            refused.append(one_line(refusal))
-            if resource.is_basis:
+        except Exception as error:
+            report.take(context)
+            if report.blame(resource, error):
                 break
-        except (Failed, OSError) as failure:
-            error = one_line(failure)
-            break
         else:
-            changes += found
+            report.take(context)
+            report.changes += found
             context.pending += found
-    return {
-        "changes": [asdict(change) for change in changes],
-        "warnings": context.warnings,
-        "refused": refused,
-        "error": error,
-    }
+    return report.told()
 
 
 def apply_measure(resources: Sequence[Resource]) -> dict[str, Any]:
-    """Makes a measure so. A refusal leaves that resource alone and goes on; a failure ends this measure."""
-    done: list[Change] = []
-    refused: list[str] = []
-    error: str | None = None
-    warnings: list[str] = []
+    """Makes a measure so. A refusal leaves that resource alone and goes on; a failure, foreseen or not, ends this
+    measure, as what follows may rest on it. Pieces of a resource that failed alone (`Partly`) end nothing.
+    """
+    report = Report()
     look = Look(units_of(resources))
     for resource in resources:
         try:
-            with look:
-                changes = resource.plan(context := Context())
-            if changes:
-                look.forget()
-                resource.apply()
-                done += changes
-                with look:
-                    left = resource.plan(context := Context())
-                if left:
-                    raise Failed(f"{left[0].what}: still differs after the change: {left[0].summary}")
-            warnings += context.warnings
-        except Refused as refusal:
-            refused.append(one_line(refusal))
-            if resource.is_basis:
+            apply_one(resource, look, report)
+        except Exception as error:
+            if report.blame(resource, error):
                 break
-        except (Failed, OSError) as failure:
-            error = one_line(failure)
-            break
-    return {
-        "changes": [asdict(change) for change in done],
-        "warnings": warnings,
-        "refused": refused,
-        "error": error,
-    }
+    return report.told()
+
+
+def apply_one(resource: Resource, look: Look, report: Report) -> None:
+    """Makes one resource so, and looks whether it is. Raises what it raises."""
+    with look:
+        changes = resource.plan(context := Context())
+    if changes:
+        look.forget()
+        whole = True
+        try:
+            resource.apply()
+        except Partly as partly:
+            whole = False
+            report.troubles.add(partly.troubles)
+        with look:
+            left = resource.plan(context := Context())
+        report.changes += [change for change in changes if whole or change not in left]
+        if left and whole:
+            report.take(context)
+            raise Failed(f"{left[0].what}: still differs after the change: {left[0].summary}")
+    report.take(context)
 
 
 def run(request: dict[str, Any]) -> dict[str, Any]:
@@ -120,7 +145,7 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
                 answer["notes"] = noted(history.close, deploy, request["results"])
             elif request["action"] == "apply":
                 _, resources = measures.pop(0)
-                answer["notes"] = guard.pop_report()
+                answer["notes"] = guard_notes()
                 answer["applied"] = apply_measure(resources)
                 answer["unproved"] = guard.waits_for_proof()
                 if deploy:
@@ -146,7 +171,20 @@ def planned(measures: Sequence[tuple[str, Sequence[Resource]]], *, until_change:
 
 
 def units_of(resources: Sequence[Resource]) -> list[str]:
-    return [unit for resource in resources for unit in resource.units()]
+    """Units to ask PID 1 for beforehand. A resource that cannot name its own says so when it is planned."""
+    found: list[str] = []
+    for resource in resources:
+        with contextlib.suppress(Exception):
+            found += resource.units()
+    return found
+
+
+def guard_notes() -> list[str]:
+    """What a take-back reported meanwhile. That it cannot be read must not stop the apply that would mend it."""
+    try:
+        return guard.pop_report()
+    except Exception as error:
+        return [f"the report of the last take-back cannot be read: {mistake(error)}"]
 
 
 def noted(write: Callable[..., None], *arguments: Any) -> list[str]:
@@ -155,6 +193,8 @@ def noted(write: Callable[..., None], *arguments: Any) -> list[str]:
         write(*arguments)
     except OSError as error:
         return [f"the history of this host cannot be written: {one_line(error)}"]
+    except Exception as error:
+        return [f"the history of this host cannot be written: {mistake(error)}"]
     return []
 
 
@@ -168,6 +208,10 @@ def main(request: dict[str, Any]) -> int:
         answer = run(request)
     except (Failed, OSError) as failure:
         print(f"sparkhost: {one_line(failure)}", file=sys.stderr)
+        return 1
+    except Exception as error:
+        print("".join(traceback.format_exception(error))[-LONGEST_TRACEBACK:], file=sys.stderr)
+        print(f"sparkhost: {mistake(error)}", file=sys.stderr)  # a controller shows the last line
         return 1
     print(json.dumps(answer))
     return 0

@@ -6,7 +6,11 @@ the same code on the host, so a dry run and the real run cannot disagree about h
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import errno
+import os
+import traceback
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,6 +22,71 @@ class Refused(Exception):
 
 class Failed(Exception):
     """A change that was tried and did not work. One line, with the remedy where one is known."""
+
+
+def one_line(error: BaseException) -> str:
+    """The error as one line for a person; a full disk or a read-only file system is named as such."""
+    if isinstance(error, OSError) and error.errno is not None:
+        where = f" ({error.filename})" if error.filename else ""
+        remedy = {
+            errno.ENOSPC: "; free some space there and deploy again",
+            errno.EROFS: "; the file system is read-only: see the kernel log for why",
+        }.get(error.errno, "")
+        return f"{os.strerror(error.errno)}{where}{remedy}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def mistake(error: Exception) -> str:
+    """An exception that nobody foresaw, as one line: what it is, and in which line of ours."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""  # noqa: PTH119
+    said = " ".join(str(error).split())[:200]
+    return f"a mistake of ours: {type(error).__name__}: {said}{where}: report it, with what --verbose shows"
+
+
+@dataclass
+class Troubles:
+    """What went wrong in the pieces of something whose other pieces went on."""
+
+    refused: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    traceback: str = ""
+    """Of the first mistake of ours; at most LONGEST_TRACEBACK characters, the innermost calls."""
+
+    def note(self, error: Exception, of: str = "") -> None:
+        """Takes an error over as a line, once. `of`: the piece that it belongs to."""
+        known = isinstance(error, (Refused, Failed, OSError))
+        line = of + (one_line(error) if known else mistake(error))
+        lines = self.refused if isinstance(error, Refused) else self.failures
+        if line not in lines:
+            lines.append(line)
+        if not known:
+            told = "".join(traceback.format_exception(error))[-LONGEST_TRACEBACK:]
+            self.traceback = self.traceback or told
+
+    def add(self, other: Troubles) -> None:
+        self.refused += [line for line in other.refused if line not in self.refused]
+        self.failures += [line for line in other.failures if line not in self.failures]
+        self.traceback = self.traceback or other.traceback
+
+    @contextlib.contextmanager
+    def piece(self, of: str = "") -> Iterator[None]:
+        """Whatever goes wrong meanwhile costs this piece alone, and is noted."""
+        try:
+            yield
+        except Exception as error:
+            self.note(error, of)
+
+
+class Partly(Failed):
+    """Some pieces of a resource could not be made so; its others are, and what follows in its measure goes on."""
+
+    def __init__(self, troubles: Troubles) -> None:
+        super().__init__("; ".join([*troubles.failures, *troubles.refused]))
+        self.troubles = troubles
+
+
+LONGEST_TRACEBACK = 4096
 
 
 @dataclass(frozen=True)
@@ -52,6 +121,8 @@ class Context:
     """Changes planned before this resource in the same run: a dry run has not made them."""
     warnings: list[str] = field(default_factory=list)
     """What a person should know although nothing is wrong enough to be refused: one line each, with the figures."""
+    troubles: Troubles = field(default_factory=Troubles)
+    """Of a resource of several pieces: those that could not be looked at, or are refused. It plans the others."""
 
 
 @dataclass(frozen=True)
