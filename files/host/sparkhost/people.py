@@ -1,4 +1,10 @@
-"""The group of training users and its members: local users and those of a directory service alike."""
+"""The group of training users and its members: local users and those of a directory service alike.
+
+`TrainingPeople` is one walk over steps: a plan shows them, an apply does them. Each user is a piece of its own.
+Rights are taken away first, without asking whom they are taken from; then they are given; what needs a user's own
+files, the keys, comes last. Root never opens a file below a home: a child with the user's rights does, with an end in
+size and time.
+"""
 
 from __future__ import annotations
 
@@ -7,23 +13,23 @@ import json
 import os
 import pwd
 import re
-import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
-from sparkhost.block import Block, put_in, take_out
+from sparkhost import bounded
 from sparkhost.files import make_directories, write_atomic
+from sparkhost.people_keys import look, set_keys
 from sparkhost.pid1 import run
-from sparkhost.resource import Change, Context, Failed, Refused, Resource
+from sparkhost.resource import Change, Context, Failed, Partly, Refused, Resource, Troubles
 
 RECORD = Path("/var/lib/sparkfleet/training-people.json")
 GROUP_FILE = Path("/etc/group")
 SHADOW = Path("/etc/shadow")
 # A day in the past: whoever expired is let in by no way at all, with a key as little as with a password (usermod(8)).
 EXPIRED = "1"
-BLOCK = Block("training_slice")
 
 
 @dataclass
@@ -47,12 +53,26 @@ class Record:
 
 
 def read_record() -> Record:
+    """Raises Failed: what is there is not what `save` wrote."""
     try:
-        return Record(**json.loads(RECORD.read_text()))
+        found = Record(**json.loads(bounded.read_text(RECORD)))
     except FileNotFoundError:
         return Record()
-    except (ValueError, TypeError) as error:
-        raise Failed(f"{RECORD} is damaged: move it away and deploy again") from error
+    except (ValueError, TypeError, RecursionError) as error:
+        raise damaged() from error
+    lists = [*found.members, *found.keys, *found.created] if are_lists(found) else [None]
+    locked = found.locked if isinstance(found.locked, dict) else {"": None}
+    if not all(isinstance(one, str) for one in (*lists, *locked, *locked.values())):
+        raise damaged()
+    return found
+
+
+def are_lists(record: Record) -> bool:
+    return all(isinstance(one, list) for one in (record.members, record.keys, record.created))
+
+
+def damaged() -> Failed:
+    return Failed(f"{RECORD} is damaged: move it away and deploy again")
 
 
 def user(name: str) -> pwd.struct_passwd | None:
@@ -79,54 +99,26 @@ def exists(group: str) -> bool:
 
 def is_local(group: str) -> bool:
     """Whether a group is in /etc/group, where members can be added; a directory's group is its admin's."""
-    return bool(re.search(rf"^{re.escape(group)}:", GROUP_FILE.read_text(), re.MULTILINE))
+    return bool(re.search(rf"^{re.escape(group)}:", bounded.read_text(GROUP_FILE), re.MULTILINE))
 
 
 def expires(name: str) -> str:
     """When an account expires, in days since the epoch; "": never, or its directory service knows (shadow(5))."""
-    for line in SHADOW.read_text().splitlines():
+    for line in bounded.read_text(SHADOW).splitlines():
         fields = line.split(":")
         if fields[0] == name and len(fields) > 7:
             return fields[7]
     return ""
 
 
-def with_keys(text: str, keys: Sequence[str]) -> str:
-    """An authorized_keys with our block of these keys, at its end; without the block where there are none."""
-    return put_in(text, keys, BLOCK) if keys else take_out(text, BLOCK).text
+@dataclass(frozen=True)
+class Step:
+    """One thing that differs, and how to mend it."""
 
-
-def as_user(entry: pwd.struct_passwd, command: str, text: str = "") -> str:
-    """Runs a fixed shell command as a user, in its home: root follows no link that the user has put there.
-
-    Raises:
-        Failed: with the last line that it printed.
-    """
-    result = subprocess.run(
-        ["/bin/sh", "-c", f'cd -- "$HOME" && {command}'],
-        input=text,
-        capture_output=True,
-        text=True,
-        errors="surrogateescape",
-        timeout=60,
-        check=False,
-        cwd="/",
-        env={"HOME": entry.pw_dir, "PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"},
-        user=entry.pw_uid,
-        group=entry.pw_gid,
-        extra_groups=[],
-    )
-    if result.returncode:
-        lines = result.stderr.strip().splitlines() or ["no message"]
-        raise Failed(f"the keys of {entry.pw_name}: {lines[-1]}")
-    return result.stdout
-
-
-READ_KEYS = "if [ -e .ssh/authorized_keys ]; then cat .ssh/authorized_keys; fi"
-WRITE_KEYS = (
-    "umask 077 && mkdir -p .ssh && cat > .ssh/.authorized_keys.sparkfleet-new && "
-    "mv -fT .ssh/.authorized_keys.sparkfleet-new .ssh/authorized_keys"
-)
+    what: str
+    summary: str
+    """Empty: it changes only what our record says, which nobody needs to be shown."""
+    do: Callable[[], None]
 
 
 @dataclass(frozen=True)
@@ -144,115 +136,148 @@ class TrainingPeople(Resource):
     wanted: bool = True
 
     def plan(self, context: Context) -> Sequence[Change]:
-        return list(self._changes())
+        steps = self._steps(read_record(), context.troubles)
+        return [Change(step.what, step.summary) for step in steps if step.summary]
+
+    def apply(self) -> None:
+        """Raises Partly: some users' pieces could not be done, all others were."""
+        record, troubles = read_record(), Troubles()
+        # The walk looks at each piece when it comes to it: what was done before is seen.
+        for step in self._steps(record, troubles):
+            with troubles.piece(f"{step.what}: "):
+                step.do()
+        if not self.wanted and record == Record():
+            RECORD.unlink(missing_ok=True)
+        if troubles.failures or troubles.refused:
+            raise Partly(troubles)
 
     def _names(self) -> list[str]:
         return [*dict.fromkeys([*self.users, *self.members])]
 
-    def _changes(self) -> Iterator[Change]:
-        record = read_record()
+    def _steps(self, record: Record, troubles: Troubles) -> Iterator[Step]:
+        yield from self._taken(record)
+        yield from self._given(record, troubles)
+        yield from self._keys(record, troubles)
+        if not self.wanted and record.group and exists(self.group):
+            yield Step(f"group {self.group}", "remove", partial(self._remove_group, record))
+
+    def _taken(self, record: Record) -> Iterator[Step]:
+        """What goes without anybody's help."""
+        for name in [name for name in record.members if name not in self._names()]:
+            inside = (entry := user(name)) is not None and is_member(entry, self.group)
+            summary = f"take out of the group {self.group}" if inside else ""
+            yield Step(f"user {name}", summary, partial(self._expel, record, name, inside))
+        for name in record.created if not self.wanted else ():
+            if name not in record.locked and user(name):
+                summary = "lock: a deploy has made this account; its home stays"
+                yield Step(f"user {name}", summary, partial(_lock, record, name))
+
+    def _given(self, record: Record, troubles: Troubles) -> Iterator[Step]:
         if self.wanted and not exists(self.group):
-            yield Change(f"group {self.group}", "create")
+            yield Step(f"group {self.group}", "create", partial(self._add_group, record))
         elif self._names() and not is_local(self.group):
-            outside = [name for name in self._names() if not ((e := user(name)) and is_member(e, self.group))]
-            if outside:
-                raise Refused(
-                    f"the group {self.group} comes from a directory service: add {', '.join(outside)} there, "
-                    "or name a local group (training_slice.group)"
+            names = [n for n in self._names() if not ((e := user(n)) and is_member(e, self.group))]
+            if names:
+                troubles.note(
+                    Refused(
+                        f"the group {self.group} comes from a directory service: add {', '.join(names)} there, "
+                        "or name a local group (training_slice.group)"
+                    )
                 )
+                return
         for name in self._names():
-            entry = user(name)
-            if entry is None and name not in self.users:
+            with troubles.piece():
+                yield from self._welcome(record, name)
+
+    def _welcome(self, record: Record, name: str) -> Iterator[Step]:
+        if (entry := user(name)) is None:
+            if name not in self.users:
                 raise Refused(
                     f"training_slice.members: no user {name} on this host or its directory service: correct the name, "
                     "or put it under training_slice.users to have it created"
                 )
-            if entry is None:
-                yield Change(f"user {name}", f"create, in the group {self.group}, with {len(self.users[name])} keys")
-                continue
-            if entry.pw_uid == 0:
-                raise Refused(f"training_slice: {name} is root: training users are never root")
-            if not is_member(entry, self.group):
-                yield Change(f"user {name}", f"add to the group {self.group}")
-            if name in self.users:
-                if name in record.locked:
-                    yield Change(f"user {name}", "unlock: it was locked when the measure was removed")
-                yield from self._keys(entry, self.users[name])
-        for name in record.members:
-            if name not in self._names() and (entry := user(name)) and is_member(entry, self.group):
-                yield Change(f"user {name}", f"take out of the group {self.group}")
-        for name in record.keys:
-            if name not in self.users and (entry := user(name)):
-                yield from self._keys(entry, [])
-        for name in self._to_lock(record):
-            yield Change(f"user {name}", "lock: a deploy has made this account; its home stays")
-        if not self.wanted and record.group and exists(self.group):
-            yield Change(f"group {self.group}", "remove")
+            summary = f"create, in the group {self.group}, with {len(self.users[name])} keys"
+            yield Step(f"user {name}", summary, partial(_create, record, name))
+            entry = user(name)
+        if entry is None:
+            return  # a plan has made none
+        if entry.pw_uid == 0:
+            raise Refused(f"training_slice: {name} is root: training users are never root")
+        if not is_member(entry, self.group):
+            yield Step(f"user {name}", f"add to the group {self.group}", partial(self._admit, record, name))
+        if name in self.users and name in record.locked:
+            summary = "unlock: it was locked when the measure was removed"
+            yield Step(f"user {name}", summary, partial(_unlock, record, name))
 
-    def _to_lock(self, record: Record) -> list[str]:
-        return [] if self.wanted else [n for n in record.created if n not in record.locked and user(n)]
+    def _keys(self, record: Record, troubles: Troubles) -> Iterator[Step]:
+        """Of those who lose some first."""
+        gone: dict[str, Sequence[str]] = {n: () for n in record.keys if n not in self.users}
+        for name in [name for name in gone if user(name) is None]:
+            yield Step(f"user {name}", "", partial(_note_keys, record, name, ()))
+        entries = {n: e for n in (*gone, *self.users) if (e := user(n)) and e.pw_uid}
+        wanted = {name: self.users.get(name, ()) for name in entries}
+        for name, differs in look(entries, wanted).items():
+            what, keys = f"user {name}", wanted[name]
+            if isinstance(differs, Exception):
+                troubles.note(differs, f"{what}: its keys: ")
+            elif differs:
+                summary = f"set the {len(keys)} keys from here in its authorized_keys"
+                yield Step(what, summary, partial(_set_keys, record, entries[name], keys))
+            elif (name in record.keys) != bool(keys):
+                yield Step(what, "", partial(_note_keys, record, name, keys))
 
-    def _keys(self, entry: pwd.struct_passwd, keys: Sequence[str]) -> Iterator[Change]:
-        old = as_user(entry, READ_KEYS)
-        if with_keys(old, keys) != old:
-            yield Change(f"user {entry.pw_name}", f"set the {len(keys)} keys from here in its authorized_keys")
+    def _expel(self, record: Record, name: str, inside: bool) -> None:
+        if inside:
+            run("gpasswd", "--delete", name, self.group)
+        record.members.remove(name)
+        record.save()
 
-    def apply(self) -> None:
-        record = read_record()
-        if self.wanted and not exists(self.group):
-            run("groupadd", "--system", "--", self.group)
-            record.group = True
-            record.save()
-        for name in self._names():
-            if user(name) is None and name in self.users:
-                run("useradd", "--create-home", "--shell", "/bin/bash", "--", name)
-                record.created = [*dict.fromkeys([*record.created, name])]
-                record.locked.pop(name, None)
-                record.save()
-            entry = _known(name)
-            if not is_member(entry, self.group):
-                # gpasswd, unlike usermod, takes users of a directory service into a local group.
-                run("gpasswd", "--add", name, self.group)
-                record.members = [*dict.fromkeys([*record.members, name])]
-                record.save()
-            if name in self.users:
-                if name in record.locked:
-                    run("usermod", "--expiredate", record.locked[name], "--", name)
-                    del record.locked[name]
-                    record.save()
-                self._set_keys(entry, self.users[name], record)
-        for name in [name for name in record.members if name not in self._names()]:
-            if (gone := user(name)) and is_member(gone, self.group):
-                run("gpasswd", "--delete", name, self.group)
-            record.members.remove(name)
-            record.save()
-        for name in [name for name in record.keys if name not in self.users]:
-            if gone := user(name):
-                self._set_keys(gone, [], record)
-            record.keys.remove(name)
-            record.save()
-        for name in self._to_lock(record):
-            record.locked[name] = expires(name)
-            record.save()
-            run("usermod", "--expiredate", EXPIRED, "--", name)
-        if not self.wanted and record.group and exists(self.group):
-            run("groupdel", "--", self.group)
-            record.group = False
-            record.save()
-        if not self.wanted and record == Record():
-            RECORD.unlink(missing_ok=True)
+    def _add_group(self, record: Record) -> None:
+        run("groupadd", "--system", "--", self.group)
+        record.group = True
+        record.save()
 
-    def _set_keys(self, entry: pwd.struct_passwd, keys: Sequence[str], record: Record) -> None:
-        old = as_user(entry, READ_KEYS)
-        if (new := with_keys(old, keys)) != old:
-            as_user(entry, WRITE_KEYS, new)
-        if keys and entry.pw_name not in record.keys:
-            record.keys.append(entry.pw_name)
-            record.save()
+    def _admit(self, record: Record, name: str) -> None:
+        # Noted first: who is killed in between leaves a member who can be taken out again.
+        record.members = [*dict.fromkeys([*record.members, name])]
+        record.save()
+        # gpasswd, unlike usermod, takes users of a directory service into a local group.
+        run("gpasswd", "--add", name, self.group)
+
+    def _remove_group(self, record: Record) -> None:
+        run("groupdel", "--", self.group)
+        record.group = False
+        record.save()
 
 
-def _known(name: str) -> pwd.struct_passwd:
-    entry = user(name)
-    if entry is None:
-        raise Failed(f"user {name} is not there although useradd has made it: see /etc/passwd and nsswitch.conf(5)")
-    return entry
+def _create(record: Record, name: str) -> None:
+    run("useradd", "--create-home", "--shell", "/bin/bash", "--", name)
+    record.created = [*dict.fromkeys([*record.created, name])]
+    record.locked.pop(name, None)
+    record.save()
+    if user(name) is None:
+        raise Failed("is not there although useradd has made it: see /etc/passwd and nsswitch.conf(5)")
+
+
+def _lock(record: Record, name: str) -> None:
+    record.locked[name] = expires(name)
+    record.save()
+    run("usermod", "--expiredate", EXPIRED, "--", name)
+
+
+def _unlock(record: Record, name: str) -> None:
+    run("usermod", "--expiredate", record.locked[name], "--", name)
+    del record.locked[name]
+    record.save()
+
+
+def _set_keys(record: Record, entry: pwd.struct_passwd, keys: Sequence[str]) -> None:
+    if keys:
+        _note_keys(record, entry.pw_name, keys)  # first: what may be there can be taken away again
+    set_keys(entry, keys)
+    _note_keys(record, entry.pw_name, keys)
+
+
+def _note_keys(record: Record, name: str, keys: Sequence[str]) -> None:
+    record.keys = [*(known for known in record.keys if known != name), *([name] if keys else [])]
+    record.save()
