@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from sparkfleet.settings import HardwareWatchdogSettings
 from sparkhost.files import File, NoFile
-from sparkhost.hardware import HardwareWatchdog, Sysctl
+from sparkhost.hardware import HardwareWatchdog, Sysctl, SysctlBefore
 from sparkhost.resource import Resource
 from tasks.lib.templates import render
 
@@ -37,11 +37,11 @@ def apply(settings: HardwareWatchdogSettings) -> Sequence[Resource]:
 
 
 def remove(settings: HardwareWatchdogSettings) -> Sequence[Resource]:
-    """Disarmed at once where it was us who armed it, the kernel's settings at its defaults, no files of ours."""
+    """Disarmed at once where it was us who armed it, the kernel's settings as they were, no files of ours."""
     return (
         HardwareWatchdog(0, only_with=MANAGER),
         NoFile(MANAGER),
-        Sysctl("kernel.panic", "0", only_with=SYSCTL),
-        Sysctl("kernel.hung_task_panic", "0", only_with=SYSCTL),
         NoFile(SYSCTL),
+        SysctlBefore("kernel.panic"),
+        SysctlBefore("kernel.hung_task_panic"),
     )

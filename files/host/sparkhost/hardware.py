@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from sparkhost.files import MANAGED, read_regular
+from sparkhost import bounded
+from sparkhost.files import MANAGED, make_directories, read_regular, sync_directory, write_atomic
 from sparkhost.pid1 import run
 from sparkhost.resource import Change, Context, Failed, Refused, Resource
 
 DEVICE = Path("/dev/watchdog")
 CLASS = Path("/sys/class/watchdog")
 SYSCTL = Path("/proc/sys")
+# What kernel settings were before us: {"kernel.panic": {"before": "0", "ours": ["30"]}}.
+RECORD = Path("/var/lib/sparkfleet/sysctl-before.json")
 MANAGER = ("org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager")
 # Seconds that PID 1 may take to open the device.
 SETTLE = 5.0
@@ -28,7 +32,7 @@ def runtime_watchdog() -> int:
 
 def active(directory: Path = CLASS) -> bool:
     """Whether some watchdog counts, as the kernel says it (Documentation/ABI/testing/sysfs-class-watchdog)."""
-    return any(path.read_text().strip() == "active" for path in directory.glob("watchdog*/state"))
+    return any(bounded.read_text(path).strip() == "active" for path in directory.glob("watchdog*/state"))
 
 
 def is_ours(path: str) -> bool:
@@ -73,26 +77,101 @@ class HardwareWatchdog(Resource):
             time.sleep(0.1)
 
 
+@dataclass
+class Before:
+    """What a kernel setting was before us, and every value that we have given it since."""
+
+    before: str
+    ours: list[str]
+
+
+def read_record() -> dict[str, Before]:
+    """By setting. This module alone writes the file. Raises Failed."""
+    try:
+        found = {name: Before(**entry) for name, entry in json.loads(bounded.read_text(RECORD)).items()}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise damaged() from error
+    values = [value for one in found.values() for value in (one.before, one.ours)]
+    if not all(isinstance(v, str) or (isinstance(v, list) and all(isinstance(i, str) for i in v)) for v in values):
+        raise damaged()
+    if any(isinstance(one.before, list) or isinstance(one.ours, str) for one in found.values()):
+        raise damaged()
+    return found
+
+
+def damaged() -> Failed:
+    return Failed(f"{RECORD} is damaged: set the kernel's settings as they were by hand, remove it, and deploy again")
+
+
+def write_record(record: dict[str, Before]) -> None:
+    if record:
+        make_directories(RECORD.parent)
+        text = json.dumps({name: vars(one) for name, one in record.items()}) + "\n"
+        write_atomic(RECORD, text.encode(), 0o644)
+    elif RECORD.exists():
+        RECORD.unlink()
+        sync_directory(RECORD.parent)
+
+
+def path_of(name: str) -> Path:
+    return SYSCTL / name.replace(".", "/")
+
+
+def value_of(name: str) -> str:
+    return " ".join(bounded.read_text(path_of(name)).split())
+
+
 @dataclass(frozen=True)
 class Sysctl(Resource):
-    """A kernel setting in force now; the file for the next boot is another resource."""
+    """A kernel setting in force now; the file for the next boot is another resource.
+
+    What it was before is noted first, so that `SysctlBefore` takes back what a run that was killed has left.
+    """
 
     kind: ClassVar[str] = "sysctl"
     name: str
     value: str
-    only_with: str = ""
-    """As for `HardwareWatchdog`."""
-
-    def _path(self) -> Path:
-        return SYSCTL / self.name.replace(".", "/")
 
     def plan(self, context: Context) -> Sequence[Change]:
-        if not is_ours(self.only_with):
-            return []
-        if not self._path().exists():
+        if not path_of(self.name).exists():
             raise Refused(f"this kernel has no setting {self.name}: leave it out")
-        found = self._path().read_text().strip()
+        found = value_of(self.name)
         return [] if found == self.value else [Change(self.name, f"set to {self.value} (was {found})")]
 
     def apply(self) -> None:
-        self._path().write_text(f"{self.value}\n")
+        record = read_record()
+        known = record.setdefault(self.name, Before(value_of(self.name), []))
+        known.ours = [*dict.fromkeys([*known.ours, self.value])]
+        write_record(record)
+        path_of(self.name).write_text(f"{self.value}\n")
+
+
+@dataclass(frozen=True)
+class SysctlBefore(Resource):
+    """A kernel setting as it was before us, once; what others have set it to since stays.
+
+    After the file for the next boot is gone: until both are done, the record is there.
+    """
+
+    kind: ClassVar[str] = "sysctl_before"
+    name: str
+
+    def _is_ours(self, known: Before) -> bool:
+        return path_of(self.name).exists() and value_of(self.name) in known.ours
+
+    def plan(self, context: Context) -> Sequence[Change]:
+        known = read_record().get(self.name)
+        if known is None:
+            return []
+        if self._is_ours(known):
+            return [Change(self.name, f"set to {known.before} again, as it was before sparkfleet")]
+        return [Change(self.name, "leave it, as it is not what sparkfleet has set any more, and forget about it")]
+
+    def apply(self) -> None:
+        record = read_record()
+        known = record.pop(self.name)
+        if self._is_ours(known):
+            path_of(self.name).write_text(f"{known.before}\n")
+        write_record(record)
