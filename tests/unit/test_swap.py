@@ -1,8 +1,12 @@
 """Reading /proc/swaps, and the arithmetic of a refusal."""
 
+import os
+from pathlib import Path
+
 import pytest
 
 from sparkfleet.settings import HostSettings
+from sparkhost import swap
 from sparkhost.swap import ActiveSwap, active_swaps, overridden, refusal
 from sparkhost.systemd import UNIT_DIRECTORY, unit_of
 from tasks import swap as swap_measure
@@ -80,3 +84,18 @@ def test_entries_that_come_back_to_fstab_have_systemd_read_it(state: str, among:
 )
 def test_which_loaded_units_a_file_speaks_of(path: str, unit: str) -> None:
     assert unit_of(f"{UNIT_DIRECTORY}/{path}") == unit
+
+
+def test_the_copy_of_fstab_that_is_checked_is_for_root_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """fstab may have passwords of file servers. findmnt(8) is a double that notes the copy's mode."""
+    findmnt = tmp_path / "findmnt"
+    findmnt.write_text(f'#!/bin/sh\nstat -c %a "$3" >{tmp_path}/mode\ncat "$3" >{tmp_path}/seen\n')
+    findmnt.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(swap, "TRIAL", tmp_path / "trial")
+    swap.TRIAL.write_text("of a run that was killed")
+    swap.TRIAL.chmod(0o644)
+    assert swap.fstab_errors(b"//nas/x /mnt cifs password=x 0 0\n") == 0
+    assert (tmp_path / "mode").read_text() == "600\n"
+    assert (tmp_path / "seen").read_text().startswith("//nas/x")
+    assert not swap.TRIAL.exists()

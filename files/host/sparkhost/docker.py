@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from sparkhost.files import make_directories, read_regular, text_diff, write_atomic
+from sparkhost import bounded, strict_json
+from sparkhost.diff import text_diff
+from sparkhost.files import make_directories, read_regular, write_atomic
 from sparkhost.pid1 import run, show, time_of
 from sparkhost.resource import Change, Context, Failed, Refused, Resource
 from sparkhost.systemd import UNIT_DIRECTORY, changed_at
@@ -24,6 +26,12 @@ DAEMON_JSON = Path("/etc/docker/daemon.json")
 # What the two keys were before us: {"cgroup-parent": null, "live-restore": true}; null stands for none.
 RECORD = Path("/var/lib/sparkfleet/docker-before.json")
 SERVICE = "docker.service"
+# Keys that are looked at here: their types, as dockerd wants them.
+TYPES: dict[str, tuple[type, str]] = {
+    "cgroup-parent": (str, "a text"),
+    "live-restore": (bool, "true or false"),
+    "exec-opts": (list, "a list of texts"),
+}
 PATIENCE = 30.0
 """Seconds that a reload may take."""
 
@@ -32,18 +40,37 @@ def installed() -> bool:
     return shutil.which("dockerd") is not None
 
 
+def parsed(text: str) -> dict[str, Any]:
+    """What daemon.json says; an empty one says nothing, for dockerd as well.
+
+    Raises:
+        Refused: it is not a JSON mapping, or one that would not survive being written again.
+    """
+    remedy = "mend it, or set training_slice.docker to keep"
+    try:
+        value = strict_json.loads(text) if text.strip() else {}
+    except ValueError as error:
+        raise Refused(f"{DAEMON_JSON} is not JSON that can be edited ({error}): {remedy}") from error
+    if not isinstance(value, dict):
+        raise Refused(f"{DAEMON_JSON} is no mapping but {text.strip()[:20]!r}: {remedy}")
+    for name, (kind, words) in TYPES.items():
+        found = value.get(name)
+        if name in value and not (is_text_list(found) if kind is list else isinstance(found, kind)):
+            raise Refused(f"{DAEMON_JSON}: {name}: got {json.dumps(found)[:60]}, expected {words}: {remedy}")
+    return value
+
+
+def is_text_list(found: Any) -> bool:
+    return isinstance(found, list) and all(isinstance(value, str) for value in found)
+
+
 def merged(text: str, **keys: Any) -> str:
     """daemon.json with these keys set, or taken out where the value is None; all others stay as they are.
 
     Raises:
-        Refused: it is not a JSON mapping.
+        Refused: see `parsed`.
     """
-    try:
-        value = json.loads(text) if text.strip() else {}
-    except ValueError as error:
-        raise Refused(f"{DAEMON_JSON} is not JSON ({error}): mend it, or set training_slice.docker to keep") from error
-    if not isinstance(value, dict):
-        raise Refused(f"{DAEMON_JSON} is no mapping: mend it, or set training_slice.docker to keep")
+    value = parsed(text)
     wanted = {name.replace("_", "-"): item for name, item in keys.items()}
     result = {name: item for name, item in value.items() if wanted.get(name, item) is not None or name not in wanted}
     result |= {name: item for name, item in wanted.items() if item is not None}
@@ -78,15 +105,35 @@ def write(text: str) -> None:
     if not text:
         DAEMON_JSON.unlink(missing_ok=True)
         return
+    content = text.encode(errors="surrogateescape")
     trial = DAEMON_JSON.with_name("daemon.json.sparkfleet-trial")
-    trial.write_text(text, errors="surrogateescape")
+    write_atomic(trial, content, 0o600)  # there may be a proxy's password in it
     try:
         if "--validate" in run("dockerd", "--help"):  # since 23.0; Debian 12 has 20.10
             run("dockerd", "--validate", "--config-file", str(trial))
     finally:
         trial.unlink()
-    mode = stat.S_IMODE(DAEMON_JSON.stat().st_mode) if DAEMON_JSON.exists() else 0o644
-    write_atomic(DAEMON_JSON, text.encode(errors="surrogateescape"), mode)
+    mode, uid, gid = 0o644, 0, 0
+    if DAEMON_JSON.exists():
+        status = DAEMON_JSON.stat()
+        mode, uid, gid = stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid
+    write_atomic(DAEMON_JSON, content, mode, uid, gid)
+
+
+def read_record() -> dict[str, Any]:
+    """What the two keys were before us. Raises Failed."""
+    try:
+        found = strict_json.loads(bounded.read_text(RECORD))
+        parent, live = found["cgroup-parent"], found["live-restore"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise damaged() from error
+    if not isinstance(parent, str | None) or not isinstance(live, bool | None):
+        raise damaged()
+    return {"cgroup-parent": parent, "live-restore": live}
+
+
+def damaged() -> Failed:
+    return Failed(f"{RECORD} is damaged: take our keys out of {DAEMON_JSON} by hand, remove it, and deploy again")
 
 
 def is_active() -> bool:
@@ -146,7 +193,7 @@ class DockerParent(Resource):
         active = is_active()
         swarm = info(".Swarm.LocalNodeState") if active else ""
         command = show(SERVICE, "ExecStart").get("ExecStart", "")
-        if reason := objection(json.loads(old or "{}"), command, self.slice, swarm):
+        if reason := objection(parsed(old), command, self.slice, swarm):
             raise Refused(f"{reason}: containers stay where they are; see training_slice.docker")
         if stray := outside(self.slice):
             context.warnings.append(
@@ -162,7 +209,7 @@ class DockerParent(Resource):
 
     def apply(self) -> None:
         old = current()
-        before = json.loads(old or "{}")
+        before = parsed(old)
         if not RECORD.exists():
             make_directories(RECORD.parent)
             kept = {key: before.get(key) for key in ("cgroup-parent", "live-restore")}
@@ -188,17 +235,18 @@ class NoDockerParent(Resource):
     slice: str
 
     def _without(self, old: str) -> str:
-        before = json.loads(RECORD.read_text())
-        ours = json.loads(old or "{}").get("cgroup-parent") == self.slice
-        return merged(old, **({"cgroup_parent": before["cgroup-parent"]} if ours else {}))
+        ours = parsed(old).get("cgroup-parent") == self.slice
+        return merged(old, **({"cgroup_parent": read_record()["cgroup-parent"]} if ours else {}))
 
     def plan(self, context: Context) -> Sequence[Change]:
         if not installed() or not RECORD.exists():
             return []
+        read_record()
+        parsed(current())
         return [Change(str(DAEMON_JSON), "take out cgroup-parent and live-restore, as far as they are ours")]
 
     def apply(self) -> None:
-        before = json.loads(RECORD.read_text())
+        before = read_record()
         write(self._without(current()))
         if is_active():
             run("systemctl", "restart", SERVICE)  # while live-restore is still on

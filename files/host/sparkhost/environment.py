@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import ClassVar
 
 from sparkhost.block import Block, put_in, take_out
+from sparkhost.diff import text_diff
 from sparkhost.files import (
     File,
     NoFile,
     make_directories,
     read_regular,
-    text_diff,
     write_atomic,
 )
 from sparkhost.resource import Change, Context, Failed, Refused, Resource

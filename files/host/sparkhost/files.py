@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import grp
 import hashlib
 import os
@@ -14,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from sparkhost import bounded
+from sparkhost.diff import text_diff
 from sparkhost.resource import Change, Context, Failed, Resource
 
 # What was on the host before us, kept under its own path, so that removal can put it back.
 BACKUPS = Path("/var/lib/sparkfleet/backup")
 MANAGED = "managed by sparkfleet"
-DIFF_LIMIT = 64 * 1024
 
 
 def write_atomic(path: Path, content: bytes, mode: int, uid: int = 0, gid: int = 0) -> None:
@@ -90,20 +90,6 @@ def remove_empty_directories(path: Path) -> None:
         path = path.parent
 
 
-def text_diff(path: str, old: bytes, new: bytes) -> str:
-    """Unified diff, empty for binary or large files."""
-    if b"\0" in old + new or len(old) + len(new) > DIFF_LIMIT:
-        return ""
-    lines = difflib.unified_diff(
-        old.decode(errors="replace").splitlines(keepends=True),
-        new.decode(errors="replace").splitlines(keepends=True),
-        fromfile=path,
-        tofile=path,
-        n=1,
-    )
-    return "".join(line if line.endswith("\n") else f"{line}\n" for line in lines)
-
-
 def read_regular(path: Path) -> bytes | None:
     """The content of a regular file, or None where there is none.
 
@@ -116,7 +102,7 @@ def read_regular(path: Path) -> bytes | None:
         return None
     if not stat.S_ISREG(kind):
         raise Failed(f"{path} is not a regular file: move it away and deploy again")
-    return path.read_bytes()
+    return bounded.read(path)
 
 
 def backup_of(path: Path) -> Path:
@@ -133,14 +119,14 @@ def keep_backup(path: Path) -> None:
         BACKUPS.mkdir(mode=0o700)  # what was private stays private
     make_directories(backup.parent)
     status = path.stat()
-    write_atomic(backup, path.read_bytes(), stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
+    write_atomic(backup, bounded.read(path), stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
 
 
 def put_back(path: Path) -> None:
     """Puts the kept file back in its place, as it was, and forgets the backup."""
     backup = backup_of(path)
     status = backup.stat()
-    write_atomic(path, backup.read_bytes(), stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
+    write_atomic(path, bounded.read(backup), stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
     backup.unlink()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import stat
@@ -13,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from sparkhost import fstab
-from sparkhost.files import keep_backup, make_directories, text_diff, write_atomic
+from sparkhost import bounded, fstab
+from sparkhost.diff import text_diff
+from sparkhost.files import keep_backup, make_directories, write_atomic
 from sparkhost.pid1 import run, unit_property
 from sparkhost.resource import Change, Context, Failed, Refused, Resource
 from sparkhost.slices import meminfo
@@ -22,6 +22,7 @@ from sparkhost.slices import meminfo
 FSTAB = Path("/etc/fstab")
 # Which swaps we turned off, so that removal knows whether there is something to start again.
 TURNED_OFF = Path("/var/lib/sparkfleet/swaps-turned-off")
+TRIAL = Path("/run/sparkfleet-fstab")
 MIB = 2**20
 
 
@@ -44,7 +45,7 @@ def active_swaps(text: str) -> list[ActiveSwap]:
 
 
 def read_swaps() -> list[ActiveSwap]:
-    return active_swaps(Path("/proc/swaps").read_text())
+    return active_swaps(bounded.read_text(Path("/proc/swaps")))
 
 
 def memory_available() -> int:
@@ -96,9 +97,14 @@ class SwapOff(Resource):
             swapoff(swap, self.margin)
 
 
+def turned_off() -> list[str]:
+    """The devices of swaps that we turned off."""
+    return bounded.read_text(TURNED_OFF).splitlines() if TURNED_OFF.exists() else []
+
+
 def remember(device: str) -> None:
     """Adds a device to the list of swaps that we turned off."""
-    known = TURNED_OFF.read_text().splitlines() if TURNED_OFF.exists() else []
+    known = turned_off()
     if device not in known:
         make_directories(TURNED_OFF.parent)
         write_atomic(TURNED_OFF, "".join(f"{name}\n" for name in [*known, device]).encode(), 0o644)
@@ -148,7 +154,7 @@ class FstabSwap(Resource):
     def plan(self, context: Context) -> Sequence[Change]:
         if not FSTAB.exists():
             return []
-        old = FSTAB.read_bytes()
+        old = bounded.read(FSTAB)
         new, numbers = self._edit(old)
         verb = "comment out" if self.wanted == "off" else "activate again"
         lines = ", ".join(str(number) for number in numbers)
@@ -159,12 +165,12 @@ class FstabSwap(Resource):
         # /etc/fstab may be a link (to a file under /etc/static, say): the file is replaced, not the link.
         path = FSTAB.resolve()
         status = path.stat()
-        old = path.read_bytes()
+        old = bounded.read(path)
         new, _ = self._edit(old)
         check_fstab(old, new)
         if self.wanted == "off":
             keep_backup(FSTAB)
-        if path.read_bytes() != old:
+        if bounded.read(path) != old:
             raise Failed(f"{FSTAB} was changed by somebody else at this moment: deploy again")
         write_atomic(path, new, stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
 
@@ -184,18 +190,12 @@ def check_fstab(old: bytes, new: bytes) -> None:
 
 def fstab_errors(content: bytes) -> int:
     """Parse errors and errors that `findmnt --verify` counts in a table. An empty table has none."""
-    with_name = Path(f"/run/sparkfleet-fstab-{os.getpid()}")
-    with_name.write_bytes(content)
+    # fstab may be for root's eyes (passwords of CIFS): so is the copy. One of a killed run is written over.
+    write_atomic(TRIAL, content, 0o600)
     try:
-        result = subprocess.run(
-            ["findmnt", "--verify", "--tab-file", str(with_name)],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        result = bounded.call(["findmnt", "--verify", "--tab-file", str(TRIAL)], seconds=60)
     finally:
-        with_name.unlink()
+        TRIAL.unlink()
     output = result.stdout + result.stderr
     if match := re.search(r"(\d+) parse errors?, (\d+) errors?", output):
         return int(match[1]) + int(match[2])
@@ -267,11 +267,11 @@ class SwapOn(Resource):
 
     def plan(self, context: Context) -> Sequence[Change]:
         if TURNED_OFF.exists():
-            return [Change("swap", f"start again: {', '.join(TURNED_OFF.read_text().splitlines())}")]
+            return [Change("swap", f"start again: {', '.join(turned_off())}")]
         return []
 
     def apply(self) -> None:
-        devices = TURNED_OFF.read_text().splitlines()
+        devices = turned_off()
         TURNED_OFF.unlink()  # once: what cannot be started now is not ours to try for ever
         failures = []
         try:
