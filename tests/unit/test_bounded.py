@@ -130,6 +130,7 @@ def test_what_does_not_come_back_costs_itself_alone(tmp_path: Path) -> None:
         == [("stalled", None)] * 3
     )
     assert list(try_each([], bool)) == []
+    assert list(try_each(range(500), lambda number: number % 2 == 0)) == [(n, n % 2 == 0) for n in range(500)]
 
 
 def test_a_child_that_hangs_does_not_hold_the_answer_back(tmp_path: Path) -> None:

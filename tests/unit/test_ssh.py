@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,66 @@ def test_the_whole_path_of_cgroups_counts(tmp_path: Path, monkeypatch: pytest.Mo
     assert protection.short_of("/system.slice/ssh.service", 512) == ("system.slice", 0)
     (tmp_path / "system.slice" / "memory.min").write_text("max\n")
     assert protection.short_of("/system.slice/ssh.service", 512) is None
+
+
+class Gpu:
+    """A host with an NVIDIA device, processes that have it open, and scopes that PID 1 knows. systemctl is a double."""
+
+    def __init__(self, root: Path) -> None:
+        self.dev, self.proc, self.units = root / "dev", root / "proc", root / "units"
+        for folder in (self.dev / "char", self.proc, self.units, root / "bin"):
+            folder.mkdir(parents=True)
+        (self.dev / "nvidia0").touch()
+        program = root / "bin" / "systemctl"
+        program.write_text(
+            f'#!/bin/sh\nfor unit; do :; done\ncat "{self.units}/$unit" 2>/dev/null || echo LoadState=not-found\n'
+        )
+        program.chmod(0o755)
+
+    def process(self, pid: int, cgroup: str) -> None:
+        (self.proc / str(pid) / "fd").mkdir(parents=True)
+        (self.proc / str(pid) / "fd" / "3").symlink_to("/dev/nvidia0")
+        (self.proc / str(pid) / "cgroup").write_text(f"0::{cgroup}\n")
+
+    def scope(self, name: str, cgroup: str, *more: str) -> None:
+        (self.units / name).write_text("\n".join(["LoadState=loaded", f"ControlGroup={cgroup}", *more]) + "\n")
+
+    def at_risk(self) -> list[str]:
+        return containers_at_risk(self.proc, self.dev)
+
+
+@pytest.fixture
+def gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Gpu:
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    return Gpu(tmp_path)
+
+
+DOCKER = "docker-0123456789ab.scope"
+
+
+def test_a_container_of_pid_1_is_at_risk_unless_it_has_the_gpu_from_it(gpu: Gpu) -> None:
+    gpu.process(10, f"/system.slice/{DOCKER}")
+    gpu.scope(DOCKER, f"/system.slice/{DOCKER}")
+    assert gpu.at_risk() == [DOCKER]
+    gpu.scope(DOCKER, f"/system.slice/{DOCKER}", "DeviceAllow=/dev/nvidia0 rw")
+    assert gpu.at_risk() == []
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        f"/user.slice/user-1001.slice/user@1001.service/{DOCKER}",
+        f"/user.slice/user-1001.slice/user@1001.service/user.slice/{DOCKER}/init",
+        f"/training.slice/spark-job-1001-0123abcd.service/{DOCKER}",
+    ],
+)
+@pytest.mark.parametrize("known", [False, True])
+def test_a_cgroup_that_a_user_names_like_a_container_holds_no_reload_back(gpu: Gpu, place: str, known: bool) -> None:
+    """Neither by a name of its own, nor by that of a container that PID 1 has elsewhere."""
+    gpu.process(10, place)
+    if known:
+        gpu.scope(DOCKER, f"/system.slice/{DOCKER}")
+    assert gpu.at_risk() == []
 
 
 def test_containers_are_at_risk_only_where_nvidia_devices_are_unknown_to_systemd(tmp_path: Path) -> None:

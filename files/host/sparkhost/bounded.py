@@ -207,7 +207,7 @@ def try_each(
     """
     left = list(items)
     while left and stalls:
-        for answer in _answers(left, test, seconds):
+        for answer in _answers(tuple(left), test, seconds):
             yield left.pop(0), answer
         if left:
             yield left.pop(0), None

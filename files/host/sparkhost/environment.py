@@ -7,7 +7,6 @@ systemd's user managers (environment.d(5): Debian and Ubuntu link 99-environment
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import signal
 import stat
@@ -25,6 +24,7 @@ from sparkhost.files import (
     read_regular,
     write_atomic,
 )
+from sparkhost.pid1 import BOOTED, MANAGER_OBJECT, run
 from sparkhost.resource import Change, Context, Failed, Refused, Resource
 
 ENVIRONMENT = Path("/etc/environment")
@@ -32,7 +32,7 @@ ENVIRONMENT = Path("/etc/environment")
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/games:/usr/local/games"
 # pam_env reads lines of 1024 bytes up to Linux-PAM 1.5.2, and ignores the file from a longer one on.
 LONGEST_LINE = 1000
-PROC = Path("/proc")
+MANAGERS = "user@*.service"
 # There while user managers are running that started before our last change: a run that dies is made up for.
 OUTDATED = Path("/run/sparkfleet/user-managers-outdated")
 
@@ -216,15 +216,12 @@ def other_values(text: str, values: Mapping[str, str]) -> list[str]:
     return found
 
 
-def user_managers() -> list[int]:
-    """The process ids of all running `systemd --user`."""
-    found = []
-    for directory in PROC.glob("[0-9]*"):
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
-            command = (directory / "cmdline").read_bytes().split(b"\0")
-            if command[0].endswith(b"/systemd") and b"--user" in command:
-                found.append(int(directory.name))
-    return found
+def user_managers() -> list[str]:
+    """The units of all running `systemd --user`, as PID 1 knows them: what a process says of itself is not asked."""
+    if not BOOTED.is_dir():
+        return []
+    listing = run("systemctl", "list-units", "--type=service", "--state=running", "--plain", "--no-legend", MANAGERS)
+    return [line.split()[0] for line in listing.splitlines() if line.strip()]
 
 
 @dataclass(frozen=True)
@@ -244,7 +241,8 @@ class UserManagers(Resource):
         return []
 
     def apply(self) -> None:
-        for pid in user_managers():
-            with contextlib.suppress(ProcessLookupError):  # its user has logged out
-                os.kill(pid, signal.SIGHUP)
+        for unit in user_managers():
+            # PID 1 is their parent: it signals that process, or none. By busctl: systemctl's option has two names.
+            with contextlib.suppress(Failed):  # its user has logged out
+                run("busctl", "call", *MANAGER_OBJECT, "KillUnit", "ssi", unit, "main", str(int(signal.SIGHUP)))
         OUTDATED.unlink()

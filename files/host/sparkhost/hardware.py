@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from sparkhost import bounded
 from sparkhost.files import MANAGED, make_directories, read_regular, sync_directory, write_atomic
-from sparkhost.pid1 import run
+from sparkhost.pid1 import MANAGER_OBJECT, run
 from sparkhost.resource import Change, Context, Failed, Refused, Resource
 
 DEVICE = Path("/dev/watchdog")
@@ -19,14 +19,13 @@ CLASS = Path("/sys/class/watchdog")
 SYSCTL = Path("/proc/sys")
 # What kernel settings were before us: {"kernel.panic": {"before": "0", "ours": ["30"]}}.
 RECORD = Path("/var/lib/sparkfleet/sysctl-before.json")
-MANAGER = ("org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager")
 # Seconds that PID 1 may take to open the device.
 SETTLE = 5.0
 
 
 def runtime_watchdog() -> int:
     """RuntimeWatchdogUSec of PID 1, in microseconds; 0 or all ones where it is off (org.freedesktop.systemd1(5))."""
-    value = int(run("busctl", "get-property", *MANAGER, "RuntimeWatchdogUSec").split()[1])
+    value = int(run("busctl", "get-property", *MANAGER_OBJECT, "RuntimeWatchdogUSec").split()[1])
     return 0 if value == 2**64 - 1 else value
 
 
@@ -67,12 +66,12 @@ class HardwareWatchdog(Resource):
         return [Change(str(DEVICE), f"{verb} (was {found // 1_000_000} s)")]
 
     def apply(self) -> None:
-        run("busctl", "set-property", *MANAGER, "RuntimeWatchdogUSec", "t", str(self.timeout * 1_000_000))
+        run("busctl", "set-property", *MANAGER_OBJECT, "RuntimeWatchdogUSec", "t", str(self.timeout * 1_000_000))
         until = time.monotonic() + SETTLE
         # The self-test: the kernel, not PID 1, says whether the timer counts.
         while self.timeout and not active():
             if time.monotonic() >= until:
-                run("busctl", "set-property", *MANAGER, "RuntimeWatchdogUSec", "t", "0")
+                run("busctl", "set-property", *MANAGER_OBJECT, "RuntimeWatchdogUSec", "t", "0")
                 raise Failed(f"{DEVICE} does not count although PID 1 was told to use it: see `journalctl -b _PID=1`")
             time.sleep(0.1)
 

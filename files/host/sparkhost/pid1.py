@@ -40,6 +40,7 @@ MANAGER = ("UnitsLoadTimestamp", "UnitsLoadStartTimestamp")
 # As the files' times are told: to the microsecond, whatever the host's time zone.
 TIMES = "--timestamp=us+utc"
 OF_SYSTEMD = ("systemctl", "busctl", "systemd-run", "systemd-escape")
+MANAGER_OBJECT = ("org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager")
 BOOTED = Path("/run/systemd/system")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -14,7 +14,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from sparkhost import bounded
 from sparkhost.files import write_atomic
+from sparkhost.resource import Failed
 from sparkhost.stack_hashes import ARROW, hashes
 from sparkhost.stack_verify import walk, writable
 
@@ -25,6 +27,8 @@ SUMS = "SHA256SUMS"
 SMOKE = Path("/var/lib/sparkfleet/smoke")
 """Results of `spark-stack smoke`, by release."""
 PROC = Path("/proc")
+# Bytes. A stack has some 60,000 files, of about 130 bytes each there.
+LARGEST_SUMS = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -65,10 +69,10 @@ def current() -> str:
 def read_manifest(root: Path) -> Manifest | None:
     """What a release is; None where it says nothing that can be understood: it was never finished, or is damaged."""
     try:
-        values = json.loads((root / MANIFEST).read_text())
+        values = json.loads(bounded.read_text(root / MANIFEST))
         values.pop("_", None)
         return Manifest(**values)
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, ValueError, TypeError, AttributeError, Failed, RecursionError):
         return None
 
 
@@ -109,7 +113,7 @@ def fingerprint(root: Path) -> str:
 def sums_of(root: Path, manifest: Manifest) -> dict[str, str] | None:
     """Path → SHA-256 as SHA256SUMS has it; None where that file is not the one of the manifest."""
     try:
-        data = (root / SUMS).read_bytes()
+        data = bounded.read(root / SUMS, LARGEST_SUMS)
     except OSError:
         return None
     if hashlib.sha256(data).hexdigest() != manifest.sums:
@@ -149,21 +153,33 @@ def users(release: str) -> Iterator[int]:
 
 
 def users_of(root: Path) -> Iterator[int]:
-    """The same of any environment, by its directory."""
+    """The same of any environment, by its directory. One that cannot be looked at counts: what it uses stays.
+
+    A child reads (`bounded.try_each`): what a process of somebody's says of itself may be long in coming. Arguments and
+    environment on a file system that does not answer hold nobody up: the kernel reads them from anonymous memory only
+    (CVE-2018-1120; tried on 6.18 with a page of them mapped to such a file). Of maps no kernel says so.
+    """
     mark = f"{root}/".encode()
     bare = str(root).encode()
-    for process in PROC.iterdir():
-        if process.name.isdecimal() and any(
-            mark in data or bare in data.split(b"\0") or b"VIRTUAL_ENV=" + bare in data.split(b"\0")
-            for data in looks(process)
-        ):
+
+    def uses(process: Path) -> bool:
+        try:
+            return any(
+                mark in data or bare in data.split(b"\0") or b"VIRTUAL_ENV=" + bare in data.split(b"\0")
+                for data in looks(process)
+            )
+        except bounded.TooLarge:
+            return True
+
+    for process, found in bounded.try_each([path for path in PROC.iterdir() if path.name.isdecimal()], uses):
+        if found or (found is None and process.exists()):
             yield int(process.name)
 
 
 def looks(process: Path) -> Iterator[bytes]:
     for name in ("cmdline", "environ", "maps"):
         try:
-            yield (process / name).read_bytes()
+            yield bounded.read(process / name)
         except OSError:  # it has ended
             continue
     try:

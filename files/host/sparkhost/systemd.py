@@ -102,21 +102,39 @@ def containers_at_risk(proc: Path = Path("/proc"), dev: Path = Path("/dev")) -> 
     """
     if not any(dev.glob("nvidia*")) or any((dev / "char").glob("195:*")):
         return []
-    scopes = set()
+    scopes: dict[str, str] = {}
     for process in proc.glob("[0-9]*"):
         try:
-            parts = (cgroup_of(int(process.name), str(proc)) or "").split("/")
-            scope = next((part for part in parts if part.endswith(".scope") and container(part)), "")
-            if scope and any(str(fd.readlink()).startswith("/dev/nvidia") for fd in (process / "fd").iterdir()):
-                scopes.add(scope)
+            name, path = _scope_of(cgroup_of(int(process.name), str(proc)) or "")
+            if name and any(str(fd.readlink()).startswith("/dev/nvidia") for fd in (process / "fd").iterdir()):
+                scopes[path] = name
         except OSError:
             continue  # it has ended meanwhile
-    return sorted(scope for scope in scopes if not _knows_nvidia(scope))
+    return sorted(name for path, name in scopes.items() if _may_lose_nvidia(name, path))
 
 
-def _knows_nvidia(scope: str) -> bool:
-    """Whether PID 1 itself grants NVIDIA's devices (by name, or as character devices of major 195) to a scope."""
-    return bool(re.search(r"nvidia|char-195|/char/195", run("systemctl", "show", "-p", "DeviceAllow", "--", scope)))
+def _scope_of(cgroup: str) -> tuple[str, str]:
+    """The scope of a container in a process's cgroup, and where that scope is; empty for none.
+
+    What is below user.slice belongs to users, who name it as they like: PID 1 holds no devices of theirs.
+    """
+    parts = cgroup.split("/")
+    if parts[1:2] != ["user.slice"]:
+        for depth, part in enumerate(parts, 1):
+            if part.endswith(".scope") and container(part):
+                return part, "/".join(parts[:depth])
+    return "", ""
+
+
+def _may_lose_nvidia(scope: str, path: str) -> bool:
+    """Whether PID 1 has this scope, at this place, and does not grant it NVIDIA's devices itself (by name, or as
+    character devices of major 195). A cgroup that only has the name of a container is none of PID 1's.
+    """
+    text = run("systemctl", "show", "-p", "LoadState,ControlGroup,DeviceAllow", "--", scope)
+    lines = text.splitlines()
+    if "LoadState=loaded" not in lines or f"ControlGroup={path}" not in lines:
+        return False
+    return not re.search(r"nvidia|char-195|/char/195", text)
 
 
 def reload_for(unit: str) -> Change:
