@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import resource
 import signal
@@ -146,3 +147,84 @@ def test_a_child_that_hangs_does_not_hold_the_answer_back(tmp_path: Path) -> Non
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=15, check=False)
     assert "None" in done.stdout, done.stderr
     threading.Thread(target=lambda: (tmp_path / "stalled").write_text("x"), daemon=True).start()
+
+
+# What opens or starts something without `bounded`, and why that is no way round it. By module, and function where one
+# of several is meant. Whole packages: watchdog and launcher have readers of their own, which must not import so much;
+# the tools (doctor, estimate, profile, fieldreport, smoke) and the programs `spark-…` run as the user who calls them.
+OTHERS = ("watchdog", "launcher", "sampler", "doctor", "estimate", "profile", "fieldreport", "smoke")
+ALLOWED = {
+    "bounded": "the reader itself",
+    "cgroups.cgroup_of": "8 KiB of /proc/PID/cgroup, the kernel's: before each job too, so it imports little",
+    "gpu_sample._load": "has its own bound: the watchdog's",
+    "elf.needed_by": "O_NONBLOCK, regular files only; reads parts of at most MOST_BYTES",
+    "files.write_atomic": "writes",
+    "files.sync_directory": "a directory",
+    "files.digest": "a file of root's below /opt, in pieces of 1 MiB",
+    "deploylock.held": "root's own file, O_NOFOLLOW, mode 0600",
+    "guard": "of the take-back, which must work without any module that is not its own",
+    "rollback": "the same",
+    "holds": "the same",
+    "swap.swapoff": "swapoff(8) takes as long as it takes: it is interrupted when memory runs short",
+    "stack_build.alone": "a lock of root's",
+    "stack_build.take": "a wheel that was uploaded: copied before it is hashed, no larger than the lock says",
+    "stack_hashes": "files of a release, root's, in pieces; a pipe to a process of this module",
+    "stack_verify": "files of a release, root's",
+    "uv.unpack": "a wheel that was uploaded, in pieces of 1 MiB, and writes",
+    "vllm_source_shell": "a build's commands, which take hours: an account of their own, a group that is killed",
+    "vllm_source_install": "an archive of the build's account, member by member, with its own bounds",
+    "vllm_source_run": "locks and logs of the service's own",
+    "vllm_source_cli": "runs as the user who calls it",
+    "vllm_container_cli": "runs as the user who calls it",
+}
+READS = {"read_text", "read_bytes", "open", "popen", "system", "fork", "Popen", "run", "check_output", "check_call"}
+MODULES_THAT_READ = {"subprocess", "os", "io", "tarfile", "builtins"}
+
+
+def ways_round(path: Path) -> set[str]:
+    """`module.function` of each call that opens a file or starts a process."""
+    found: set[str] = set()
+
+    def visit(node: ast.AST, function: str) -> None:
+        if isinstance(node, ast.FunctionDef) and not function:
+            function = node.name
+        if isinstance(node, ast.Call) and reads(node.func):
+            found.add(f"{path.stem}.{function}")
+        for child in ast.iter_child_nodes(node):
+            visit(child, function)
+
+    visit(ast.parse(path.read_text()), "")
+    return found
+
+
+def reads(called: ast.expr) -> bool:
+    if isinstance(called, ast.Name):
+        return called.id == "open"
+    if not isinstance(called, ast.Attribute) or called.attr not in READS:
+        return False
+    owner = called.value.id if isinstance(called.value, ast.Name) else ""
+    if owner == "bounded":
+        return False
+    # `shell.run`, `self.run`: ours; `subprocess.run` is not.
+    return called.attr in ("read_text", "read_bytes", "open") or owner in MODULES_THAT_READ
+
+
+def test_nothing_else_opens_a_file_or_starts_a_process() -> None:
+    paths = [path for path in HOST.rglob("*.py") if path.relative_to(HOST).parts[0] not in OTHERS]
+    found = {way for path in paths for way in ways_round(path)}
+    unknown = sorted(way for way in found if not {way, way.partition(".")[0]} & {*ALLOWED})
+    assert unknown == [], "use sparkhost.bounded, or say in ALLOWED why not"
+    stale = [name for name in ALLOWED if not any(name in (way, way.partition(".")[0]) for way in found)]
+    assert [name for name in stale if (HOST / f"{name.partition('.')[0]}.py").exists()] == []
+
+
+def test_the_search_for_ways_round_finds_each_kind(tmp_path: Path) -> None:
+    for number, way in enumerate(
+        ("open('x')", "p.open()", "p.read_text()", "Path('x').read_bytes()", "subprocess.run([])", "os.open('x', 0)",
+         "os.popen('x')", "subprocess.Popen([])")
+    ):  # fmt: skip
+        path = tmp_path / f"m{number}.py"
+        path.write_text(f"def f():\n    return {way}\n")
+        assert ways_round(path) == {f"m{number}.f"}, way
+    (tmp_path / "fine.py").write_text("def f():\n    return bounded.read(p), run('x'), bounded.read_text(p)\n")
+    assert ways_round(tmp_path / "fine.py") == set()

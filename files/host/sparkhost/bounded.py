@@ -30,6 +30,8 @@ MIB = 2**20
 LARGEST_FILE = 8 * MIB
 """Bytes. The largest that deploys read are ld.so.cache listings and hash lists of a stack, below 4 MiB."""
 LARGEST_OUTPUT = 8 * MIB
+LARGEST_TABLE = 64 * MIB
+"""Of all sockets of a host: users make as many as they like, some 150 bytes each."""
 GRACE = 2.0
 """Seconds that a killed process gets to go away, and that a pipe stays open after its process has ended."""
 Item = TypeVar("Item")

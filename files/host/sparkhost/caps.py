@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import ClassVar
 
-from sparkhost import slices
+from sparkhost import bounded, slices
 from sparkhost.pid1 import show
 from sparkhost.resource import Change, Context, Resource
 from sparkhost.slices import PAGE, gib_or_none
@@ -74,7 +74,7 @@ class CapInForce(Resource):
                 return  # nobody has a session
             held, wanted, why = self._wanted(name, None if self._exempt(name) else self.memory_max)
             try:
-                text = (cgroup / "memory.max").read_text().strip()
+                text = bounded.read_text(cgroup / "memory.max").strip()
             except OSError:
                 yield name, held, wanted, why  # nothing runs in it: it will have what PID 1 holds
             else:

@@ -13,12 +13,14 @@ import fcntl
 import json
 import os
 import re
-import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from sparkhost import bounded
+from sparkhost.resource import Failed
 
 LOCK = Path("/run/sparkfleet-deploy.lock")
 PROC = Path("/proc")
@@ -111,7 +113,7 @@ def read(text: str) -> Holder | None:
     """The holder that a text names; None where it names none, or was cut short."""
     try:
         return Holder(**json.loads(text))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return None
 
 
@@ -138,8 +140,8 @@ def start_of(pid: int) -> int | None:
 def stat_of(pid: int) -> tuple[str, list[str]] | None:
     """Name and further fields of /proc/PID/stat, from the state on (proc(5))."""
     try:
-        text = (PROC / str(pid) / "stat").read_text(errors="replace")
-    except OSError:
+        text = bounded.read_text(PROC / str(pid) / "stat")
+    except (Failed, OSError):
         return None
     name, _, rest = text.partition("(")[2].rpartition(")")
     return name, rest.split()
@@ -148,15 +150,9 @@ def stat_of(pid: int) -> tuple[str, list[str]] | None:
 def silence(pid: int) -> float | None:
     """Seconds since the last data came in over a TCP connection of a process; None where that cannot be told."""
     try:
-        answer = subprocess.run(
-            ["ss", "-H", "-O", "-t", "-n", "-i", "-p", "state", "established"],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=10,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
+        words = ["ss", "-H", "-O", "-t", "-n", "-i", "-p", "state", "established"]
+        answer = bounded.call(words, seconds=10, limit=bounded.LARGEST_TABLE)
+    except (OSError, Failed):
         return None
     lines = [line for line in answer.stdout.splitlines() if f"pid={pid}," in line]
     found = [int(match[1]) / 1000 for line in lines if (match := re.search(r"\blastrcv:(\d+)", line))]

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from sparkhost import slices
-from sparkhost.resource import Change, Context, Refused, Resource
+from sparkhost import bounded, slices
+from sparkhost.resource import Change, Context, Failed, Refused, Resource
 
 MIB = 2**20
 # What the daemon says every 15 s.
@@ -69,8 +69,8 @@ def fitting(available: int) -> str:
 def in_force() -> int:
     """The `term_below` (bytes) at which a watchdog acts now; 0 where none does."""
     try:
-        state = json.loads(STATE.read_text())
+        state = json.loads(bounded.read_text(STATE))
         fresh = 0 <= time.clock_gettime(time.CLOCK_BOOTTIME) - float(state["boottime"]) <= STALE
         return int(state["policy"]["term_below"]) if fresh and not state["dry_run"] else 0
-    except (OSError, ValueError, KeyError, TypeError):
+    except (Failed, OSError, ValueError, KeyError, TypeError, RecursionError):
         return 0

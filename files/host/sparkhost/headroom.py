@@ -5,7 +5,9 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 
+from sparkhost import bounded
 from sparkhost.launcher.units import GIB, Mistake, parse_size
+from sparkhost.resource import Failed
 
 CONFIG = Path("/etc/sparkfleet/watchdog.toml")
 DEFAULT = 16 * GIB
@@ -17,6 +19,6 @@ MARGIN = 1.25
 def term_below(path: Path = CONFIG) -> int:
     """The threshold that the deploy has set on this host, in bytes; the default where there is none."""
     try:
-        return parse_size(str(tomllib.loads(path.read_text())["term_below"]))
-    except (OSError, ValueError, KeyError, Mistake):
+        return parse_size(str(tomllib.loads(bounded.read_text(path))["term_below"]))
+    except (Failed, OSError, ValueError, KeyError, Mistake):
         return DEFAULT

@@ -11,7 +11,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from sparkhost import bounded
 from sparkhost.files import make_directories, sync_directory, write_atomic
+from sparkhost.resource import Failed
 
 APPLIED = Path("/var/lib/sparkfleet/applied.json")
 FORMAT = 1
@@ -27,8 +29,8 @@ def empty() -> dict[str, Any]:
 def read() -> dict[str, Any]:
     """The file, or an empty one where there is none, or one that is damaged: a history must not stop a repair."""
     try:
-        found = json.loads(APPLIED.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = json.loads(bounded.read_text(APPLIED))
+    except (Failed, OSError, ValueError, RecursionError):
         return empty()
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         return empty()

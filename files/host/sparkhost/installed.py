@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from sparkhost import bounded
 from sparkhost.files import Link, make_directories, sync_directory, write_atomic
 from sparkhost.resource import Change, Context, Failed, Resource
 
@@ -86,7 +87,7 @@ def why_not(directory: Path, modules: dict[str, str]) -> str | None:
             return f"{name} is not part of it"
         if name not in found:
             return f"{name} is missing"
-        if found[name].is_symlink() or found[name].read_bytes() != modules[name].encode():
+        if found[name].is_symlink() or bounded.read(found[name]) != modules[name].encode():
             return f"{name} was changed"
     for path in [directory, *directory.rglob("*")]:
         status = path.lstat()

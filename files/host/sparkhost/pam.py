@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from sparkhost import bounded
 from sparkhost.files import MANAGED, File, NoFile, read_regular
 from sparkhost.resource import Change, Context, Failed, Refused, Resource
 
@@ -48,18 +48,7 @@ def pam_auth_update(*arguments: str) -> None:
     """
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
     command = ["pam-auth-update", "--package", *arguments]
-    try:
-        result = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=90,
-            check=False,
-            env=environment,
-        )
-    except (FileNotFoundError, subprocess.TimeoutExpired) as error:
-        raise Failed(f"{' '.join(command)}: {error}") from error
+    result = bounded.call(command, seconds=90, env=environment)
     output = " ".join((result.stderr + result.stdout).split())
     if "Local modifications" in output:
         raise Refused(

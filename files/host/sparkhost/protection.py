@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from sparkhost import rollback
+from sparkhost import bounded, rollback
 from sparkhost.files import File, NoFile
 from sparkhost.pid1 import show
 from sparkhost.resource import Change, Context, Failed, Refused, Resource
@@ -52,7 +52,7 @@ class KillableSession(Resource):
     def plan(self, context: Context) -> Sequence[Change]:
         if {change.what for change in context.pending} & set(self.files) or rollback.read() is not None:
             return []  # it was opened before that change; the proof looks at new ones
-        score = int((PROC / "self" / "oom_score_adj").read_text())
+        score = int(bounded.read_text(PROC / "self" / "oom_score_adj"))
         if score < 0:
             raise Refused(
                 f"a new session has oom_score_adj {score}, so nothing in it can be killed when memory runs out: "
@@ -145,7 +145,7 @@ class Protection(Resource):
         for path in drop_ins[drop_ins.index(self.drop_in) + 1 :]:
             if Path(path).is_relative_to(CONTROL[0]):
                 continue  # until the next boot only: `apply` takes it away
-            if re.search(rf"^\s*{name}\s*=", Path(path).read_text(errors="replace"), re.MULTILINE):
+            if re.search(rf"^\s*{name}\s*=", bounded.read_text(Path(path)), re.MULTILINE):
                 raise Refused(
                     f"{self.unit} has {name}={found.get(name)}: {path} overrides {self.drop_in}: remove that line and "
                     "run systemctl daemon-reload, or set ssh.state to unmanaged"
@@ -209,7 +209,7 @@ def score_file(unit: str) -> Path:
 def score_of(unit: str) -> int | None:
     """oom_score_adj of a unit's main process, or None where it has none."""
     try:
-        return int(score_file(unit).read_text())
+        return int(bounded.read_text(score_file(unit)))
     except (FileNotFoundError, ProcessLookupError):
         return None
 
@@ -224,7 +224,7 @@ def short_of(cgroup: str, needed: int) -> tuple[str, int] | None:
     for name in cgroup.strip("/").split("/"):
         path /= name
         try:
-            text = (path / "memory.min").read_text().strip()
+            text = bounded.read_text(path / "memory.min").strip()
         except FileNotFoundError as error:
             raise Failed(f"{path} has no memory.min: the memory controller is off there") from error
         if text != "max" and int(text) < needed:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from sparkhost import bounded
 from sparkhost.files import File
 from sparkhost.pid1 import run, show, time_of
 from sparkhost.resource import Change, Context, Failed, Refused, Resource
@@ -47,11 +47,9 @@ class CheckedFile(File):
         Refused: the program does not accept the content; with its words.
         """
         try:
-            result = subprocess.run(
-                [*self.check], input=self.content, capture_output=True, text=True, timeout=CHECK_TIMEOUT, check=False
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise Failed(f"{self.path} is not replaced: {' '.join(self.check)} cannot check it: {error}") from error
+            result = bounded.call([*self.check], seconds=CHECK_TIMEOUT, given=self.content)
+        except Failed as error:
+            raise Failed(f"{self.path} is not replaced: nothing can check it: {error}") from error
         if result.returncode:
             lines = (result.stderr or result.stdout).strip().splitlines() or [f"exit code {result.returncode}"]
             raise Refused(f"{self.path} is not replaced: {lines[-1]}")

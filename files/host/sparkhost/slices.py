@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from sparkhost import bounded
 from sparkhost.files import File, NoFile
 from sparkhost.resource import Change, Context, Refused, Resource
 
@@ -34,14 +35,14 @@ def gib_or_none(count: int | None) -> str:
 
 def meminfo() -> dict[str, int]:
     """/proc/meminfo in bytes (proc_meminfo(5))."""
-    pairs = (line.split()[:2] for line in MEMINFO.read_text().splitlines())
+    pairs = (line.split()[:2] for line in bounded.read_text(MEMINFO).splitlines())
     return {name.rstrip(":"): int(count) * 1024 for name, count in pairs}
 
 
 def held(cgroup: Path) -> int:
     """Bytes of a cgroup that lowering memory.max cannot reclaim without swap: the OOM killer would have to."""
     try:
-        stat = dict(line.split() for line in (cgroup / "memory.stat").read_text().splitlines())
+        stat = dict(line.split() for line in bounded.read_text(cgroup / "memory.stat").splitlines())
     except OSError:
         return 0
     return sum(int(stat.get(name, 0)) for name in ("anon", "shmem", "kernel_stack", "pagetables", "slab_unreclaimable"))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import os
 import re
-import subprocess
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from sparkhost import bounded
 from sparkhost.files import MANAGED
 from sparkhost.pid1 import show, time_of, units_loaded_at
 from sparkhost.resource import Change, Context, Refused, Resource
@@ -48,7 +48,7 @@ def configuration() -> dict[str, list[str]]:
 def _sshd(option: str) -> str:
     # ssh.service makes this directory when it starts (RuntimeDirectory=sshd); without it sshd checks nothing.
     Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
-    result = subprocess.run([SSHD, option], capture_output=True, text=True, timeout=60, check=False)
+    result = bounded.call([SSHD, option], seconds=60)
     if result.returncode:
         lines = (result.stderr or result.stdout).strip().splitlines() or ["no message"]
         raise Refused(
@@ -114,12 +114,12 @@ def unread_units(found: dict[str, str]) -> list[str]:
     unread = {path for path in ({path.resolve() for path in on_disk.values()} - known) | changed if path.is_file()}
     # What `systemctl set-property` writes is in force at once, without a reload.
     told = {path for path in unread if any(path.is_relative_to(directory) for directory in CONTROL)}
-    return sorted(str(path) for path in unread - told if MANAGED not in path.read_text(errors="replace"))
+    return sorted(str(path) for path in unread - told if MANAGED not in bounded.read_text(path))
 
 
 def check_ports(found: dict[str, list[str]], pid: int) -> None:
     """Refuses where a restart would move sshd to another port than the one that people use now."""
-    arguments = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+    arguments = bounded.read(Path(f"/proc/{pid}/cmdline")).decode(errors="replace").split("\0")
     if any(argument.startswith(("-p", "-o", "-f")) for argument in arguments[1:]):
         return  # its options decide, and `sshd -T` does not know them
     now, then = listening_ports(pid), {int(port) for port in found.get("port", [])}
@@ -139,7 +139,7 @@ def listening_ports(pid: int) -> set[int]:
     ports = set()
     for table in ("tcp", "tcp6"):
         path = Path(f"/proc/{pid}/net/{table}")
-        for line in path.read_text().splitlines()[1:] if path.exists() else []:
+        for line in bounded.read_text(path, bounded.LARGEST_TABLE).splitlines()[1:] if path.exists() else []:
             fields = line.split()
             if fields[3] == "0A" and fields[9] in sockets:
                 ports.add(int(fields[1].rpartition(":")[2], 16))
@@ -155,7 +155,7 @@ def stale_listener(files: Iterable[str]) -> str:
     started = started_at("ssh.service")
     if newer := [path for path in present if changed_at(path) > started]:
         return f"it was started before {newer[0]} changed"
-    value = Path(f"/proc/{properties['MainPID']}/oom_score_adj").read_text().strip()
+    value = bounded.read_text(Path(f"/proc/{properties['MainPID']}/oom_score_adj")).strip()
     return "" if value == "-1000" else f"its oom_score_adj is {value}"
 
 
@@ -173,7 +173,7 @@ def configuration_files(path: Path = CONFIGURATION, depth: int = 16) -> Iterator
     yield path
     if not path.is_file() or not depth:
         return
-    for line in path.read_text(errors="replace").splitlines():
+    for line in bounded.read_text(path).splitlines():
         words = line.replace("=", " ", 1).replace('"', " ").split()
         if [word.lower() for word in words[:1]] != ["include"]:
             continue

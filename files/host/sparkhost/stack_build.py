@@ -6,14 +6,13 @@ import fcntl
 import hashlib
 import os
 import shutil
-import subprocess
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sparkhost import stack_store
+from sparkhost import bounded, stack_store
 from sparkhost.files import make_directories, sync_directory, write_atomic
 from sparkhost.resource import Failed, Need
 from sparkhost.stack_hashes import hashes
@@ -170,10 +169,8 @@ def run(uv: str, *words: str, cache: Path) -> None:
         "TMPDIR": str(cache.parent),
     }
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=UV_TIMEOUT, check=False, env=environment, cwd="/"
-        )
-    except subprocess.TimeoutExpired as error:
+        done = bounded.call(command, seconds=UV_TIMEOUT, env=environment)
+    except bounded.Late as error:
         raise Failed(f"uv did not end within {UV_TIMEOUT} s") from error
     if done.returncode:
         raise Failed(f"uv {' '.join(words[:2])}: {' '.join(done.stderr.split())[-600:]}")

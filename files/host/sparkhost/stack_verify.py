@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from email.parser import HeaderParser
 from pathlib import Path
 
+from sparkhost import bounded
 from sparkhost.stack_rules import VERSION, flash_attention, library_problem, must_be_cuda_13, torch_problem
 
 # What `uv venv` makes, relative to the environment; and in its site-packages.
@@ -54,7 +55,7 @@ def distributions(site: Path) -> list[Distribution]:
     found = []
     for directory in sorted(site.glob("*.dist-info")):
         try:
-            text = (directory / "METADATA").read_text(encoding="utf-8", errors="replace")
+            text = bounded.read_text(directory / "METADATA")
         except OSError:
             text = ""
         fields = HeaderParser().parsestr(text)
@@ -132,7 +133,7 @@ def problems(root: Path, wanted: Mapping[str, str], found: Mapping[str, str], is
         if must_be_cuda_13(path) and (problem := look(site, path)):
             wrong.append(problem)
     if VERSION in inside:
-        problem = torch_problem((site / VERSION).read_text(encoding="utf-8", errors="replace"), inside)
+        problem = torch_problem(bounded.read_text(site / VERSION), inside)
         wrong += [problem] if problem else []
     return wrong
 

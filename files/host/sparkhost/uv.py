@@ -7,13 +7,13 @@ import os
 import platform
 import shutil
 import stat
-import subprocess
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from sparkhost import bounded
 from sparkhost.files import File, digest, make_directories, read_regular, sync_directory, write_atomic
 from sparkhost.installed import keep_two
 from sparkhost.resource import Change, Context, Failed, Need, Resource, uploaded
@@ -156,13 +156,10 @@ class UvConfig(File):
         trial.write_text(self.content)
         try:
             # -n: `cache dir` reads the whole configuration and touches nothing.
-            result = subprocess.run(
+            result = bounded.call(
                 [str(store_of(self.version) / "uv"), "--config-file", str(trial), "cache", "dir", "-n"],
-                capture_output=True,
-                text=True,
-                timeout=60,
+                seconds=60,
                 env={"HOME": "/nonexistent", "XDG_CACHE_HOME": "/nonexistent", "PATH": "/usr/bin:/bin"},
-                check=False,
             )
         finally:
             trial.unlink()

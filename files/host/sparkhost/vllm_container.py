@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from sparkhost import docker
+from sparkhost import bounded, docker
 from sparkhost.files import make_directories, write_atomic
 from sparkhost.pid1 import run
 from sparkhost.resource import Change, Context, Failed, Refused, Resource
@@ -30,10 +30,10 @@ PULL_TIMEOUT = 1700.0
 def pulled() -> list[str]:
     """The images that we have pulled, as far as the record tells."""
     try:
-        images = json.loads(RECORD.read_text())["images"]
+        images = json.loads(bounded.read_text(RECORD))["images"]
     except FileNotFoundError:
         return []
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (Failed, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise Failed(f"{RECORD} is damaged: remove it, and images of ours with docker image rm") from error
     return [str(image) for image in images]
 
@@ -44,7 +44,7 @@ def note(images: Sequence[str]) -> None:
 
 
 def image_is_there(reference: str) -> bool:
-    return subprocess.run(["docker", "image", "inspect", reference], capture_output=True, check=False).returncode == 0
+    return bounded.call(["docker", "image", "inspect", reference], seconds=90).returncode == 0
 
 
 def check_docker() -> None:
@@ -115,15 +115,8 @@ class ContainerImage(Resource):
     def apply(self) -> None:
         note([*pulled(), self.reference])  # before: what a pull that is killed has left is ours as well
         try:
-            result = subprocess.run(
-                ["docker", "pull", "--quiet", self.reference],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                timeout=PULL_TIMEOUT,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
+            result = bounded.call(["docker", "pull", "--quiet", self.reference], seconds=PULL_TIMEOUT)
+        except bounded.Late as error:
             raise Failed(
                 f"{self.reference}: not pulled within {PULL_TIMEOUT / 60:.0f} min; deploy again: whole layers are kept"
             ) from error

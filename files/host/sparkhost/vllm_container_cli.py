@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from sparkhost import bounded
 from sparkhost.cgroups import cgroup_of
 
 NAME = "sparkfleet-vllm"
@@ -85,7 +86,7 @@ def figure(cgroup: str | None, name: str) -> int | None:
     if cgroup is None:
         return None
     try:
-        text = (CGROUPS / cgroup.lstrip("/") / name).read_text().strip()
+        text = bounded.read_text(CGROUPS / cgroup.lstrip("/") / name).strip()
     except OSError:
         return None
     return int(text) if text.isdecimal() else None

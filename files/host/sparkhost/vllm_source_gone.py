@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from sparkhost import vllm_source_record, vllm_source_store
+from sparkhost import bounded, vllm_source_record, vllm_source_store
 from sparkhost.pid1 import run
 from sparkhost.resource import Change, Context, Failed, Refused, Resource
 from sparkhost.vllm_source_store import home
@@ -58,4 +58,4 @@ class NoVllmSource(Resource):
 
 def has_account() -> bool:
     """Looked up in the file alone: the account is local, and no directory service is asked for it."""
-    return any(line.startswith(f"{ACCOUNT}:") for line in ACCOUNTS.read_text().splitlines())
+    return any(line.startswith(f"{ACCOUNT}:") for line in bounded.read_text(ACCOUNTS).splitlines())

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from sparkhost import stack_build, vllm_source_record, vllm_source_store
+from sparkhost import bounded, stack_build, vllm_source_record, vllm_source_store
 from sparkhost.files import Link, make_directories, sync_directory, write_atomic
 from sparkhost.resource import Failed
 from sparkhost.stack_rules import must_be_cuda_13
@@ -129,9 +129,9 @@ def byte_compile(build: Build, site: Path) -> None:
     words = [str(interpreter(build)), "-I", "-S", "-m", "compileall", "-q", "-j", "0", str(site)]
     try:
         # Exit status 1: a file that is for another Python, as some packages have.
-        subprocess.run(words, capture_output=True, timeout=COMPILE_SECONDS, check=False)
-    except subprocess.TimeoutExpired as error:
-        raise StepFailed(f"the bytecode was not made within {COMPILE_SECONDS} s: deploy again") from error
+        bounded.call(words, seconds=COMPILE_SECONDS)
+    except Failed as error:
+        raise StepFailed(f"the bytecode was not made ({error}): deploy again") from error
 
 
 def imported(build: Build, shell: Shell) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from sparkhost import bounded
 from sparkhost.cgroups import cgroup_of
 
 CGROUPS = Path("/sys/fs/cgroup")
@@ -46,7 +47,7 @@ def measured(per_job: int, bound: int, reserve: int) -> Jobs:
 
 def available() -> int:
     """MemAvailable, in bytes. Raises ValueError where the kernel does not say."""
-    match = re.search(r"^MemAvailable: +(\d+) kB$", MEMINFO.read_text(), re.MULTILINE)
+    match = re.search(r"^MemAvailable: +(\d+) kB$", bounded.read_text(MEMINFO), re.MULTILINE)
     if not match:
         raise ValueError(f"{MEMINFO} has no MemAvailable")
     return int(match[1]) * 1024
@@ -65,7 +66,7 @@ def left(cgroup: str) -> Iterator[int]:
 def used(cgroup: Path) -> int:
     """Bytes that a cgroup holds and would not give back."""
     try:
-        text = (cgroup / "memory.stat").read_text()
+        text = bounded.read_text(cgroup / "memory.stat")
     except OSError:
         text = ""
     given_back = sum(
@@ -77,7 +78,7 @@ def used(cgroup: Path) -> int:
 def number(path: Path) -> int | None:
     """A number in a file of the kernel's; None where it is `max`, or there is no such file."""
     try:
-        text = path.read_text().strip()
+        text = bounded.read_text(path).strip()
     except OSError:
         return None
     return int(text) if text.isdecimal() else None

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from sparkhost import bounded
 from sparkhost.files import make_directories, write_atomic
+from sparkhost.resource import Failed
 
 STATE = Path("/var/lib/sparkfleet/vllm-source")
 BUILDING = "building"
@@ -70,10 +72,10 @@ class Record:
 def read_record(key: str) -> Record | None:
     """What is known of a build; None where nothing is, or the file is damaged: it then begins anew."""
     try:
-        values = json.loads((STATE / f"{key}.json").read_text())
+        values = json.loads(bounded.read_text(STATE / f"{key}.json"))
         steps = [Step(**step) for step in values["steps"]]
         return Record(values["key"], values["commit"], values["stack"], steps)
-    except (OSError, ValueError, TypeError, KeyError):
+    except (Failed, OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
 
 
@@ -84,8 +86,8 @@ def log_of(key: str) -> Path:
 def asked_for() -> str:
     """The key of the build that was last asked for; "" where none was."""
     try:
-        return (STATE / BUILDING).read_text().strip()
-    except OSError:
+        return bounded.read_text(STATE / BUILDING).strip()
+    except (Failed, OSError):
         return ""
 
 

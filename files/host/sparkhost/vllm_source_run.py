@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from sparkhost import stack_store, vllm_source_check, vllm_source_record
+from sparkhost import bounded, stack_store, vllm_source_check, vllm_source_record
 from sparkhost.files import make_directories
 from sparkhost.resource import Failed
 from sparkhost.vllm_source_install import imported, installed, leftovers, switched
@@ -89,10 +89,10 @@ def account() -> pwd.struct_passwd | None:
 def read_request() -> Request:
     """Raises StepFailed where there is none that can be understood."""
     try:
-        values = json.loads(CONFIG.read_text())
+        values = json.loads(bounded.read_text(CONFIG))
         values.pop("_", None)
         return Request(**values)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (Failed, OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise StepFailed(f"{CONFIG} cannot be read: deploy the measure vllm_source: {error}") from error
 
 

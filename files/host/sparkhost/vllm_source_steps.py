@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sparkhost import stack_store, vllm_source_jobs, vllm_source_record
+from sparkhost import bounded, stack_store, vllm_source_jobs, vllm_source_record
 from sparkhost.stack_rules import flash_attention
 from sparkhost.stack_users import ALL, CUDA, OF_CUDA
 from sparkhost.stack_verify import distributions, site_packages, walk
@@ -220,7 +220,7 @@ def install(build: Build, shell: Shell, root: Path, *what: str | Path) -> None:
 
 def constraints_of(build: Build, name: str) -> str:
     """The release's constraints without its vLLM, which is what is built."""
-    lines = (build.stack / name).read_text().splitlines()
+    lines = bounded.read_text(build.stack / name).splitlines()
     return "".join(f"{line}\n" for line in lines if not OF_VLLM.match(line))
 
 

@@ -12,9 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from sparkhost import stack_store
+from sparkhost import bounded, stack_store
 from sparkhost.environment import assignments
 from sparkhost.files import write_atomic
+from sparkhost.resource import Failed
 from sparkhost.stack_hashes import hashes
 from sparkhost.stack_verify import walk, writable
 
@@ -61,8 +62,8 @@ class Manifest:
 def cuda_variables() -> dict[str, str]:
     """The CUDA environment of a build; none where the measure cuda_env is not there."""
     try:
-        found = assignments(CUDA.read_text(encoding="utf-8"))
-    except OSError:
+        found = assignments(bounded.read_text(CUDA))
+    except (Failed, OSError):
         return {}
     return {name: found[name] for name in OF_CUDA if name in found}
 
@@ -99,10 +100,10 @@ def current() -> str:
 def read_manifest(key: str) -> Manifest | None:
     """What a build is; None where it says nothing that can be understood."""
     try:
-        values = json.loads((home(key) / MANIFEST).read_text())
+        values = json.loads(bounded.read_text(home(key) / MANIFEST))
         values.pop("_", None)
         return Manifest(**values)
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (Failed, OSError, ValueError, TypeError, AttributeError, RecursionError):
         return None
 
 
@@ -131,8 +132,8 @@ def changed(key: str) -> list[str]:
     if manifest is None:
         return [f"its {MANIFEST} is missing or damaged"]
     try:
-        data = (root / SUMS).read_bytes()
-    except OSError:
+        data = bounded.read(root / SUMS, stack_store.LARGEST_SUMS)
+    except (Failed, OSError):
         data = b""
     if hashlib.sha256(data).hexdigest() != manifest.sums:
         return [f"{SUMS}: was changed"]
