@@ -149,7 +149,10 @@ def microseconds(text: str) -> int:
     words = text.split()
     if len(words) != 4:
         return 0
-    return (datetime.fromisoformat(f"{words[1]}T{words[2]}+00:00") - EPOCH) // timedelta(microseconds=1)
+    try:
+        return (datetime.fromisoformat(f"{words[1]}T{words[2]}+00:00") - EPOCH) // timedelta(microseconds=1)
+    except ValueError as error:
+        raise Failed(f"systemctl tells a time that is none: {text[:80]!r}") from error
 
 
 def unit_property(unit: str, interface: str, name: str) -> str:

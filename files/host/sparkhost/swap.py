@@ -35,12 +35,16 @@ class ActiveSwap:
 
 
 def active_swaps(text: str) -> list[ActiveSwap]:
-    """What /proc/swaps lists. Blanks in a name are octal escapes there; a deleted file has a suffix."""
+    """What /proc/swaps lists. Blanks in a name are octal escapes there; a deleted file has a suffix. Raises Failed."""
     swaps = []
     for line in text.splitlines()[1:]:
-        name, _kind, _size, used, _priority = line.rsplit(None, 4)
+        try:
+            name, _kind, _size, used, _priority = line.rsplit(None, 4)
+            in_use = int(used) * 1024
+        except ValueError as error:
+            raise Failed(f"/proc/swaps has a line of another form than proc_swaps(5) says: {line[:80]!r}") from error
         name = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), name)
-        swaps.append(ActiveSwap(name.removesuffix(" (deleted)"), int(used) * 1024))
+        swaps.append(ActiveSwap(name.removesuffix(" (deleted)"), in_use))
     return swaps
 
 
