@@ -123,8 +123,9 @@ def caps(settings: TrainingSliceSettings) -> Sequence[Resource]:
 def apply(settings: TrainingSliceSettings) -> Sequence[Resource]:
     """The caps, the people, the launcher, and the containers. Nothing that runs is touched."""
     return (
-        SliceFits(int(settings.memory_max), int(settings.reserve), SLICE),
+        # First: who is taken off the list loses the group whatever is refused below.
         TrainingPeople(settings.group, {name: list(keys) for name, keys in settings.users.items()}, settings.members),
+        SliceFits(int(settings.memory_max), int(settings.reserve), SLICE),
         *caps(settings),
         program(PROGRAM, "launcher"),
         File(CONFIG, launcher_config(settings)),
@@ -139,6 +140,8 @@ def remove(settings: TrainingSliceSettings) -> Sequence[Resource]:
     """All of it gone, once no job runs. Accounts that were created are locked; they and their homes stay."""
     return (
         NoJobs(SLICE),
+        # Accounts are locked before anything that can fail.
+        TrainingPeople(settings.group, {}, [], wanted=False),
         NoService(SOCKET),
         NoDockerParent(SLICE),
         *map(NoFile, UNITS),
@@ -152,7 +155,6 @@ def remove(settings: TrainingSliceSettings) -> Sequence[Resource]:
         Exceptions(CAP_NAME, "", [], [], settings.group, wanted=False),
         NoFile(SLICE_FILE),
         NoFile(SERVING_FILE),
-        TrainingPeople(settings.group, {}, [], wanted=False),
         CapInForce(SESSIONS, None, CAP, CAP_NAME),
         CapInForce("user.slice", None, SUM),
     )
