@@ -28,7 +28,8 @@ from sparkhost.rollback import TIMER
 BOOT_UNIT = Path("/usr/local/lib/systemd/system/sparkfleet-rollback-boot.service")
 BOOT_LINK = BOOT_UNIT.parent / "sysinit.target.wants" / BOOT_UNIT.name
 # What the copy on the host needs.
-MODULES = tuple(f"sparkhost{part}" for part in ("", ".files", ".pid1", ".resource", ".rollback"))
+PARTS = ("", ".bounded", ".diff", ".files", ".pid1", ".resource", ".rollback")
+MODULES = tuple(f"sparkhost{part}" for part in PARTS)
 
 
 @dataclass(frozen=True)
