@@ -93,7 +93,7 @@ def test_the_copy_on_the_host_stands_alone(tmp_path: Path) -> None:
     command: Sequence[str] = guard.install_program()
     directory = tmp_path / "rollback" / "program" / "sparkhost"
     found = {path.stem for path in directory.iterdir()}
-    assert found == {"__init__", "files", "pid1", "resource", "rollback"}
+    assert found == {"__init__", "bounded", "diff", "files", "pid1", "resource", "rollback"}
     program = Path(command[-1])
     assert not set(" ".join(command)) & set(";\\\"'$%"), "systemd 252 garbles them in transient units"
     program.write_text(program.read_text().replace("sys.exit(main())", "print(main.__code__.co_filename)"))
