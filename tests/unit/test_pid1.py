@@ -97,3 +97,40 @@ def test_nobody_holds_a_look_for_good() -> None:
     with pytest.raises(ValueError, match="within"), Look():
         raise ValueError("within")
     assert pid1.Look.now is None
+
+
+@pytest.mark.parametrize("program", ["systemctl", "missing"])
+def test_a_host_without_systemd_is_told_of_itself_and_no_measure_is_blamed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str
+) -> None:
+    """Also where the package is gone with its programs. sd_booted(3) looks for the directory."""
+    monkeypatch.setattr(pid1, "BOOTED", tmp_path / "run-systemd-system")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / program).write_text("#!/bin/sh\necho cannot operate >&2\nexit 1\n")
+    (tmp_path / program).chmod(0o755)
+    names = [f"unit-{number}.service" for number in range(30)]
+    with Look(names), pytest.raises(Failed) as failed:
+        show("unit-3.service", "LoadState")
+    assert str(failed.value).startswith("systemd is not PID 1 on this host (no /run/systemd/system)")
+    assert len(str(failed.value)) < 150
+
+
+def test_with_systemd_its_own_words_are_told_and_the_command_is_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pid1, "BOOTED", tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(Failed, match="systemctl: no such command on this host"):
+        show("a.service", "LoadState")
+    (tmp_path / "systemctl").write_text("#!/bin/sh\necho Access denied >&2\nexit 4\n")
+    (tmp_path / "systemctl").chmod(0o755)
+    with pytest.raises(Failed, match=r"^systemctl show .*\.\.\.: exit code 4: Access denied$") as failed:
+        pid1.run("systemctl", "show", *(f"unit-{number}.service" for number in range(30)))
+    assert len(str(failed.value)) < 150
+
+
+def test_a_program_of_a_half_removed_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "docker").touch(mode=0o755)
+    with pytest.raises(Failed, match=r"^docker cannot be run \(Exec format error\): is its package whole\?$"):
+        pid1.run("docker", "info")
