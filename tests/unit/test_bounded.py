@@ -155,9 +155,7 @@ def test_a_child_that_hangs_does_not_hold_the_answer_back(tmp_path: Path) -> Non
 OTHERS = ("watchdog", "launcher", "sampler", "doctor", "estimate", "profile", "fieldreport", "smoke")
 ALLOWED = {
     "bounded": "the reader itself",
-    "cgroups.cgroup_of": "8 KiB of /proc/PID/cgroup, the kernel's: before each job too, so it imports little",
-    "gpu_sample._load": "has its own bound: the watchdog's",
-    "small_files": "the reader of watchdog and launcher: regular files, O_NONBLOCK, at most 64 KiB",
+    "small_files": "the reader of watchdog and launcher, which import little: O_NONBLOCK, and its own bound",
     "elf.needed_by": "O_NONBLOCK, regular files only; reads parts of at most MOST_BYTES",
     "files.write_atomic": "writes",
     "files.sync_directory": "a directory",
