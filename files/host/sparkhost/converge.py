@@ -20,7 +20,6 @@ import importlib
 import json
 import os
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
@@ -29,7 +28,6 @@ from typing import Any
 from sparkhost import deploylock, guard, history
 from sparkhost.pid1 import Look
 from sparkhost.resource import (
-    LONGEST_TRACEBACK,
     UPLOADS,
     Change,
     Context,
@@ -41,6 +39,7 @@ from sparkhost.resource import (
     from_json,
     mistake,
     one_line,
+    trace,
 )
 
 
@@ -210,7 +209,7 @@ def main(request: dict[str, Any]) -> int:
         print(f"sparkhost: {one_line(failure)}", file=sys.stderr)
         return 1
     except Exception as error:
-        print("".join(traceback.format_exception(error))[-LONGEST_TRACEBACK:], file=sys.stderr)
+        print(trace(error), file=sys.stderr)
         print(f"sparkhost: {mistake(error)}", file=sys.stderr)  # a controller shows the last line
         return 1
     print(json.dumps(answer))

@@ -38,10 +38,25 @@ def one_line(error: BaseException) -> str:
 
 def mistake(error: Exception) -> str:
     """An exception that nobody foresaw, as one line: what it is, and in which line of ours."""
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""  # noqa: PTH119
+    frames = list(traceback.walk_tb(error.__traceback__))
+    # Modules that came with a request have no file.
+    where = f" ({frames[-1][0].f_globals.get('__name__')}:{frames[-1][1]})" if frames else ""
     said = " ".join(str(error).split())[:200]
     return f"a mistake of ours: {type(error).__name__}: {said}{where}: report it, with what --verbose shows"
+
+
+def trace(error: Exception) -> str:
+    """Where an exception came from, innermost call last; at most LONGEST_TRACEBACK characters of its end.
+
+    Not Python's own words: modules that came with a request have neither a file nor lines to show.
+    """
+    calls = [
+        f"  {frame.f_globals.get('__name__')}:{line} in {frame.f_code.co_name}\n"
+        for frame, line in traceback.walk_tb(error.__traceback__)
+    ]
+    said = " ".join(str(error).split())[:400]
+    text = "".join(["Traceback, innermost call last:\n", *calls, f"{type(error).__name__}: {said}"])
+    return text[-LONGEST_TRACEBACK:]
 
 
 @dataclass
@@ -61,8 +76,7 @@ class Troubles:
         if line not in lines:
             lines.append(line)
         if not known:
-            told = "".join(traceback.format_exception(error))[-LONGEST_TRACEBACK:]
-            self.traceback = self.traceback or told
+            self.traceback = self.traceback or trace(error)
 
     def add(self, other: Troubles) -> None:
         self.refused += [line for line in other.refused if line not in self.refused]
