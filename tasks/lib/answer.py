@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 
 class _Known(BaseModel):
@@ -24,7 +24,7 @@ class _Measure(_Known):
     warnings: list[str]
     refused: list[str]
     error: str | None
-    traceback: Annotated[str, StringConstraints(max_length=8192)] = ""
+    traceback: str = ""
 
 
 class _Result(_Known):
