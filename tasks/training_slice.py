@@ -122,10 +122,12 @@ def caps(settings: TrainingSliceSettings) -> Sequence[Resource]:
 
 def apply(settings: TrainingSliceSettings) -> Sequence[Resource]:
     """The caps, the people, the launcher, and the containers. Nothing that runs is touched."""
+    people = (settings.group, {name: list(keys) for name, keys in settings.users.items()}, settings.members)
     return (
-        # First: who is taken off the list loses the group whatever is refused below.
-        TrainingPeople(settings.group, {name: list(keys) for name, keys in settings.users.items()}, settings.members),
+        # First: who is taken off the list loses the group whatever is refused below. Given is only where a cap is.
+        TrainingPeople(*people, gives=False),
         SliceFits(int(settings.memory_max), int(settings.reserve), SLICE),
+        TrainingPeople(*people),
         *caps(settings),
         program(PROGRAM, "launcher"),
         File(CONFIG, launcher_config(settings)),

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from sparkfleet.settings import HostSettings, Size, TrainingSliceSettings
-from sparkhost import caps, people, people_keys, slices
+from sparkhost import caps, converge, people, people_keys, slices
 from sparkhost.caps import CapInForce
 from sparkhost.files import File
 from sparkhost.installed import Installed
@@ -259,6 +259,31 @@ def test_unknown_members_and_foreign_groups_are_refused(tmp_path: Path, monkeypa
     (tmp_path / "group").write_text("")
     assert "comes from a directory service: add bin there" in refused("daemon", {}, ["bin"])
     assert "root is root" in refused("root", {}, ["root"])
+
+
+def test_rights_are_taken_also_where_the_rest_of_the_measure_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And none are given there: nothing would cap who is let in. gpasswd is a double, as in the next test."""
+    (tmp_path / "gpasswd").write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/calls\n')
+    (tmp_path / "gpasswd").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(people, "RECORD", tmp_path / "record")
+    monkeypatch.setattr(people, "GROUP_FILE", tmp_path / "group")
+    (tmp_path / "group").write_text("daemon:x:1:\n")
+    people.Record(members=["daemon"]).save()
+    settings = TrainingSliceSettings(memory_max=Size(900 * 2**40), group="daemon", members=["bin"])
+    resources = measure.apply(settings)
+    plan = converge.plan_measure(resources, Context())
+    assert [change["summary"] for change in plan["changes"]] == ["take out of the group daemon"]
+    assert "memory_max is" in plan["refused"][0]
+    monkeypatch.setattr(slices, "MEMINFO", tmp_path / "meminfo")
+    (tmp_path / "meminfo").write_text(f"MemTotal: {2**60} kB\nMemAvailable: {2**60} kB\n")
+    context = Context()
+    summaries = [change.summary for change in resources[0].plan(context)]
+    context.pending += resources[0].plan(context)
+    summaries += [change.summary for change in resources[2].plan(context)]
+    assert summaries == ["take out of the group daemon", "add to the group daemon"]
 
 
 def test_an_account_of_ours_is_locked_with_the_measures_end_and_unlocked_with_its_return(

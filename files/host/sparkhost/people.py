@@ -134,10 +134,13 @@ class TrainingPeople(Resource):
     users: dict[str, list[str]]
     members: list[str]
     wanted: bool = True
+    gives: bool = True
+    """Whether it goes on after taking away: a second one, further back in a measure, then gives."""
 
     def plan(self, context: Context) -> Sequence[Change]:
         steps = self._steps(read_record(), context.troubles)
-        return [Change(step.what, step.summary) for step in steps if step.summary]
+        changes = [Change(step.what, step.summary) for step in steps if step.summary]
+        return [change for change in changes if change not in context.pending]
 
     def apply(self) -> None:
         """Raises Partly: some users' pieces could not be done, all others were."""
@@ -156,6 +159,8 @@ class TrainingPeople(Resource):
 
     def _steps(self, record: Record, troubles: Troubles) -> Iterator[Step]:
         yield from self._taken(record)
+        if not self.gives:
+            return
         yield from self._given(record, troubles)
         yield from self._keys(record, troubles)
         if not self.wanted and record.group and exists(self.group):
