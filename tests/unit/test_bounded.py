@@ -151,7 +151,8 @@ def test_a_child_that_hangs_does_not_hold_the_answer_back(tmp_path: Path) -> Non
 
 # What opens or starts something without `bounded`, and why that is no way round it. By module, and function where one
 # of several is meant. Whole packages: watchdog, observer and launcher have readers of their own,
-# which must not import so much; the tools (doctor, estimate, profile, fieldreport, smoke) and the programs `spark-…` run as the user who calls them.
+# which must not import so much. The tools
+# (doctor, estimate, profile, fieldreport, smoke) and the programs `spark-…` run as the user who calls them.
 OTHERS = ("watchdog", "observer", "launcher", "sampler", "doctor", "estimate", "profile", "fieldreport", "smoke")
 ALLOWED = {
     "bounded": "the reader itself",
