@@ -65,7 +65,7 @@ def test_sshd_is_protected_and_its_sessions_can_be_killed(first: Deployed, hosts
         assert fresh_session(host, "admin") == KILLABLE
         assert fresh_session(host, "alice") == KILLABLE
         assert memory_min(host, "system.slice/ssh.service") == 512
-        assert host.run("ls /var/lib/sparkfleet/rollback/armed.json", check=False).rc != 0
+        assert host.run("ls /var/lib/sparkfleet/rollback/record.*", check=False).rc != 0
     assert [memory_min(host, "system.slice") for host in hosts] == [512 + AGENT, 512]
     assert memory_min(hosts[0], "system.slice/agent.service") == AGENT
     score = "cat /proc/$(systemctl show -p MainPID --value {})/oom_score_adj"

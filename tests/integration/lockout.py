@@ -10,7 +10,7 @@ from tests.lab import Host, Lab
 
 DROP_IN = "/etc/systemd/system/ssh.service.d/oom.conf"
 PROFILE = "/usr/share/pam-configs/sparkfleet-ssh"
-ARMED = "/var/lib/sparkfleet/rollback/armed.json"
+ARMED = "/var/lib/sparkfleet/rollback/record.*"
 CHECK = "/usr/local/sbin/site-check"
 STEPS = ("trial login", "restart of sshd", "login over a new connection", "confirmation over the new connection")
 """The steps that a deploy announces with `armed: …` before it takes them, in order."""

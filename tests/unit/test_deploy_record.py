@@ -19,7 +19,7 @@ import paramiko
 import pytest
 
 from sparkfleet.deploy.outcome import Outcome, State, outcomes
-from sparkhost import converge, deploylock, files, history, rollback
+from sparkhost import converge, deploylock, files, history, unproved
 from sparkhost.deploylock import Holder
 from tasks.lib.remote import unpacked
 from tests.doubles import sshd
@@ -89,7 +89,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine
     monkeypatch.setattr(deploylock, "LOCK", tmp_path / "deploy.lock")
     monkeypatch.setattr(history, "APPLIED", tmp_path / "applied.json")
     monkeypatch.setattr(files, "BACKUPS", tmp_path / "backup")
-    monkeypatch.setattr(rollback, "DIRECTORY", tmp_path / "rollback")
+    monkeypatch.setattr(unproved, "DIRECTORY", tmp_path / "rollback")
     one = Machine(tmp_path)
     (tmp_path / "deploy.py").write_text(DEPLOY.format(folder=f"{tmp_path}/made-"))
     with sshd.serving(one.command) as port:

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from sparkhost import files, guard, pid1, rollback, sshd
+from sparkhost import arming, files, guard, pid1, rollback, sshd, unproved
 from sparkhost.guard import Guarded, GuardStep
 from sparkhost.resource import Context, Failed
-from sparkhost.rollback import Armed
+from sparkhost.unproved import Armed
 
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rollback, "DIRECTORY", tmp_path / "rollback")
+    monkeypatch.setattr(unproved, "DIRECTORY", tmp_path / "rollback")
     monkeypatch.setattr(files, "BACKUPS", tmp_path / "backup")
 
 
@@ -26,7 +26,7 @@ def test_what_a_path_was_comes_back(tmp_path: Path) -> None:
     changed.chmod(0o640)
     gone.write_text("there")
     link.symlink_to("/dev/null")
-    entries = [rollback.saved(path) for path in (changed, gone, link, new)]
+    entries = unproved.keep([changed, gone, link, new])
     changed.write_text("after")
     changed.chmod(0o777)
     gone.unlink()
@@ -34,36 +34,37 @@ def test_what_a_path_was_comes_back(tmp_path: Path) -> None:
     link.write_text("a file now")
     new.parent.mkdir(parents=True)
     new.write_text("new")
-    assert rollback.restore(entries) == []
+    assert unproved.restore(entries) == []
     assert changed.read_bytes() == b"before\0\xff"
     assert changed.stat().st_mode & 0o777 == 0o640
     assert gone.read_text() == "there"
     assert os.readlink(link) == "/dev/null"  # noqa: PTH115 - as text
-    assert not (tmp_path / "a.d").exists()
-    assert not any(rollback.differs(entry) for entry in entries)
+    unproved.discard(entries)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["changed", "gone", "link"]
+    assert not any(unproved.differs(entry) for entry in entries)
 
 
 def test_an_error_on_one_path_does_not_keep_the_others_from_coming_back(tmp_path: Path) -> None:
     bad, good = tmp_path / "bad", tmp_path / "good"
     bad.write_text("before")
     good.write_text("before")
-    entries = [rollback.saved(bad), rollback.saved(good)]
+    entries = unproved.keep([bad, good])
     bad.unlink()
     bad.mkdir()
     (bad / "in the way").touch()
     good.write_text("after")
-    (problem,) = rollback.restore(entries)
+    (problem,) = unproved.restore(entries)
     assert problem.startswith(f"{bad}: ")
     assert good.read_text() == "before"
 
 
 def test_what_is_added_to_a_new_directory_by_others_stays(tmp_path: Path) -> None:
     path = tmp_path / "unit.d" / "ours"
-    entries = [rollback.saved(path)]
+    entries = unproved.keep([path])
     path.parent.mkdir()
     path.write_text("ours")
     (path.parent / "theirs").write_text("theirs")
-    assert rollback.restore(entries) == []
+    assert unproved.restore(entries) == []
     assert [entry.name for entry in path.parent.iterdir()] == ["theirs"]
 
 
@@ -71,8 +72,8 @@ def test_a_step_needs_the_change_that_it_names() -> None:
     step = GuardStep("mine", "confirm", [])
     with pytest.raises(Failed, match="does not wait for this proof any more: it was never armed"):
         step.plan(Context())
-    with rollback.locked():
-        rollback.write(Armed("somebody else's", "changed", 0.0, []))
+    with unproved.locked():
+        unproved.write(Armed("somebody else's", "changed", 0.0, []))
     with pytest.raises(Failed, match="does not wait for this proof"):
         step.plan(Context())
     assert GuardStep("mine", "take_back", []).plan(Context()) == []
@@ -82,27 +83,29 @@ def test_an_unproved_change_of_an_earlier_run_is_taken_back_first(monkeypatch: p
     guarded = Guarded("mine", [], 120, True, -1000, [])
     monkeypatch.setattr(sshd, "stale_listener", lambda _files: "")
     assert guarded.plan(Context()) == []
-    with rollback.locked():
-        rollback.write(Armed("an earlier one", "changed", 0.0, []))
+    with unproved.locked():
+        unproved.write(Armed("an earlier one", "changed", 0.0, []))
     (change,) = guarded.plan(Context())
     assert "never proved" in change.summary
 
 
 def test_the_copy_on_the_host_stands_alone(tmp_path: Path) -> None:
     """As the timer runs it: without this project on any path."""
-    command: Sequence[str] = guard.install_program()
+    command: Sequence[str] = arming.install_program()
     directory = tmp_path / "rollback" / "program" / "sparkhost"
     found = {path.stem for path in directory.iterdir()}
-    assert found == {"__init__", "bounded", "diff", "files", "pid1", "resource", "rollback"}
-    program = Path(command[-1])
+    assert found == {"__init__", "bounded", "diff", "files", "pid1", "resource", "rollback", "take_back_sh", "unproved"}
+    assert command[0] == "/bin/sh"
+    program = Path(command[-1]).with_name("take_back.py")
     assert not set(" ".join(command)) & set(";\\\"'$%"), "systemd 252 garbles them in transient units"
-    program.write_text(program.read_text().replace("sys.exit(main())", "print(main.__code__.co_filename)"))
-    assert pid1.run(*command).strip() == str(directory / "rollback.py")
+    program.write_text(program.read_text().replace("sys.exit(main(", "print(main.__code__.co_filename, ("))
+    said = pid1.run("/usr/bin/python3", "-I", "-S", "-B", str(program))
+    assert said.split() == [str(directory / "rollback.py"), str(tmp_path / "rollback")]
 
 
 def test_the_report_is_told_once() -> None:
     assert guard.pop_report() == []
-    with rollback.locked():
+    with unproved.locked():
         rollback.report_file().write_text("taken back\n")
     assert guard.pop_report() == ["taken back"]
     assert guard.pop_report() == []

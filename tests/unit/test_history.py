@@ -23,7 +23,7 @@ from sparkfleet.deploy.outcome import outcomes
 from sparkfleet.deploy.report import as_json, details
 from sparkfleet.exit_codes import ExitCode
 from sparkfleet.settings import HostSettings
-from sparkhost import converge, deploylock, files, guard, history, rollback
+from sparkhost import converge, deploylock, files, guard, history, unproved
 from sparkhost.deploylock import Busy, Holder, held
 from sparkhost.files import File, NoFile
 from tasks.lib import origin
@@ -36,7 +36,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(deploylock, "LOCK", tmp_path / "deploy.lock")
     monkeypatch.setattr(history, "APPLIED", tmp_path / "applied.json")
     monkeypatch.setattr(files, "BACKUPS", tmp_path / "backup")
-    monkeypatch.setattr(rollback, "DIRECTORY", tmp_path / "rollback")
+    monkeypatch.setattr(unproved, "DIRECTORY", tmp_path / "rollback")
     return tmp_path
 
 

@@ -34,19 +34,24 @@ def write_atomic(path: Path, content: bytes, mode: int, uid: int = 0, gid: int =
     new = path.with_name(f".{path.name}.sparkfleet-new")
     new.unlink(missing_ok=True)
     try:
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fchown(stream.fileno(), uid, gid)
-            os.fchmod(stream.fileno(), mode)
-            if path.exists():
-                copy_attributes(path, stream.fileno())
-            os.fsync(stream.fileno())
+        copy_file(new, content, mode, uid, gid, like=path)
         new.replace(path)
     finally:
         new.unlink(missing_ok=True)
     sync_directory(path.parent)
+
+
+def copy_file(path: Path, content: bytes, mode: int, uid: int, gid: int, like: Path) -> None:
+    """Writes a new file to disk, with the extended attributes of `like`, where that is there. Raises OSError."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fchown(stream.fileno(), uid, gid)
+        os.fchmod(stream.fileno(), mode)
+        if like.exists():
+            copy_attributes(like, stream.fileno())
+        os.fsync(stream.fileno())
 
 
 def copy_attributes(source: Path, descriptor: int) -> None:
@@ -66,10 +71,11 @@ def sync_directory(path: Path) -> None:
 
 
 def make_directories(path: Path) -> None:
-    """Makes `path` and its missing parents, mode 0755, owned by root."""
+    """Makes `path` and its missing parents, mode 0755, owned by root; on disk when this returns."""
     for directory in [*reversed(path.parents), path]:
         with contextlib.suppress(FileExistsError):
             directory.mkdir(mode=0o755)
+            sync_directory(directory.parent)
 
 
 def remove_empty_directories(path: Path) -> None:
@@ -81,6 +87,7 @@ def remove_empty_directories(path: Path) -> None:
     while (
         path == Path("/etc/uv")
         or path.name.startswith("sparkfleet")
+        or path.parent == Path("/opt/sparkfleet")
         or (path.name.endswith(".d") and path.parent.name == "system")
     ):
         try:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from sparkhost import bounded, rollback
+from sparkhost import bounded, unproved
 from sparkhost.files import File, NoFile
 from sparkhost.pid1 import show
 from sparkhost.resource import Change, Context, Failed, Refused, Resource
@@ -50,7 +50,7 @@ class KillableSession(Resource):
     files: list[str]
 
     def plan(self, context: Context) -> Sequence[Change]:
-        if {change.what for change in context.pending} & set(self.files) or rollback.read() is not None:
+        if {change.what for change in context.pending} & set(self.files) or unproved.read() is not None:
             return []  # it was opened before that change; the proof looks at new ones
         score = int(bounded.read_text(PROC / "self" / "oom_score_adj"))
         if score < 0:
