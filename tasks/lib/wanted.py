@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from gevent.lock import BoundedSemaphore
 
 from sparkfleet.settings import HostSettings
+from sparkhost.files import File
+from sparkhost.guard import Guarded
+from sparkhost.holds import Holds, is_looked_at
 from sparkhost.resource import Resource
 from sparkhost.systemd import UNIT_DIRECTORY, DaemonReload
 from tasks.lib import origin, remote
@@ -87,7 +91,8 @@ def requests(settings: HostSettings, measures: Sequence[ModuleType]) -> list[dic
         name = measure.__name__.rpartition(".")[2]
         resources_here = resources_of(measure, own_settings(settings, name))
         found.append(as_request(name, [r for r in resources_here if not r.after_reload]))
-        if after := [r for r in resources_here if r.after_reload]:
+        after = [r for r in resources_here if r.after_reload]
+        if after := [*after, *holding(name, resources_here)]:
             late.append(as_request(f"{name}{AFTER_RELOAD}", after))
         resources += resources_here
     units = sorted(
@@ -102,6 +107,13 @@ def own_settings(settings: HostSettings, measure: str) -> Any:
     if measure == "watchdog":
         return settings.watchdog.with_promises(settings.training_slice.over_promise)
     return getattr(settings, measure)
+
+
+def holding(measure: str, resources: Sequence[Resource]) -> list[Holds]:
+    """A look at what holds for every file of systemd's or sysctl's that a measure writes, so that none is forgotten."""
+    parts = [part for r in resources for part in (r.parts() if isinstance(r, Guarded) else [r])]
+    paths = dict.fromkeys(part.path for part in parts if isinstance(part, File))
+    return [Holds(measure, path) for path in paths if is_looked_at(Path(path))]
 
 
 def leaves(settings: HostSettings, names: Iterable[str]) -> bool:

@@ -19,9 +19,8 @@ from sparkhost.unproved import Armed, Entry
 # On the root file system, where PID 1 reads its units before /usr/local or anything else is mounted.
 BOOT_UNIT = Path("/etc/systemd/system/sparkfleet-rollback-boot.service")
 # What the copy on the host needs.
-MODULES = tuple(
-    f"sparkhost{part}" for part in ("", ".bounded", ".diff", ".files", ".pid1", ".resource", ".rollback", ".take_back_sh", ".unproved")
-)
+PARTS = ("", ".bounded", ".diff", ".files", ".pid1", ".resource", ".rollback", ".take_back_sh", ".unproved")
+MODULES = tuple(f"sparkhost{part}" for part in PARTS)
 # Seconds between one try of the take-back and the next.
 RETRY = 60
 

@@ -42,11 +42,10 @@ class CapInForce(Resource):
         if any(change.what in (RELOAD, self.drop_in) for change in context.pending):
             return changes  # a dry run has neither written nor reloaded
         looks = list(self._looks())
-        context.warnings += [f"{name} has {gib_or_none(wanted)}, {why}" for name, _, wanted, why in looks if why]
         told = {change.what for change in changes}
         return changes + [
             Change(name, f"have systemd put its MemoryMax in force: memory.max is {gib_or_none(found)}")
-            for name, found, wanted, _ in looks
+            for name, found, wanted in looks
             if found != wanted and name not in told
         ]
 
@@ -64,24 +63,24 @@ class CapInForce(Resource):
     def _exempt(self, name: str) -> bool:
         return bool(self.exception) and (slices.UNITS / f"{name}.d" / self.exception).exists()
 
-    def _looks(self) -> Iterator[tuple[str, int | None, int | None, str]]:
-        """Of each slice: its name, the kernel's memory.max, PID 1's MemoryMax, and whose that is if it is not ours."""
+    def _looks(self) -> Iterator[tuple[str, int | None, int | None]]:
+        """Of each slice: its name, the kernel's memory.max, and what it should be."""
         if not Path(self.drop_in).exists() and self.memory_max is not None:
             return  # its file was refused: nothing is to be in force
         for cgroup in self._cgroups():
             name = cgroup.name
             if "*" in name:
                 return  # nobody has a session
-            held, wanted, why = self._wanted(name, None if self._exempt(name) else self.memory_max)
+            held, wanted = self._wanted(name, None if self._exempt(name) else self.memory_max)
             try:
                 text = bounded.read_text(cgroup / "memory.max").strip()
             except OSError:
-                yield name, held, wanted, why  # nothing runs in it: it will have what PID 1 holds
+                yield name, held, wanted  # nothing runs in it: it will have what PID 1 holds
             else:
-                yield name, None if text == "max" else int(text), wanted, why
+                yield name, None if text == "max" else int(text), wanted
 
-    def _wanted(self, name: str, ours: int | None) -> tuple[int | None, int | None, str]:
-        """What PID 1 holds, what it should hold, and why not what we say: a later drop-in of somebody's is kept."""
+    def _wanted(self, name: str, ours: int | None) -> tuple[int | None, int | None]:
+        """What PID 1 holds, and what it should hold: somebody's later drop-in has the word (`Holds`)."""
         ours = None if ours is None else ours // PAGE * PAGE
         found = show(name, "MemoryMax", "DropInPaths", "NeedDaemonReload")
         text = found.get("MemoryMax", "infinity")
@@ -91,16 +90,14 @@ class CapInForce(Resource):
         files = [Path(path) for path in found.get("DropInPaths", "").split()]
         # What was set at run time is taken back where a cap of ours is; elsewhere it is somebody's own.
         later = [str(p) for p in files if p.name > before and (ours is None or CONTROL[0] not in p.parents)]
-        if value == ours or not later or found.get("NeedDaemonReload") == "yes":
-            return value, ours, ""
-        why = f"not {gib_or_none(ours)} as the fleet file says, by {' or '.join(later)}: somebody's wish, kept"
-        return value, value, "" if ours is None else why
+        kept = value != ours and later and found.get("NeedDaemonReload") != "yes"
+        return value, value if kept else ours
 
     def apply(self) -> None:
         overrides = self._set_at_run_time()
         for path in chain(*overrides.values()):
             path.unlink()
-        names = list(dict.fromkeys([*overrides, *(n for n, found, wanted, _ in self._looks() if found != wanted)]))
+        names = list(dict.fromkeys([*overrides, *(n for n, found, wanted in self._looks() if found != wanted)]))
         if overrides or any(show(name, "NeedDaemonReload").get("NeedDaemonReload") == "yes" for name in names):
             daemon_reload()
         for name in names:

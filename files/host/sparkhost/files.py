@@ -31,7 +31,7 @@ def write_atomic(path: Path, content: bytes, mode: int, uid: int = 0, gid: int =
     Raises:
         OSError: such as a full disk. The old file is then untouched and the new one removed.
     """
-    new = path.with_name(f".{path.name}.sparkfleet-new")
+    new = new_of(path)
     new.unlink(missing_ok=True)
     try:
         copy_file(new, content, mode, uid, gid, like=path)
@@ -39,6 +39,11 @@ def write_atomic(path: Path, content: bytes, mode: int, uid: int = 0, gid: int =
     finally:
         new.unlink(missing_ok=True)
     sync_directory(path.parent)
+
+
+def new_of(path: Path) -> Path:
+    """Where what is to be at a path is written first."""
+    return path.with_name(f".{path.name}.sparkfleet-new")
 
 
 def copy_file(path: Path, content: bytes, mode: int, uid: int, gid: int, like: Path) -> None:
@@ -248,7 +253,7 @@ class Link(Resource):
         make_directories(path.parent)
         if not path.is_symlink() and path.exists():
             keep_backup(path)
-        new = path.with_name(f".{path.name}.sparkfleet-new")
+        new = new_of(path)
         new.unlink(missing_ok=True)
         new.symlink_to(self.target)
         new.replace(path)

@@ -55,6 +55,8 @@ class Guarded(Resource):
         changes: list[Change] = []
         if armed and not ours:
             changes.append(Change("ssh", "take back an earlier change that was never proved, then make it again"))
+        elif unproved.ended():
+            changes.append(Change("ssh", "remove what an earlier change has left"))
         inner = Context([*context.pending])
         for part in self.parts():
             found = part.plan(inner)
@@ -75,6 +77,8 @@ class Guarded(Resource):
     def apply(self) -> None:
         with unproved.locked():
             settle("a later deploy found that it had never been proved")
+            if not self.plan(Context()):
+                return
             paths = [Path(path) for part in self.parts() for path in touches(part)]
             armed = arm(self.token, [*paths, *map(backup_of, paths)], self.confirm_within)
             try:

@@ -108,7 +108,8 @@ class Protection(Resource):
             raise Refused(f"ssh.protect: there is no unit {self.unit} on this host: correct its name, or leave it out")
         for name, value in self._wanted().items():
             if found.get(name) != value:
-                self._refuse_overrides(name, found)
+                if self._is_overridden(name, found):
+                    return []  # `Holds` refuses that
                 why = f"{name} is {found.get(name)} at run time"
                 return [Change(self.unit, f"read its files again: {why}"), reload_for(self.unit)]
         if short := self._short(found["ControlGroup"]):
@@ -137,19 +138,15 @@ class Protection(Resource):
         """That of the main process, which may have been started before the drop-in; None where there is none."""
         return None if self.oom_score_adjust is None else score_of(self.unit)
 
-    def _refuse_overrides(self, name: str, found: dict[str, str]) -> None:
-        """Somebody else's file that has the last word is their wish: it is named, not deleted."""
+    def _is_overridden(self, name: str, found: dict[str, str]) -> bool:
+        """Whether somebody else's file has the last word: reading the files again would change nothing."""
         drop_ins = found["DropInPaths"].split()
-        if self.drop_in not in drop_ins:
-            raise Refused(f"systemd does not read {self.drop_in} for {self.unit}: see `systemctl cat {self.unit}`")
-        for path in drop_ins[drop_ins.index(self.drop_in) + 1 :]:
-            if Path(path).is_relative_to(CONTROL[0]):
-                continue  # until the next boot only: `apply` takes it away
-            if re.search(rf"^\s*{name}\s*=", bounded.read_text(Path(path)), re.MULTILINE):
-                raise Refused(
-                    f"{self.unit} has {name}={found.get(name)}: {path} overrides {self.drop_in}: remove that line and "
-                    "run systemctl daemon-reload, or set ssh.state to unmanaged"
-                )
+        later = drop_ins[drop_ins.index(self.drop_in) + 1 :] if self.drop_in in drop_ins else []
+        return self.drop_in not in drop_ins or any(
+            not Path(path).is_relative_to(CONTROL[0])  # until the next boot only: `apply` takes it away
+            and re.search(rf"^\s*{name}\s*=", bounded.read_text(Path(path)), re.MULTILINE)
+            for path in later
+        )
 
     def _short(self, cgroup: str) -> str:
         """Which cgroup, from the root down to this one, grants less than is needed; "" where none does."""

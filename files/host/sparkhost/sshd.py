@@ -20,6 +20,8 @@ SSHD = "/usr/sbin/sshd"
 CONFIGURATION = Path("/etc/ssh/sshd_config")
 # What ssh.service gets its options from (EnvironmentFile=); read when it is started, not when it is reloaded.
 DEFAULTS = Path("/etc/default/ssh")
+# ssh.service makes it when it starts (RuntimeDirectory=sshd); without it sshd checks nothing.
+RUN = Path("/run/sshd")
 UNIT_DIRECTORIES = ("/etc/systemd/system", "/run/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
 
 
@@ -47,7 +49,7 @@ def configuration() -> dict[str, list[str]]:
 
 def _sshd(option: str) -> str:
     # ssh.service makes this directory when it starts (RuntimeDirectory=sshd); without it sshd checks nothing.
-    Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+    RUN.mkdir(mode=0o755, exist_ok=True)
     result = bounded.call([SSHD, option], seconds=60)
     if result.returncode:
         lines = (result.stderr or result.stdout).strip().splitlines() or ["no message"]

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sparkhost.files import copy_file, remove_empty_directories, sync_directory, write_atomic
+from sparkhost.files import copy_file, new_of, remove_empty_directories, sync_directory, write_atomic
 from sparkhost.resource import Failed
 
 DIRECTORY = Path("/var/lib/sparkfleet/rollback")
@@ -250,14 +250,18 @@ def sync(entries: Iterable[Entry]) -> None:
 
 
 def discard(entries: Sequence[Entry]) -> None:
-    """Removes the copies, the guard's own files, and directories that are empty without them. Raises OSError."""
-    for entry in entries:
-        if entry.kind in ("file", "link", "own"):
-            path = entry.path if entry.kind == "own" else ready_of(entry.path)
-            if path.is_symlink() or path.exists():
-                path.unlink()
-                sync_directory(path.parent)
-            remove_empty_directories(path.parent)
+    """Removes the copies, the guard's own files, and directories that are empty without them. Raises OSError.
+
+    So it does with what a run that was killed has left half written: pam-auth-update(8) would take it for a profile.
+    """
+    # The guard's own last: until then the next boot goes on with this.
+    for entry in sorted(entries, key=lambda entry: entry.kind == "own"):
+        if entry.kind != "directory":
+            for path in (entry.path,) if entry.kind == "own" else (ready_of(entry.path), new_of(entry.path)):
+                if path.is_symlink() or path.exists():
+                    path.unlink()
+                    sync_directory(path.parent)
+                    remove_empty_directories(path.parent)
     for entry in entries:
         if entry.kind == "directory":
             with contextlib.suppress(OSError):  # not there, or not empty: somebody else's by now
