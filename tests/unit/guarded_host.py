@@ -55,7 +55,7 @@ def snapshot(root: Path) -> dict[str, object]:
     """Every file and link of the host, with content, mode, and target; without what the guard itself keeps."""
     found: dict[str, object] = {}
     for path in sorted(root.rglob("*")):
-        name = str(path.relative_to(root))
+        name = str(path.relative_to(root)).replace(str(root)[1:], "")  # backups have their whole path below them
         if path.is_symlink():
             found[name] = os.fspath(path.readlink())
         elif path.is_file() and not name.startswith(("bin/", "var/lib/sparkfleet/rollback/")):

@@ -25,7 +25,7 @@ end() {
     exit "$1"
 }
 
-timeout -k 10 900 "${SPARKFLEET_PYTHON:-/usr/bin/python3}" -I -S -B "$here/take_back.py" "$1"
+timeout -k 10 900 /usr/bin/python3 -I -S -B "$here/take_back.py" "$1"
 case $? in
     0) end 0 "$1" ;;
     75) end 75 "$1" ;;
