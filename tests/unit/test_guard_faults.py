@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count, cycle
 from pathlib import Path
 
@@ -83,35 +84,44 @@ def faults(text: str, root: Path) -> Iterator[str]:
 
 @pytest.mark.parametrize("part", ["change", "take-back"])
 def test_whatever_write_fails_the_host_is_as_before_or_as_proved(tmp_path: Path, part: str) -> None:
-    sample = made(tmp_path, "0")
+    sample = made(tmp_path, "0000")
     old = host.snapshot(sample)
     if part == "take-back":
         subprocess.run(host.command(sample, "change-only"), check=True)
     text = trace(sample, part)
     new = host.snapshot(sample)
     assert (new == old) is (part == "take-back")
-    tried, wrong = 0, []
-    for fault in faults(text, sample):
-        tried += 1
-        root = made(tmp_path, "1")
-        if part == "take-back":
-            subprocess.run(host.command(root, "change-only"), check=True)
-        assert "INJECTED" in trace(root, part, "-e", fault) or "KILL" in fault
-        if not host.boots(root) and list(root.glob(ENDED)):
-            # Only what is left of a change that has ended was not removed: the timer does that, or the next deploy.
-            subprocess.run(host.command(root, "take-back"), check=True)
-        now = host.snapshot(root)
-        left = {name for name in now if host.LEFT.search(name)}
-        state = {name: value for name, value in now.items() if name not in left}
-        if state not in (old, new) or list(root.glob("var/lib/sparkfleet/rollback/record.*")):
-            changed = {name for name in {*state, *old} if state.get(name) != old.get(name)}
-            wrong.append(f"{fault}: {sorted(changed)}, left {sorted(left)}")
-        elif left and "KILL" not in fault and "+" not in fault:
-            wrong.append(f"{fault}: left {sorted(left)}")
-        shutil.rmtree(root)
-    print(f"{part}: {tried} faults in {len(list(writes(text, sample)))} writes, {len(wrong)} wrong")
+    chosen = list(faults(text, sample))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        roots = (tmp_path / f"{number:04}" for number in range(1, len(chosen) + 1))
+        wrong = [
+            line
+            for line in pool.map(lambda pair: fails(*pair, part, old, new), zip(roots, chosen, strict=True))
+            if line
+        ]
+    print(f"{part}: {len(chosen)} faults in {len(list(writes(text, sample)))} writes, {len(wrong)} wrong")
     assert not wrong, "\n".join(wrong)
-    assert tried > 40
+    assert len(chosen) > 40
+
+
+def fails(root: Path, fault: str, part: str, old: dict[str, object], new: dict[str, object]) -> str:
+    """What is wrong on a host after this fault in this part of a deploy, and a start; "" for nothing."""
+    host.build(root)
+    if part == "take-back":
+        subprocess.run(host.command(root, "change-only"), check=True)
+    if "INJECTED" not in trace(root, part, "-e", fault) and "KILL" not in fault:
+        return f"{fault}: no such call"
+    if not host.boots(root) and list(root.glob(ENDED)):
+        # Only what is left of a change that has ended was not removed: the timer does that, or the next deploy.
+        subprocess.run(host.command(root, "take-back"), check=True)
+    now = host.snapshot(root)
+    left = {name for name in now if host.LEFT.search(name)}
+    state = {name: value for name, value in now.items() if name not in left}
+    waits = list(root.glob("var/lib/sparkfleet/rollback/record.*"))
+    shutil.rmtree(root)
+    if state not in (old, new) or waits:
+        return f"{fault}: {sorted(name for name in {*state, *old} if state.get(name) != old.get(name))}, {waits}"
+    return f"{fault}: left {sorted(left)}" if left and "KILL" not in fault and "+" not in fault else ""
 
 
 def armed(tmp_path: Path) -> tuple[Path, dict[str, object]]:

@@ -39,6 +39,8 @@ KERNEL = {
     "CPUWeight": "cpu.weight",
 }
 """Setting → the cgroup's file that has it."""
+ADDED = ("Description", "Documentation", "After", "Before", "Wants", "WantedBy")
+"""Keys that take nothing of ours away, whatever others add."""
 LARGEST = 2**20
 """Bytes that are read of somebody's file."""
 
@@ -135,21 +137,21 @@ class Holds(Resource):
         if found.get("LoadState") != "loaded":
             return [], []  # masked, or not there: whoever starts it says so
         if found.get("NeedDaemonReload") == "yes":
+            if unit == "ssh.service":
+                return [], []  # `SshdReady` has the say there: what it would bring in force could lock people out
             return [Change(unit, "read its files again: they have changed"), reload_for(unit)], []
-        later, problem = self._readers(unit, ours, found)
+        later, problem = self._later_drop_ins(unit, ours, found)
         if problem:
             return [], [problem]
         values = values_of(read(ours))
-        own_unit = ours.parent == UNITS
-        brief = [p for p in later if RUN in p.parents and (own_unit or values.keys() & values_of(read(p)).keys())]
-        if brief:
+        if brief := until_boot(unit, ours, later):
             names = ", ".join(map(str, brief))
             return [Change(unit, f"take back what was set until the next boot ({names})"), reload_for(unit)], []
         refused = list(self._overrides(unit, ours, values, later))
         return ([] if refused else list(lag(unit, values, found))), refused
 
-    def _readers(self, unit: str, ours: Path, found: Mapping[str, str]) -> tuple[list[Path], str]:
-        """The files that are read after ours, and why ours is not read."""
+    def _later_drop_ins(self, unit: str, ours: Path, found: Mapping[str, str]) -> tuple[list[Path], str]:
+        """Those that are read after ours; or why ours is not read."""
         drop_ins = [Path(path) for path in found.get("DropInPaths", "").split()]
         if ours.parent == UNITS:
             fragment = Path(found.get("FragmentPath", ""))
@@ -172,7 +174,7 @@ class Holds(Resource):
             if MANAGED in text:
                 continue
             for key, said in values_of(text).items():
-                if key not in values or said == values[key]:
+                if key not in values or key in ADDED or said == values[key]:
                     continue
                 holds = holds or dict(line.partition("=")[::2] for line in run("systemctl", "show", unit).splitlines())
                 if holds.get(key) != values[key][-1]:
@@ -181,20 +183,23 @@ class Holds(Resource):
 
     def _line(self, what: str, path: Path, ours: Path, part: str) -> str:
         reload = " and run systemctl daemon-reload" if ours.is_relative_to(UNITS) else ""
+        if ours.parent == UNITS and ours.suffix == ".service":
+            reload = f", run systemctl daemon-reload and systemctl restart {ours.name}"
         return (
             f"{what}: {path} overrides {ours}: remove that {part or 'line'}{reload}, or set {self.measure}.state to "
             "unmanaged"
         )
 
     def apply(self) -> None:
-        changes = self.plan(Context())
-        for change in changes:
-            for path in re.findall(r"/run/[^\s,)]+", change.summary):
-                Path(path).unlink(missing_ok=True)
+        ours, changes = Path(self.file), self.plan(Context())
+        for unit in {change.what for change in changes} - {RELOAD}:
+            later, _ = self._later_drop_ins(unit, ours, show(unit, "FragmentPath", "DropInPaths"))
+            for path in until_boot(unit, ours, later):
+                path.unlink(missing_ok=True)
         if any(change.what == RELOAD for change in changes):
             daemon_reload()
         for unit in {change.what for change in changes} - {RELOAD}:
-            settle(unit, values_of(read(Path(self.file))))
+            settle(unit, values_of(read(ours)))
 
 
 def units_of(path: Path) -> list[str]:
@@ -208,6 +213,13 @@ def units_of(path: Path) -> list[str]:
         each.name.removesuffix(".d") for root in (UNITS, RUN / "systemd/system") for each in root.glob(f"{pattern}.d")
     }
     return sorted({*running, *told} - {name})
+
+
+def until_boot(unit: str, ours: Path, later: Sequence[Path]) -> list[Path]:
+    """Drop-ins below /run for this very unit that touch what ours says; all of them where the unit itself is ours."""
+    keys, brief = values_of(read(ours)).keys(), [path for path in later if RUN in path.parents]
+    own = [path for path in brief if path.parent.name == f"{unit}.d"]
+    return [path for path in own if ours.parent == UNITS or keys & values_of(read(path)).keys()]
 
 
 def lag(unit: str, values: Mapping[str, list[str]], found: Mapping[str, str]) -> Iterator[Change]:
