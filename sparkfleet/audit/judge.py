@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from sparkfleet.audit.model import Control, Evidence, HostRun, Judgement, NoEvidence, Status, Verdict
+from sparkfleet.audit.overrides import note
 from sparkfleet.exit_codes import CommandFailed, ExitCode
 from sparkfleet.settings import HostSettings
 from sparkfleet.settings.problems import escaped
@@ -45,7 +46,8 @@ def judge_host(control: Control, host: HostRun, settings: HostSettings | None) -
         return verdict(control, host.name, Status.NOT_APPLICABLE, control.title, reason, command)
     found = guarded(lambda: control.judge(evidence, settings))
     if isinstance(found, Judgement):
-        return verdict(control, host.name, found.status, found.wanted, found.saw, command)
+        saw = found.saw + (note(evidence, control.measure) if found.status is Status.FAIL else "")
+        return verdict(control, host.name, found.status, found.wanted, saw, command)
     missing = host.problem and any(name not in evidence.observations for name in control.evidence)
     return verdict(control, host.name, Status.ERROR, control.title, host.problem if missing else found, command)
 

@@ -156,17 +156,31 @@ def test_what_is_broken_is_found_and_repaired(
     assert deploy(lab, path).changes(host.name) == {}
 
 
-def test_a_foreign_cap_stays_and_is_named(lab: Lab, host: Host, folder: Path) -> None:
-    directory = "/etc/systemd/system/user-1001.slice.d"
-    host.sudo(
-        f"mkdir -p {directory}; printf '[Slice]\\nMemoryMax=350M\\n' > {directory}/zz-site.conf;"
-        "systemctl daemon-reload; systemd-run --quiet --wait --slice=user-1001.slice true"
-    )
+@pytest.mark.parametrize(
+    ("unit", "ours"),
+    [
+        ("training.slice", "/etc/systemd/system/training.slice"),
+        ("user-1001.slice", CAP),
+    ],
+)
+def test_a_foreign_cap_is_refused_and_named_until_it_is_gone(
+    lab: Lab, host: Host, folder: Path, unit: str, ours: str
+) -> None:
+    directory = f"/etc/systemd/system/{unit}.d"
+    reload = f"systemctl daemon-reload; systemd-run --quiet --wait --slice={unit} true"
+    host.sudo(f"mkdir -p {directory}; printf '[Slice]\\nMemoryMax=infinity\\n' > {directory}/zz-site.conf; {reload}")
     host.run("true", user="alice")
-    result = deploy(lab, training(lab, host, folder))
-    assert (result.rc, result.changes(host.name)) == (0, {}), result.output
-    assert f"by {directory}/zz-site.conf: somebody's wish, kept" in result.output
-    host.sudo(f"rm -r {directory}; systemctl daemon-reload")
+    path = training(lab, host, folder)
+    red = audit(lab, path, *CONTROLS)
+    assert verdicts(red) != set(), red.stdout
+    result = deploy(lab, path)
+    assert (result.rc, result.changes(host.name)) == (1, {}), result.output
+    assert f"{unit} has MemoryMax=infinity, not " in result.output
+    assert f"{directory}/zz-site.conf overrides {ours}: remove that MemoryMax line" in result.output
+    host.sudo(f"rm -r {directory}; {reload}")
+    assert deploy(lab, path).rc == 0
+    green = audit(lab, path, *CONTROLS)
+    assert (verdicts(green), verdicts(green, "error")) == (set(), set()), green.stdout
 
 
 def test_it_is_all_there_after_a_reboot(lab: Lab, host: Host, folder: Path) -> None:

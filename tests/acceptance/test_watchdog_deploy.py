@@ -60,11 +60,43 @@ def test_each_break_is_named_and_nothing_else_and_mended_by_a_deploy(
     spark1.restore("audited")
     spark1.console_run(commands)
     assert failing(lab, path) == BREAKS[commands]
-    if "oom_score_adj" in commands or "STOP" in commands:
-        return  # nothing of the deploy's has changed: systemd restarts a stopped one, and a new start has its score
+    if "STOP" in commands:
+        return  # nothing of the deploy's has changed: systemd restarts a stopped one
     mended = deploy(lab, path)
     assert mended.rc == 0, mended.output
     assert mended.changes(spark1.name)["watchdog"] != []
+    answering(spark1)
+    assert failing(lab, path) == set()
+    assert deploy(lab, path).changes(spark1.name) == {}
+
+
+OVERRIDES = {
+    f"/etc/systemd/system/{UNIT}.service.d/local.conf": "[Service]\\nOOMScoreAdjust=100\\nMemoryMin=0",
+    "/etc/systemd/system/sparkfleet.slice.d/local.conf": "[Slice]\\nMemoryMin=0",
+    "/etc/systemd/system/sparkfleet-gpu-sampler.service.d/local.conf": "[Service]\\nMemoryMax=infinity",
+}
+
+
+@pytest.mark.parametrize("file", OVERRIDES)
+def test_somebodys_file_that_outranks_ours_is_refused_until_it_is_gone(
+    lab: Lab, spark1: Host, path: Path, file: str
+) -> None:
+    spark1.restore("audited")
+    unit = file.split("/")[4].removesuffix(".d")
+    restart = "" if unit.endswith(".slice") else f"; systemctl restart {unit}"
+    spark1.console_run(f"mkdir -p {file.rpartition('/')[0]}; printf '{OVERRIDES[file]}\\n' > {file}")
+    spark1.console_run(f"systemctl daemon-reload{restart}")
+    red = audit(lab, path, *ONLY)
+    if UNIT in unit:
+        assert {("SPK-WATCHDOG-04", spark1.name), ("SPK-WATCHDOG-06", spark1.name)} <= verdicts(red)
+        assert f"a deploy refuses what overrides it: look at {file}" in " ".join(red.stdout.split())
+    refused = deploy(lab, path)
+    assert refused.rc == 1
+    assert f"{file} overrides /etc/systemd/system/{unit}: remove that" in refused.output
+    assert "Traceback" not in refused.output
+    spark1.console_run(f"rm -r {file.rpartition('/')[0]}; systemctl daemon-reload{restart}")
+    mended = deploy(lab, path)
+    assert mended.rc == 0, mended.output
     answering(spark1)
     assert failing(lab, path) == set()
     assert deploy(lab, path).changes(spark1.name) == {}

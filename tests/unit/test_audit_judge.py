@@ -69,6 +69,21 @@ def test_a_judge_cannot_waive_or_excuse() -> None:
     assert one(host(), control).status is Status.ERROR
 
 
+def test_a_failure_names_what_a_deploy_would_refuse() -> None:
+    directory = "/etc/systemd/system/sparkfleet-watchdog.service.d"
+    units = (
+        "Id=sparkfleet-watchdog.service\nDropInPaths=/usr/lib/systemd/system/service.d/10-x.conf "
+        f"{directory}/local.conf /etc/systemd/system/service.d/50-sparkfleet.conf\n"
+    )
+    seen = Evidence({"watchdog_units": Observation("systemctl show", units)})
+    control = replace(SWAP, measure="watchdog", judge=lambda *_: Judgement(Status.FAIL, "w", "s"))
+    said = f"s; a deploy refuses what overrides it: look at {directory}/local.conf, and remove that first"
+    assert one(HostRun("a", seen), control).saw == said
+    assert one(HostRun("a", seen), replace(control, judge=lambda *_: Judgement(Status.PASS, "w", "s"))).saw == "s"
+    for other in (Evidence({}), Evidence({"watchdog_units": Observation("systemctl show", "nonsense")})):
+        assert one(HostRun("a", other), control).saw == "s"
+
+
 def test_a_host_without_evidence_has_a_verdict_for_each_control() -> None:
     gone = HostRun("a", None, "connection refused", unreachable=True)
     verdicts = judge_run([gone], {"a": SETTINGS}, CONTROLS)

@@ -94,11 +94,8 @@ def test_whatever_write_fails_the_host_is_as_before_or_as_proved(tmp_path: Path,
     chosen = list(faults(text, sample))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         roots = (tmp_path / f"{number:04}" for number in range(1, len(chosen) + 1))
-        wrong = [
-            line
-            for line in pool.map(lambda pair: fails(*pair, part, old, new), zip(roots, chosen, strict=True))
-            if line
-        ]
+        found = pool.map(lambda root, fault: fails(root, fault, part, old, new), roots, chosen)
+        wrong = [line for line in found if line]
     print(f"{part}: {len(chosen)} faults in {len(list(writes(text, sample)))} writes, {len(wrong)} wrong")
     assert not wrong, "\n".join(wrong)
     assert len(chosen) > 40
