@@ -15,7 +15,8 @@ from pathlib import Path
 HOST = Path(__file__).resolve().parents[2] / "files" / "host"
 HOOK = "session optional pam_exec.so quiet /opt/sparkfleet/lib/killable-session"
 DOUBLES = {
-    "systemctl": '#!/bin/sh\n[ "$1" = is-active ] && case $* in *ssh.service*) exit 0 ;; *) exit 3 ;; esac\nexit 0\n',
+    "systemctl": '#!/bin/sh\necho "$*" >>{calls}\n[ "$1" = is-active ] || exit 0\n'
+    "case $* in *ssh.service*) exit 0 ;; esac\nexit 3\n",
     "systemd-run": "#!/bin/sh\nexit 0\n",
     "logger": "#!/bin/sh\nexit 0\n",
     "sshd": "#!/bin/sh\nexit 0\n",
@@ -43,7 +44,9 @@ def build(root: Path) -> None:
     (root / "etc/link.conf").symlink_to("/dev/null")
     (root / "bin").mkdir()
     for name, text in DOUBLES.items():
-        (root / "bin" / name).write_text(text.replace("{etc}", str(root / "etc")))
+        (root / "bin" / name).write_text(
+            text.replace("{etc}", str(root / "etc")).replace("{calls}", str(root / "bin/calls"))
+        )
         (root / "bin" / name).chmod(0o755)
 
 

@@ -196,3 +196,30 @@ def test_what_can_be_read_of_a_damaged_record_comes_back_and_the_rest_is_told(tm
     report = (root / "var/lib/sparkfleet/rollback/last-report").read_text()
     assert "record.taking-back is damaged (line 4)" in report
     assert host.boots(root), "it is kept"
+
+
+@pytest.mark.parametrize(("by", "stopped"), [("deploy", {"timer", "service"}), ("boot", {"timer", "service"})])
+def test_nothing_tries_again_once_all_is_as_before(tmp_path: Path, by: str, stopped: set[str]) -> None:
+    root, _ = armed(tmp_path)
+    calls = root / "bin/calls"
+    calls.write_text("")
+    if by == "boot":
+        assert host.boots(root)
+    else:
+        subprocess.run(host.command(root, "take-back"), check=True)
+    found = {line.rpartition(".")[2] for line in calls.read_text().splitlines() if line.startswith("stop ")}
+    assert found == stopped
+
+
+def test_the_timers_own_service_is_not_stopped_by_itself(tmp_path: Path) -> None:
+    root, old = armed(tmp_path)
+    calls = root / "bin/calls"
+    calls.write_text("")
+    program = root / "var/lib/sparkfleet/rollback/program/take-back"
+    sources = program.with_name("sparkhost") / "rollback.py"
+    sources.write_text(sources.read_text().replace("/usr/sbin/sshd", str(root / "bin/sshd")))
+    done = subprocess.run(["/bin/sh", str(program), "timer"], env=host.environment(root), check=False)
+    assert (done.returncode, host.snapshot(root)) == (0, old)
+    assert [line for line in calls.read_text().splitlines() if line.startswith("stop ")] == [
+        "stop sparkfleet-rollback.timer"
+    ]

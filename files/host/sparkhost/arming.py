@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import subprocess
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 from sparkhost import unproved
 from sparkhost.files import make_directories, sync_directory, write_atomic
 from sparkhost.pid1 import run
-from sparkhost.rollback import TIMER, is_active, program_directory
+from sparkhost.rollback import TIMER, is_active, program_directory, systemctl
 from sparkhost.take_back_sh import SCRIPT
 from sparkhost.unproved import Armed, Entry
 
@@ -62,7 +61,7 @@ def arm(token: str, paths: Iterable[Path], seconds: float) -> Armed:
 def start_timer(program: Sequence[str], seconds: float) -> None:
     """By CLOCK_MONOTONIC: setting the clock neither hastens nor delays it."""
     for unit in (f"{TIMER}.timer", f"{TIMER}.service"):  # of an earlier change
-        subprocess.run(["systemctl", "stop", unit], capture_output=True, timeout=90, check=False)
+        systemctl("stop", unit)
     run(
         *("systemd-run", "--quiet", "--collect", f"--unit={TIMER}", f"--on-active={seconds:.0f}"),
         *("--timer-property=AccuracySec=1s", "--property=Restart=on-failure", f"--property=RestartSec={RETRY}"),

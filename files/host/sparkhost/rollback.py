@@ -48,17 +48,17 @@ def report_file() -> Path:
     return unproved.DIRECTORY / "last-report"
 
 
-def take_back(reason: str, booting: bool = False) -> TakenBack:
-    """Undoes the change that is not proved. Call it `locked`.
+def take_back(reason: str, by: str = "deploy") -> TakenBack:
+    """Undoes the change that is not proved. Call it `locked`. `by`: `deploy`, `timer` or `boot`.
 
-    While the host boots (`booting`), sshd has not started yet: files and PID 1's view of them are enough.
+    While the host boots, sshd has not started yet: files and PID 1's view of them are enough.
 
     Raises:
         OSError: what an earlier change has left cannot be removed.
     """
     armed = unproved.read()
     if armed is None:
-        clean_up()
+        clean_up(by)
         return TakenBack()
     if armed.waits:
         with contextlib.suppress(OSError):  # a read-only /var: then nobody can confirm it either
@@ -69,7 +69,7 @@ def take_back(reason: str, booting: bool = False) -> TakenBack:
         problems.append(f"{record} is damaged ({armed.damage}): mend by hand what it names, then remove it")
     _try(problems, "systemctl", "daemon-reload")
     told: list[str] = []
-    if not booting:
+    if by != "boot":
         _bring_ssh_up(armed, problems, told)
         free_sessions()
     at = time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(armed.since))
@@ -82,7 +82,7 @@ def take_back(reason: str, booting: bool = False) -> TakenBack:
         return TakenBack(report, done=False)
     try:
         unproved.move(unproved.TAKING_BACK, unproved.ENDED)
-        clean_up()
+        clean_up(by)
     except OSError as error:
         # All is as it was; only the record, or copies, are left.
         return TakenBack(f"{report}; what it needed is still there: {error}", done=False)
@@ -135,7 +135,15 @@ def _emergency(armed: Armed) -> str:
 
 def is_active(unit: str) -> bool:
     """Whether a unit is up, or on its way there."""
-    return subprocess.run(["systemctl", "is-active", "--quiet", unit], timeout=90, check=False).returncode == 0
+    return systemctl("is-active", "--quiet", unit) == 0
+
+
+def systemctl(*words: str) -> int:
+    """Its exit code; 1 where it does not answer."""
+    try:
+        return subprocess.run(["systemctl", *words], capture_output=True, timeout=90, check=False).returncode
+    except (OSError, subprocess.TimeoutExpired):
+        return 1
 
 
 def _try(problems: list[str], *command: str) -> bool:
@@ -165,8 +173,10 @@ def free_sessions() -> int:
     return freed
 
 
-def clean_up() -> None:
+def clean_up(by: str = "deploy") -> None:
     """The end of a change, proved or taken back: nothing of it is left. Does nothing where none has ended.
+
+    `by`: see `take_back`.
 
     Raises:
         OSError: something cannot be removed. The record says so still, and the timer and the next boot try again.
@@ -177,9 +187,9 @@ def clean_up() -> None:
     unproved.discard(ended.entries)
     (unproved.DIRECTORY / unproved.ENDED).unlink()
     sync_directory(unproved.DIRECTORY)
-    # Its service goes on: it may be the one that runs this.
-    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        subprocess.run(["systemctl", "stop", f"{TIMER}.timer"], capture_output=True, timeout=90, check=False)
+    systemctl("stop", f"{TIMER}.timer")
+    if by != "timer":  # that is the service itself; elsewhere it may wait for its next try, of a program that goes
+        systemctl("stop", f"{TIMER}.service")
     shutil.rmtree(program_directory(), ignore_errors=True)
 
 
@@ -189,13 +199,14 @@ def main(directory: str) -> int:
     os.environ["LC_ALL"] = "C.UTF-8"
     os.environ.setdefault("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
     unproved.DIRECTORY = Path(directory)
-    booting = sys.argv[1:] == ["boot"]
-    reason = (
-        "the host was restarted before it was proved" if booting else "no login proved it in time (ssh.confirm_within)"
-    )
+    by = "boot" if sys.argv[1:] == ["boot"] else "timer"
+    reasons = {
+        "boot": "the host was restarted before it was proved",
+        "timer": "no login proved it in time (ssh.confirm_within)",
+    }
     with unproved.locked():
         try:
-            result = take_back(reason, booting)
+            result = take_back(reasons[by], by)
         except OSError as error:
             result = TakenBack(f"what a change has left cannot be removed: {error}", done=False)
     print(result.report or "nothing is armed")
