@@ -6,6 +6,7 @@ host is as it was or as it was to be, never something between, and nothing waits
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -146,11 +147,11 @@ def test_without_python_sh_takes_it_back(tmp_path: Path, python: str) -> None:
     assert host.snapshot(root) == old
 
 
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own, of 1 MiB."""
-    mounted = tmp_path / "host"
-    mounted.mkdir()
+@pytest.fixture(params=["", "etc"])
+def disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A file system of 1 MiB: the whole host's, or /etc alone."""
+    mounted = tmp_path / "host" / request.param
+    mounted.mkdir(parents=True)
     words = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(mounted)]
     if subprocess.run(words, check=False, capture_output=True).returncode:
         pytest.skip("cannot mount here")
@@ -159,29 +160,27 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def fill(path: Path) -> None:
-    """Takes all the room that is left, and every inode."""
-    with path.open("wb", buffering=0) as stream:
-        try:
-            while stream.write(b"\0" * 4096) == 4096:
-                pass
-        except OSError:
+    """Takes all the room that is left."""
+    with path.open("wb", buffering=0) as stream, contextlib.suppress(OSError):
+        while stream.write(b"\0" * 4096) == 4096:
             pass
 
 
-def test_a_full_disk_keeps_nothing_from_coming_back(disk: Path) -> None:
-    root, old = armed(disk.parent)
-    fill(disk / "bin" / "filler")
+def test_a_full_disk_keeps_nothing_from_coming_back(disk: Path, tmp_path: Path) -> None:
+    root, old = armed(tmp_path)
+    fill(disk / "filler")
     assert host.boots(root)
+    (disk / "filler").unlink()
     assert host.snapshot(root) == old
     assert not list(root.glob("var/lib/sparkfleet/rollback/record.*"))
 
 
-def test_a_read_only_disk_is_tried_again_until_it_can_be_written_to(disk: Path) -> None:
-    root, old = armed(disk.parent)
+def test_a_read_only_disk_is_tried_again_until_it_can_be_written_to(disk: Path, tmp_path: Path) -> None:
+    root, old = armed(tmp_path)
     changed = host.snapshot(root)
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
     assert host.boots(root)
-    assert host.snapshot(root) == changed
+    assert host.snapshot(root) == changed, "nothing that the files there need is gone"
     subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
     assert host.boots(root), "the record is there still"
     assert host.snapshot(root) == old

@@ -242,6 +242,22 @@ def test_the_kernel_has_what_systemd_holds(machine: Machine) -> None:
     assert re.search("show", (machine.root / "calls").read_text())
 
 
+def test_a_session_is_not_taken_out_of_the_kernels_reach(machine: Machine) -> None:
+    """Where sshd is started for each connection, the hook has put its instance back to 0."""
+    text = "# managed by sparkfleet\n[Service]\nOOMScoreAdjust=-1000\n"
+    ours = machine.write("etc/systemd/system/ssh@.service.d/oom.conf", text)
+    machine.write("cgroup/system.slice/system-ssh.slice/ssh@1-a.service/memory.min", "0\n")
+    score = machine.write("proc/77/oom_score_adj", "0\n")
+    machine.unit("ssh@1-a.service", ours, MainPID="77", ControlGroup="/system.slice/system-ssh.slice/ssh@1-a.service")
+    assert holds.units_of(ours) == ["ssh@1-a.service"]
+    assert Holds("ssh", str(ours)).plan(Context()) == []
+    brief = machine.write("run/systemd/system.control/ssh@1-a.service.d/50-o.conf", "[Service]\nOOMScoreAdjust=1\n")
+    machine.unit("ssh@1-a.service", ours, brief, MainPID="77")
+    Holds("ssh", str(ours)).apply()
+    assert not brief.exists()
+    assert score.read_text() == "0\n"
+
+
 def test_a_users_own_exception_of_ours_is_none(machine: Machine) -> None:
     """An admin's slice has our file of the same name instead; a user's with somebody's file of that name is refused."""
     text = "# managed by sparkfleet\n[Slice]\n"

@@ -41,6 +41,8 @@ KERNEL = {
 """Setting → the cgroup's file that has it."""
 ADDED = ("Description", "Documentation", "After", "Before", "Wants", "WantedBy")
 """Keys that take nothing of ours away, whatever others add."""
+LONGEST = 80
+"""Characters of a value that is shown."""
 LARGEST = 2**20
 """Bytes that are read of somebody's file."""
 
@@ -148,7 +150,9 @@ class Holds(Resource):
             names = ", ".join(map(str, brief))
             return [Change(unit, f"take back what was set until the next boot ({names})"), reload_for(unit)], []
         refused = list(self._overrides(unit, ours, values, later))
-        return ([] if refused else list(lag(unit, values, found))), refused
+        # `Protection` and `CapInForce` look at units that are not ours: a session of ssh@.service must not be at -1000.
+        lags = list(lag(unit, values, found)) if ours.parent == UNITS and not refused else []
+        return lags, refused
 
     def _later_drop_ins(self, unit: str, ours: Path, found: Mapping[str, str]) -> tuple[list[Path], str]:
         """Those that are read after ours; or why ours is not read."""
@@ -178,7 +182,8 @@ class Holds(Resource):
                     continue
                 holds = holds or dict(line.partition("=")[::2] for line in run("systemctl", "show", unit).splitlines())
                 if holds.get(key) != values[key][-1]:
-                    has = f"{key}={holds[key] if key in holds else said[-1]}"
+                    value = holds.get(key) or said[-1]
+                    has = f"{key}={value if len(value) < LONGEST else said[-1][:LONGEST]}"
                     yield self._line(f"{unit} has {has}, not {values[key][-1] or 'empty'}", path, ours, f"{key} line")
 
     def _line(self, what: str, path: Path, ours: Path, part: str) -> str:
@@ -199,7 +204,7 @@ class Holds(Resource):
         if any(change.what == RELOAD for change in changes):
             daemon_reload()
         for unit in {change.what for change in changes} - {RELOAD}:
-            settle(unit, values_of(read(ours)))
+            settle(unit, values_of(read(ours)) if ours.parent == UNITS else {})
 
 
 def units_of(path: Path) -> list[str]:

@@ -47,8 +47,8 @@ while IFS=$tab read -r kind path rest; do
         active) units="$units $path" ;;
     esac
 done <"$record"
-# After the contents: a PAM stack must not name a program that is gone already.
-while IFS=$tab read -r kind path rest; do
+# Only when all contents are back: a PAM stack must not name a program that is gone.
+[ "$undone" = 0 ] && while IFS=$tab read -r kind path rest; do
     if [ "$kind" = absent ]; then rm -f -- "$path" || undone=1; fi
 done <"$record"
 sync

@@ -16,7 +16,7 @@ import fcntl
 import hashlib
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,7 +29,7 @@ ARMED, TAKING_BACK, ENDED = "record.armed", "record.taking-back", "record.ended"
 READY = ".sparkfleet-old~"
 FIRST, LAST = "sparkfleet take-back 1", "end"
 KEPT = ("file", "link", "absent")
-"""Kinds of entries, in the order in which they come back."""
+"""Kinds of entries that come back."""
 LARGEST = 4 * 2**20
 """Bytes of a file that is kept, at most; those that are meant have a few KiB."""
 
@@ -215,24 +215,27 @@ def fingerprint(path: Path) -> str:
 
 def differs(entry: Entry) -> bool:
     """Whether a path is not what it was. The directories above an absent one come and go, and do not count."""
-    return entry.kind in KEPT and fingerprint(entry.path) != entry.print
+    try:
+        return entry.kind in KEPT and fingerprint(entry.path) != entry.print
+    except OSError:
+        return True  # it cannot be read, and so is not known to be what it was
 
 
 def restore(entries: Iterable[Entry]) -> list[str]:
     """Makes every path what it was, without new space; goes on past errors and returns them, one line each.
 
-    Contents first, then removals: a PAM stack must not name a program that is gone already.
+    Contents first, and removals only when all of them are back: a PAM stack must not name a program that is gone.
     """
+    changed = [entry for entry in entries if differs(entry)]
+    contents = _each(changed, lambda entry: entry.kind != "absent", lambda path: ready_of(path).replace(path))
+    return contents or _each(changed, lambda entry: entry.kind == "absent", Path.unlink)
+
+
+def _each(entries: Iterable[Entry], chosen: Callable[[Entry], bool], act: Callable[[Path], object]) -> list[str]:
     problems = []
-    kept = [entry for entry in entries if entry.kind in KEPT]
-    for entry in sorted(kept, key=lambda entry: KEPT.index(entry.kind)):
+    for entry in filter(chosen, entries):
         try:
-            if not differs(entry):
-                continue
-            if entry.kind == "absent":
-                entry.path.unlink()
-            else:
-                ready_of(entry.path).replace(entry.path)
+            act(entry.path)
             sync_directory(entry.path.parent)
         except OSError as error:
             problems.append(f"{entry.path}: {error.strerror or error}")
