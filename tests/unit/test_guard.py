@@ -10,7 +10,7 @@ import pytest
 
 from sparkhost import arming, files, guard, pid1, rollback, sshd, unproved
 from sparkhost.guard import Guarded, GuardStep
-from sparkhost.resource import Context, Failed
+from sparkhost.resource import Context, Failed, Refused
 from sparkhost.unproved import Armed
 
 
@@ -109,3 +109,62 @@ def test_the_report_is_told_once() -> None:
         rollback.report_file().write_text("taken back\n")
     assert guard.pop_report() == ["taken back"]
     assert guard.pop_report() == []
+
+
+def test_a_proof_that_comes_while_the_change_is_taken_back_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with unproved.locked():
+        unproved.write(Armed("mine", "changed", 0.0, []))
+    step = GuardStep("mine", "confirm", [])
+    assert [change.summary for change in step.plan(Context())] == ["confirm"]
+    assert guard.waits_for_proof()
+    unproved.move(unproved.ARMED, unproved.TAKING_BACK)
+    with pytest.raises(Failed, match="does not wait for this proof"):
+        step.plan(Context())
+    assert not guard.waits_for_proof()
+    monkeypatch.setattr(sshd, "stale_listener", lambda _files: "")
+    (change,) = Guarded("mine", [], 120, True, -1000, []).plan(Context())
+    assert "never proved" in change.summary
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\x00\n\n", b"token\tx\nsince\tnever\nfile\tno\n", b"stage\n" * 9])
+def test_a_damaged_record_is_a_change_to_take_back(content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sshd, "stale_listener", lambda _files: "")
+    with unproved.locked():
+        (unproved.DIRECTORY / unproved.ARMED).write_bytes(content)
+    armed = unproved.read()
+    assert armed is not None
+    assert armed.damage
+    (change,) = Guarded("mine", [], 120, True, -1000, []).plan(Context())
+    assert "never proved" in change.summary
+
+
+def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("x")
+    armed = Armed("token", "restarting", 12.0, ["ssh.service"], unproved.keep([tmp_path / "x", tmp_path / "a/b"]))
+    with unproved.locked():
+        unproved.write(armed)
+    assert unproved.read() == armed
+    kinds = [(entry.kind, entry.path.name) for entry in armed.entries]
+    assert kinds == [("file", "x"), ("absent", "b"), ("directory", "a")]
+
+
+def test_what_an_older_version_armed_is_left_to_its_own_timer() -> None:
+    with unproved.locked():
+        (unproved.DIRECTORY / "armed.json").write_text("{}")
+    with pytest.raises(Refused, match=r"run `systemctl start sparkfleet-rollback\.service`, which takes it back"):
+        Guarded("mine", [], 120, True, -1000, []).plan(Context())
+
+
+def test_attributes_come_back_too(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_text("x")
+    try:
+        os.setxattr(path, "user.note", b"theirs")
+    except OSError:
+        pytest.skip("no attributes on this file system")
+    entries = unproved.keep([path])
+    path.unlink()
+    path.write_text("x")
+    assert unproved.differs(entries[0])
+    assert unproved.restore(entries) == []
+    assert os.getxattr(path, "user.note") == b"theirs"
