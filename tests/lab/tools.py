@@ -50,6 +50,8 @@ BROWSERS = (_BROWSER.program, "chromium", "chromium-browser", "google-chrome", "
 """Programs that show a page without a screen, the smallest first."""
 # The double of NVML is a C library that the tests build.
 _COMPILER = (Tool("cc", "gcc"), Tool("/usr/include/stdlib.h", "libc6-dev"))
+# Fails each write of a change to SSH, in the kernel's place.
+_TRACER = Tool("strace", "strace")
 
 
 # 60 MB on disk; what reads our metrics.
@@ -118,7 +120,7 @@ def as_root() -> list[str]:
 
 def for_tests() -> list[Tool]:
     """What tests need beside hosts."""
-    return [*_COMPILER, *browser_tools()]
+    return [*_COMPILER, _TRACER, *browser_tools()]
 
 
 def ensure(arch: str, native: str, *, tests: bool = False, acceptance: bool = False) -> None:

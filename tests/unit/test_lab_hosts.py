@@ -178,12 +178,12 @@ def test_without_tools_and_apt_it_says_so_and_ends_with_4(monkeypatch: pytest.Mo
     assert "\n" not in str(caught.value)
 
 
-def test_a_browser_and_a_compiler_are_wanted_for_tests_only(
+def test_a_browser_a_compiler_and_a_tracer_are_wanted_for_tests_only(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(tools, "find", lambda program: None if program in tools.BROWSERS else f"/usr/bin/{program}")
     monkeypatch.setattr(tools, "distribution", lambda: "debian")
-    assert {tool.package for tool in tools.for_tests()} == {"chromium-headless-shell", "gcc", "libc6-dev"}
+    assert {tool.package for tool in tools.for_tests()} == {"chromium-headless-shell", "gcc", "libc6-dev", "strace"}
     tools.ensure("amd64", "amd64")
     monkeypatch.setattr(tools, "distribution", lambda: "ubuntu")
     assert tools.browser_tools() == []
