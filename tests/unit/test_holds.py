@@ -271,6 +271,23 @@ def test_a_users_own_exception_of_ours_is_none(machine: Machine) -> None:
         Refused, match=r"user-1000\.slice does without it: .*user-1000\.slice\.d/50-cap\.conf overrides"
     ):
         Holds("m", str(ours)).plan(Context())
+    exception.unlink()
+    exception.symlink_to("/dev/null")
+    machine.unit("user-1000.slice", ours, **base | {"DropInPaths": ""})
+    with pytest.raises(
+        Refused, match=r"user-1000\.slice does without it: .*user-1000\.slice\.d/50-cap\.conf overrides"
+    ):
+        Holds("m", str(ours)).plan(Context())
+
+
+def test_a_kernels_setting_with_slashes_is_the_same(machine: Machine) -> None:
+    ours = machine.write("etc/sysctl.d/60-ours.conf", "# managed by sparkfleet\nkernel.panic = 30\n")
+    earlier = machine.write("etc/sysctl.d/10-theirs.conf", "kernel.panic=0\n")
+    assert Holds("m", str(ours)).plan(Context()) == []
+    later = earlier.rename(earlier.with_name("99-theirs.conf"))
+    later.write_text("kernel/panic=0\n")
+    with pytest.raises(Refused, match=r"the next boot sets kernel/panic=0: .*99-theirs\.conf overrides"):
+        Holds("m", str(ours)).plan(Context())
 
 
 def test_a_file_that_is_not_there_or_about_to_change_says_nothing(

@@ -11,6 +11,7 @@ Which files: all that a measure writes below `UNITS`, `MANAGER` and `SYSCTL` (`t
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -130,7 +131,8 @@ class Holds(Resource):
                 here, after = name[1], after or here == str(path)
                 continue
             for key, value in assignments(line):
-                if after and here != str(path) and ours.get(key, [value])[-1] != value:
+                # sysctl.d(5) takes slashes for dots as well.
+                if after and here != str(path) and ours.get(key.replace("/", "."), [value])[-1] != value:
                     yield self._line(f"the next boot sets {key}={value}", Path(here), path, "")
 
     def _unit(self, unit: str, ours: Path) -> tuple[list[Change], list[str]]:
@@ -162,7 +164,9 @@ class Holds(Resource):
             return drop_ins, "" if fragment == ours else self._line(f"{unit} is another one", fragment, ours, "file")
         if ours in drop_ins:
             return drop_ins[drop_ins.index(ours) + 1 :], ""
-        hides = next((path for path in drop_ins if path.name == ours.name), None)
+        # A link to /dev/null, which masks ours, is in no list.
+        same = [path for path in (*drop_ins, UNITS / f"{unit}.d" / ours.name) if path.name == ours.name]
+        hides = next((path for path in same if path != ours and os.path.lexists(path)), None)
         if hides and MANAGED in read(hides):
             return [], ""  # an exception of ours
         if hides:

@@ -37,7 +37,7 @@ exec 9<"$state/lock" && flock -w 60 9 || end 75 "$1"
 record=$state/record.taking-back
 [ -e "$record" ] || record=$state/record.armed
 [ -e "$record" ] || end 0 "$1"
-undone=0 stage=changed units=
+undone=0 stage=changed units= last=
 while IFS=$tab read -r kind path rest; do
     case $kind in
         file | link)
@@ -45,12 +45,15 @@ while IFS=$tab read -r kind path rest; do
             if [ -e "$ready" ] || [ -L "$ready" ]; then mv -fT -- "$ready" "$path" || undone=1; fi ;;
         stage) stage=$path ;;
         active) units="$units $path" ;;
+        end) last=end ;;
     esac
 done <"$record"
 # Only when all contents are back: a PAM stack must not name a program that is gone.
 [ "$undone" = 0 ] && while IFS=$tab read -r kind path rest; do
     if [ "$kind" = absent ]; then rm -f -- "$path" || undone=1; fi
 done <"$record"
+# A record that was cut off is kept for a person.
+[ "$last" ] || undone=1
 sync
 systemctl daemon-reload || undone=1
 if [ "$1" != boot ]; then
