@@ -197,6 +197,14 @@ def test_what_can_be_read_of_a_damaged_record_comes_back_and_the_rest_is_told(tm
     assert host.boots(root), "it is kept"
 
 
+def test_a_report_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
+    root, old = armed(tmp_path)
+    (root / "var/lib/sparkfleet/rollback/last-report/in the way").mkdir(parents=True)
+    assert host.boots(root)
+    assert host.snapshot(root) == old
+    assert not list(root.glob("var/lib/sparkfleet/rollback/record.*"))
+
+
 @pytest.mark.parametrize(("by", "stopped"), [("deploy", {"timer", "service"}), ("boot", {"timer", "service"})])
 def test_nothing_tries_again_once_all_is_as_before(tmp_path: Path, by: str, stopped: set[str]) -> None:
     root, _ = armed(tmp_path)

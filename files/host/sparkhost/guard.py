@@ -223,8 +223,8 @@ def last_report() -> str:
     """What the last taking back said, or "". It stays until `pop_report`."""
     try:
         return rollback.report_file().read_text(errors="replace").strip()
-    except FileNotFoundError:
-        return ""
+    except OSError:
+        return ""  # there is none; or one that cannot be read, which must not end a deploy
 
 
 def pop_report() -> list[str]:
