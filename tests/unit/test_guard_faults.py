@@ -47,7 +47,7 @@ FAULTS = (
     "error=EROFS:when={}+",
     "signal=KILL:when={}",
 )
-# One of them for each write, in turn; SPARKFLEET_ALL_FAULTS=1 has every write fail in every way, which takes long.
+# One of them for each write at least, in turn; SPARKFLEET_ALL_FAULTS=1 has every write fail in every way, which takes long.
 ALL = os.environ.get("SPARKFLEET_ALL_FAULTS") == "1"
 
 
@@ -79,7 +79,10 @@ def writes(text: str, root: Path) -> Iterator[tuple[str, int]]:
 def faults(text: str, root: Path) -> Iterator[str]:
     turn = cycle(FAULTS)
     for name, number in writes(text, root):
-        chosen = dict.fromkeys(FAULTS) if ALL else (next(turn),)
+        fault = next(turn)
+        # What ends a step is where half of it could stay: those fail by an error as well.
+        also = ("error=EIO:when={}",) if name in ("fsync", "rename") else ()
+        chosen = dict.fromkeys(FAULTS if ALL else (fault, *also))
         yield from (f"inject={name}:{fault.format(number)}" for fault in chosen)
 
 

@@ -52,7 +52,8 @@ def arm(token: str, paths: Iterable[Path], seconds: float) -> Armed:
         armed = Armed(token, "changing", time.time(), active, entries)
         unproved.write(armed)
     except BaseException:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # the record first: as long as it is there, so is what it needs
+            unproved.withdraw()
             unproved.discard(entries)
         raise
     return armed

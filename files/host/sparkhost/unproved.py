@@ -131,6 +131,11 @@ def write(armed: Armed) -> None:
     write_atomic(DIRECTORY / ARMED, text.encode(), 0o600)
 
 
+def withdraw() -> None:
+    """Removes a record that could not be put on disk for sure, before anything has changed. Raises OSError."""
+    (DIRECTORY / ARMED).unlink(missing_ok=True)
+
+
 def set_stage(armed: Armed, stage: str) -> Armed:
     """The same change, one stage on; on disk when this returns."""
     new = replace(armed, stage=stage)
