@@ -47,7 +47,7 @@ FAULTS = (
     "error=EROFS:when={}+",
     "signal=KILL:when={}",
 )
-# One of them for each write at least, in turn; SPARKFLEET_ALL_FAULTS=1 has every write fail in every way, which takes long.
+# At least one of them for each write, in turn; with SPARKFLEET_ALL_FAULTS=1 every write fails in every way (10 min).
 ALL = os.environ.get("SPARKFLEET_ALL_FAULTS") == "1"
 
 
