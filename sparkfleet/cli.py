@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -10,6 +11,7 @@ from typing import NoReturn
 from sparkfleet import deploy, enrol
 from sparkfleet.audit import command as audit
 from sparkfleet.exit_codes import CommandFailed, ExitCode
+from sparkfleet.mistakes import VERBOSE, mistake
 from sparkfleet.rollout import command as rollout
 from sparkfleet.settings import FleetError
 from sparkfleet.stack import command as stack
@@ -37,6 +39,7 @@ class Parser(argparse.ArgumentParser):
 def parser() -> Parser:
     """The whole command line."""
     top = Parser(prog="sparkfleet", description="Keeps a fleet of DGX Sparks safe to train on.", epilog=EPILOG)
+    top.add_argument("--verbose", action="store_true", help="show the traceback of a mistake of ours")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add_arguments in SUBCOMMANDS:
         add_arguments(commands)
@@ -48,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     mistakes one line each)."""
     try:
         arguments = parser().parse_args(argv)
+        if arguments.verbose:
+            os.environ[VERBOSE] = "1"
         run: Callable[[argparse.Namespace], ExitCode] = arguments.run
         return int(run(arguments))
     except CommandFailed as error:
@@ -62,6 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # Whoever read the output has gone (`| head`). Python would complain once more when it flushes at exit.
         sys.stdout = None
+        return int(ExitCode.FAILURE)
+    except Exception as error:
+        print(f"sparkfleet: {mistake(error)}", file=sys.stderr)
         return int(ExitCode.FAILURE)
 
 

@@ -10,6 +10,7 @@ import shlex
 import subprocess
 from getpass import getpass
 
+from sparkfleet import child
 from sparkfleet.terminal import has_terminal, terminal_kept
 
 PASSWORD_COMMAND = "SPARKFLEET_SUDO_PASSWORD_COMMAND"
@@ -49,7 +50,10 @@ def printed_by(command: str) -> str:
         words = shlex.split(command)
         if not words:
             raise ValueError("it is blank")
-        output = subprocess.run(words, stdout=subprocess.PIPE, check=True, timeout=COMMAND_TIMEOUT).stdout
-        return output.decode().partition("\n")[0]
-    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        # It may ask a person (a password manager that is locked), so it keeps the terminal, and its own words go there.
+        done = child.run(words, child.Limits(COMMAND_TIMEOUT), terminal=True, stdin=None, stderr=None)
+        if done.rc:
+            raise subprocess.CalledProcessError(done.rc, words)
+        return done.stdout.decode().partition("\n")[0]
+    except (OSError, ValueError, subprocess.SubprocessError, child.OutOfBounds) as error:
         raise NoSudoPassword(f"${PASSWORD_COMMAND} failed: {' '.join(str(error).split())}") from error

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 from functools import cache
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed
 from pathlib import Path
+
+from sparkfleet import child
 
 ROOT = Path(__file__).resolve().parents[1]
 LONGEST = 200
@@ -21,10 +22,10 @@ def version() -> str:
     # safe.directory: root deploys from a user's checkout as well (`sudo … @local`), and runs its code anyway.
     words = ["git", "-c", f"safe.directory={ROOT}", "-C", str(ROOT), "describe", "--tags", "--always", "--dirty"]
     try:
-        answer = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
-    except (OSError, subprocess.TimeoutExpired):
+        answer = child.run(words, child.Limits(60))
+    except (OSError, child.OutOfBounds):
         return release()
-    return answer.stdout.strip()[:LONGEST] if answer.returncode == 0 else release()
+    return answer.stdout.decode(errors="replace").strip()[:LONGEST] if answer.rc == 0 else release()
 
 
 def release() -> str:

@@ -7,13 +7,7 @@ host keys, and is not used.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import selectors
 import shlex
-import signal
-import subprocess
-import time
 import urllib.parse
 from collections.abc import Callable
 from typing import Any
@@ -22,12 +16,11 @@ from testinfra.backend.base import CommandResult
 from testinfra.backend.local import LocalBackend
 from testinfra.backend.ssh import SshBackend
 
+from sparkfleet import child
 from sparkfleet.audit.probe.frame import PASSWORD
 from sparkfleet.enrol.ssh import Route
+from sparkfleet.foreign import ANSWER_BYTES
 
-ANSWER_BYTES = 8 * 1024 * 1024
-"""Most that a host may answer; an answer has some 20 KiB."""
-ERROR_BYTES = 64 * 1024
 CONNECT_SECONDS = 30
 
 
@@ -40,7 +33,7 @@ class Conversation:
 
     def __init__(self, request: bytes, token: str, seconds: float, password: Callable[[], str]) -> None:
         self.request = request
-        self.seconds = seconds
+        self.limits = child.Limits(seconds, ANSWER_BYTES)
         self._asks = f"\n{PASSWORD} {token}\n".encode()
         self._password = password
         self._answered = False
@@ -51,72 +44,18 @@ class Conversation:
         Raises:
             Broken: the time or the size is over; nothing of it is left running.
         """
-        process = subprocess.Popen(
-            command,
-            shell=True,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
         try:
-            output, errors = self._talk(process)
-            return process.wait(timeout=10), output, errors
-        except subprocess.TimeoutExpired as error:
-            raise Broken("ssh does not end") from error
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            for stream in (process.stdin, process.stdout, process.stderr):
-                if stream:
-                    with contextlib.suppress(OSError):
-                        stream.close()
-            process.wait()
+            # Standard input stays open: the probe may ask for the password.
+            done = child.run(command, self.limits, self.request, self._reply)
+        except child.OutOfBounds as error:
+            raise Broken(str(error)) from error
+        return done.rc, done.stdout, done.stderr
 
-    def _talk(self, process: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
-        if not (process.stdin and process.stdout and process.stderr):
-            raise Broken("no pipes to ssh")
-        output, errors, waiting = bytearray(), bytearray(), memoryview(self.request)
-        until = time.monotonic() + self.seconds
-        with selectors.DefaultSelector() as selector:
-            for stream, event in ((process.stdin, 2), (process.stdout, 1), (process.stderr, 1)):
-                os.set_blocking(stream.fileno(), False)
-                selector.register(stream, event)
-            while any(key.events == selectors.EVENT_READ for key in selector.get_map().values()):
-                left = until - time.monotonic()
-                if left <= 0:
-                    raise Broken(f"no answer within {self.seconds:g} s")
-                for key, _ in selector.select(left):
-                    if key.fileobj is process.stdin:
-                        waiting = _write(key.fd, waiting)
-                        if not waiting:
-                            selector.unregister(process.stdin)  # open still: the probe may ask for the password
-                        continue
-                    chunk = os.read(key.fd, 65536)
-                    if not chunk:
-                        selector.unregister(key.fileobj)
-                    elif key.fileobj is process.stderr:
-                        errors += chunk[: ERROR_BYTES - len(errors)]
-                    else:
-                        output += chunk
-                if len(output) > ANSWER_BYTES:
-                    raise Broken(f"the answer is longer than {ANSWER_BYTES // 1024**2} MiB")
-                if not self._answered and output.endswith(self._asks):
-                    self._answered = True
-                    asked = time.monotonic()
-                    waiting = memoryview(self._password().encode() + b"\n")
-                    until += time.monotonic() - asked  # a person may have been asked
-                    selector.register(process.stdin, selectors.EVENT_WRITE)
-        return bytes(output), bytes(errors)
-
-
-def _write(descriptor: int, data: memoryview) -> memoryview:
-    try:
-        return data[os.write(descriptor, data[:65536]) :]
-    except BlockingIOError:
-        return data
-    except OSError:  # its reader has gone; why, is told by its exit status
-        return data[:0]
+    def _reply(self, output: bytes | bytearray) -> bytes | None:
+        if self._answered or not output.endswith(self._asks):
+            return None
+        self._answered = True
+        return self._password().encode() + b"\n"
 
 
 class OverSsh(SshBackend):  # type: ignore[misc] # testinfra is not typed for strict checks

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sparkfleet import foreign
 from sparkfleet.audit.backend import Broken, Conversation, Here, OverSsh, answer_of
 from sparkfleet.audit.model import Evidence, HostRun, Observation
 from sparkfleet.audit.password import SudoPassword
@@ -17,6 +18,7 @@ from sparkfleet.audit.probe import program
 from sparkfleet.audit.probe.frame import BEGIN, BadFrame, unframed
 from sparkfleet.enrol.ssh import LOST, Route
 from sparkfleet.exit_codes import CommandFailed
+from sparkfleet.mistakes import mistake
 from sparkfleet.settings import FleetHost, HostSettings
 from sparkfleet.settings.problems import escaped
 
@@ -26,6 +28,8 @@ SECONDS = 120.0
 AT_ONCE = 64
 MOST_OBSERVATIONS = 500
 LONGEST_PROBLEM = 300
+BLOCKS = ("command", "output", "error")
+"""Texts of an observation that may have several lines."""
 
 
 @dataclass(frozen=True)
@@ -64,14 +68,18 @@ def look_at(target: Target, password: SudoPassword, seconds: float = SECONDS) ->
         return failed(str(error))
     except OSError as error:
         return failed(f"ssh cannot be started: {error}")
+    except Exception as error:  # this host's part only
+        return failed(mistake(error))
     said = errors.decode(errors="replace")
     if rc == LOST and BEGIN.encode() not in output:
         return failed(last_lines(said) or "ssh ended with 255 and said nothing", unreachable=True)
     try:
-        evidence, boot_id, problem = read_document(unframed(output, token))
+        evidence, boot_id, problem = read_document(unframed(output, token, foreign.loads))
     except BadFrame as error:
         hint = last_lines(said)
         return failed(f"{error}{f' ({hint})' if hint else ''}; the command ended with {rc}")
+    except Exception as error:
+        return failed(mistake(error))
     if problem and password.problem:
         problem = f"{problem}: {password.problem}"
     return HostRun(target.name, evidence, one_line(problem), False, boot_id, round(time.monotonic() - began, 3))
@@ -93,12 +101,16 @@ def read_document(document: dict[str, Any]) -> tuple[Evidence, str, str]:
     Raises:
         BadFrame: it has another form.
     """
+    try:
+        document = foreign.plain(document, BLOCKS)
+    except foreign.NotPlain as error:
+        raise BadFrame(f"the probe's document is {error}") from error
     observations, boot_id, problem = (document.get(key) for key in ("observations", "boot_id", "problem"))
     if not isinstance(observations, dict) or not isinstance(boot_id, str) or not isinstance(problem, str):
         raise BadFrame("the probe's document has another form than this version's")
     if len(observations) > MOST_OBSERVATIONS:
         raise BadFrame(f"the probe's document has more than {MOST_OBSERVATIONS} observations")
-    return evidence_of(observations), escaped(boot_id)[:64], problem
+    return evidence_of(observations), boot_id[:64], problem
 
 
 def evidence_of(observations: dict[str, Any]) -> Evidence:
@@ -114,8 +126,8 @@ def evidence_of(observations: dict[str, Any]) -> Evidence:
         command, output, rc, error = (value.get(key) for key in ("command", "output", "rc", "error"))
         texts = isinstance(command, str) and isinstance(output, str) and isinstance(error, str)
         if not texts or type(rc) is not int:
-            raise BadFrame(f"the observation {escaped(str(name))[:40]} has another form")
-        found[str(name)] = Observation(str(command), str(output), rc, str(error))
+            raise BadFrame(f"the observation {name[:40]} has another form")
+        found[name] = Observation(str(command), str(output), rc, str(error))
     return Evidence(found)
 
 

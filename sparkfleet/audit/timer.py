@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from sparkfleet import child
 from sparkfleet.audit.text import cut, visible
 from sparkfleet.exit_codes import CommandFailed, ExitCode
 
 NAME = "sparkfleet-audit"
+SECONDS = 120.0
+"""Most that a program of systemd's may take; `enable --now` waits for the unit."""
 TIMER = f"{NAME}.timer"
 HEADER = "# Written by `sparkfleet audit schedule`, which replaces and removes it."
 
@@ -61,13 +63,10 @@ def quoted(word: str) -> str:
 
 def check_calendar(calendar: str) -> None:
     """Raises CommandFailed where systemd would not understand the expression; passes where there is no systemd."""
-    if program := shutil.which("systemd-analyze"):
-        done = subprocess.run(
-            [program, "calendar", "--", calendar], capture_output=True, text=True, errors="replace", check=False
-        )
-        if done.returncode:
-            text = f"--calendar: got {calendar!r}, expected an expression such as Mon *-*-* 08:00:00 (man systemd.time)"
-            raise CommandFailed(text, ExitCode.BAD_CONFIGURATION)
+    program = shutil.which("systemd-analyze")
+    if program and ended([program, "calendar", "--", calendar]).rc:
+        text = f"--calendar: got {calendar!r}, expected an expression such as Mon *-*-* 08:00:00 (man systemd.time)"
+        raise CommandFailed(text, ExitCode.BAD_CONFIGURATION)
 
 
 def folder(system: bool) -> Path:
@@ -161,13 +160,19 @@ def systemctl(system: bool, *words: str) -> None:
     """Raises CommandFailed, with the last line that systemctl said, where it fails or is not there."""
     command = ["systemctl", *([] if system else ["--user"]), *words]
     try:
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
-        )
+        done = ended(command)
     except OSError as error:
         text = f"{command[0]}: {error.strerror}: this needs systemd; --print shows what to call from elsewhere"
         raise CommandFailed(text, ExitCode.BAD_CONFIGURATION) from error
-    if done.returncode:
-        said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-        reason = visible(cut(said[-1], 200)[0]) if said else f"ended with {done.returncode}"
+    if done.rc:
+        said = done.lines()
+        reason = visible(cut(said[-1], 200)[0]) if said else f"ended with {done.rc}"
         raise CommandFailed(f"{' '.join(command)}: {reason}")
+
+
+def ended(command: list[str]) -> child.Done:
+    """A program of systemd's, when it has ended. Raises CommandFailed where it does not, and OSError."""
+    try:
+        return child.run(command, child.Limits(SECONDS))
+    except child.OutOfBounds as error:
+        raise CommandFailed(f"{command[0]}: {error}") from error

@@ -10,6 +10,7 @@ from typing import Any
 
 from sparkfleet.deploy.cause import Cause, cause_of
 from sparkfleet.exit_codes import ExitCode
+from sparkfleet.mistakes import mistake
 
 
 class State(StrEnum):
@@ -85,9 +86,17 @@ def outcomes(hosts: Sequence[str], journal: Iterable[str], *, dry: bool) -> list
         try:
             event = json.loads(line)
             events[event["host"]].append(event)
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             continue
-    return [outcome(host, found, dry=dry) for host, found in events.items()]
+    return [contained(host, found, dry=dry) for host, found in events.items()]
+
+
+def contained(host: str, events: Sequence[dict[str, Any]], *, dry: bool) -> Outcome:
+    """As `outcome`; what nobody has foreseen is this host's alone."""
+    try:
+        return outcome(host, events, dry=dry)
+    except Exception as error:
+        return Outcome(host, State.FAILED, mistake(error), {})
 
 
 def outcome(host: str, events: Sequence[dict[str, Any]], *, dry: bool) -> Outcome:

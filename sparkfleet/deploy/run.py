@@ -11,13 +11,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sparkfleet import child
 from sparkfleet.deploy.outcome import Outcome, State, outcomes
 from sparkfleet.exit_codes import CommandFailed, ExitCode
+from sparkfleet.settings.problems import escaped
 from sparkfleet.temporary import temporary_directory
 from sparkfleet.terminal import HERE, has_terminal
 
 PROJECT = Path(__file__).resolve().parents[2]
 LOCAL = "@local"
+SAID_BYTES = 64 * 1024
+"""Of what pyinfra prints, where nobody sees it."""
 REMOVE = "SPARKFLEET_REMOVE"
 """Names hosts, with spaces between, whose measures inventory.py takes for absent."""
 
@@ -63,14 +67,15 @@ def run(wanted: Wanted, *, quiet: bool) -> list[Outcome]:
             environment["FLEET"] = str(wanted.fleet_file.expanduser().absolute())
         rc, said = pyinfra(command(wanted), environment, quiet=quiet, seconds=wanted.seconds)
         try:
-            lines = journal.read_text(encoding="utf-8", errors="replace").splitlines()
+            with journal.open(encoding="utf-8", errors="replace") as lines:
+                found = outcomes(wanted.hosts, lines, dry=wanted.dry)
+            empty = not journal.stat().st_size
         except FileNotFoundError as error:  # a line of it could not be written
             raise CommandFailed(
                 f"{Path(folder).parent} is full or cannot be written, so what came of the hosts is not known: free some"
                 " space there, or set TMPDIR, and run `sparkfleet drift`"
             ) from error
-    found = outcomes(wanted.hosts, lines, dry=wanted.dry)
-    if not lines and rc:
+    if empty and rc:
         raise CommandFailed(f"pyinfra ended with {rc}: {said or 'it says why above'}")
     if rc and all(one.state in (State.CLEAN, State.CHANGED, State.DRIFT) for one in found):
         raise CommandFailed(f"pyinfra ended with {rc} although no host failed: {said or 'it says why above'}")
@@ -93,26 +98,25 @@ def pyinfra(
     words: Sequence[str], environment: Mapping[str, str], *, quiet: bool, seconds: float | None
 ) -> tuple[int, str]:
     """Exit code and, where it was quiet, the last line of the output."""
-    output = subprocess.PIPE if quiet else None
     quietly = {"PYINFRA_PROGRESS": "off", **({HERE: "1"} if has_terminal() else {})}  # the sudo password is asked for
     with subprocess.Popen(
         words,
         cwd=PROJECT,
         env={**environment, **(quietly if quiet else {})},
         stdin=subprocess.PIPE if quiet else None,
-        stdout=output,
+        stdout=subprocess.PIPE if quiet else None,
         stderr=subprocess.STDOUT if quiet else None,
     ) as process:
         with ended(process):
             try:
                 # Where a host is not reached, a dry run asks whether to go on with the others.
-                text = (process.communicate(b"\n" if quiet else None, timeout=seconds)[0] or b"").decode(
-                    errors="replace"
-                )
-            except subprocess.TimeoutExpired as error:
+                limits = child.Limits(seconds, SAID_BYTES, last=True)
+                text = child.talk(process, limits, b"\n")[0].decode(errors="replace") if quiet else ""
+                process.wait(seconds)
+            except (child.TooLate, subprocess.TimeoutExpired) as error:
                 raise CommandFailed(f"pyinfra did not end within {seconds:g} s", ExitCode.UNREACHABLE) from error
         lines = [line.strip() for line in text.splitlines() if line.strip()]
-        return process.returncode, lines[-1] if lines else ""
+        return process.returncode, escaped(lines[-1]) if lines else ""
 
 
 @contextmanager

@@ -7,11 +7,11 @@ known_hosts files does not count for the host (it does for jump hosts). Every co
 from __future__ import annotations
 
 import signal
-import subprocess
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 
+from sparkfleet import child
 from sparkfleet.exit_codes import CommandFailed, ExitCode
 from sparkfleet.settings.problems import escaped
 from sparkfleet.terminal import terminal_kept
@@ -158,16 +158,18 @@ def settings_of(address: str, port: int | None = None, user: str | None = None) 
 
 
 def call(words: list[str], data: bytes, seconds: float | None, name: str) -> Answer:
-    """Runs a program of OpenSSH. Raises CommandFailed where it is not installed, or after `seconds`."""
+    """Runs a program of OpenSSH. Raises CommandFailed where it is not installed, after `seconds`, or where it
+    says more than 1 MiB."""
     try:
         with terminal_kept():
-            done = subprocess.run(words, input=data, capture_output=True, timeout=seconds, check=False)
+            # Without a limit of time a person sits there, whom ssh may ask.
+            done = child.run(words, child.Limits(seconds), data, terminal=seconds is None)
     except FileNotFoundError as error:
         raise CommandFailed(
             f"there is no {words[0]}: install OpenSSH's client (apt install openssh-client)", ExitCode.BAD_CONFIGURATION
         ) from error
-    except subprocess.TimeoutExpired as error:
-        raise CommandFailed(f"{name}: no answer within {seconds:g} s", ExitCode.UNREACHABLE) from error
-    if done.returncode == -signal.SIGINT:
+    except child.OutOfBounds as error:
+        raise CommandFailed(f"{name}: {error}", ExitCode.UNREACHABLE) from error
+    if done.rc == -signal.SIGINT:
         raise KeyboardInterrupt
-    return Answer(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
+    return Answer(done.rc, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))

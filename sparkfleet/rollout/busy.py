@@ -11,6 +11,7 @@ from enum import StrEnum
 
 from sparkfleet.enrol.ssh import Route
 from sparkfleet.exit_codes import CommandFailed, ExitCode
+from sparkfleet.mistakes import mistake
 from sparkfleet.settings.problems import escaped
 
 # cgroup.events says whether there are processes anywhere below (Documentation/admin-guide/cgroup-v2.rst).
@@ -61,9 +62,11 @@ def use_of(route: Route) -> Use:
     """Asks one host; never raises."""
     try:
         answer = route.with_options(ConnectTimeout="20").run(QUESTION)
+        return read(answer.stdout) if answer.rc == 0 else Use((), f"not asked whether it is in use: {answer.reason}")
     except CommandFailed as error:
         return Use((), str(error))
-    return read(answer.stdout) if answer.rc == 0 else Use((), f"not asked whether it is in use: {answer.reason}")
+    except Exception as error:
+        return Use((), mistake(error))
 
 
 def uses(routes: Mapping[str, Route]) -> dict[str, Use]:

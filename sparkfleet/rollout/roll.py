@@ -19,6 +19,7 @@ from sparkfleet.deploy.outcome import Outcome, State
 from sparkfleet.deploy.run import Wanted, run
 from sparkfleet.enrol.ssh import Route
 from sparkfleet.exit_codes import CommandFailed, ExitCode
+from sparkfleet.mistakes import mistake
 from sparkfleet.rollout.batches import next_batch
 from sparkfleet.rollout.busy import Busy, settled
 from sparkfleet.rollout.gate import Refusal, refused
@@ -149,12 +150,21 @@ class Rollout:
         return output.waived(found, self.policy.waivers)
 
     def at_once(self, ask: Callable[[str], str], hosts: Iterable[str]) -> dict[str, str]:
-        """What each of these hosts answers, asked at the same time."""
+        """What each of these hosts answers, asked at the same time; what goes wrong with one is its answer."""
+
+        def answer(host: str) -> str:
+            try:
+                return ask(host)
+            except CommandFailed as error:
+                return str(error)
+            except Exception as error:
+                return mistake(error)
+
         names = list(hosts)
         if not names:
             return {}
         with ThreadPoolExecutor(len(names)) as pool:
-            return dict(zip(names, pool.map(ask, names), strict=True))
+            return dict(zip(names, pool.map(answer, names), strict=True))
 
     def rebooted(self, hosts: Sequence[str], seen: Run) -> dict[str, Refusal]:
         """Reboots the hosts that ask for it, all at the same time, and audits them again."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 import tomllib
 import urllib.request
@@ -20,6 +19,7 @@ from urllib.parse import unquote, urlsplit
 from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import canonicalize_name, parse_wheel_filename
 
+from sparkfleet import child
 from sparkfleet.exit_codes import CommandFailed, ExitCode
 from sparkfleet.stack.lock import Lock, Wheel
 from sparkfleet.stack.profile import COMMIT, INPUT, Profile
@@ -29,6 +29,8 @@ from sparkfleet.temporary import temporary_directory
 LEFT_OUT = ("UV_TORCH_BACKEND", "UV_CONSTRAINT", "UV_OVERRIDE")
 TIMEOUT = 900
 """Seconds that a resolution may take."""
+LOCK_BYTES = 64 * child.MIB
+"""uv names every wheel of every release that it chose: 0.5 MiB for the stack."""
 
 
 def resolve(profile: Profile, machine: str, commit: str = "", *, arguments: Sequence[str] = ()) -> Lock:
@@ -56,22 +58,14 @@ def pylock(source: Path, platform: str, python: str, arguments: Sequence[str] = 
     # uv reads the settings of the project that it stands in: the folder of the source, and no other's.
     command = [uv(), "pip", "compile", source.name, "--quiet", "--format", "pylock.toml", "--only-binary", ":all:"]
     command += ["--python-platform", platform, "--python-version", python, "--no-python-downloads", *arguments]
-    environment = {name: value for name, value in os.environ.items() if name not in LEFT_OUT}
+    given = {**{name: value for name, value in os.environ.items() if name not in LEFT_OUT}, "NO_COLOR": "1"}
     try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT,
-            check=False,
-            cwd=source.parent,
-            env={**environment, "NO_COLOR": "1"},
-        )
-    except subprocess.TimeoutExpired as error:
-        raise CommandFailed(f"uv did not resolve it within {TIMEOUT} s") from error
-    if done.returncode:
-        raise CommandFailed(f"uv cannot resolve it: {reason(done.stderr)}")
-    return tomllib.loads(done.stdout)
+        done = child.run(command, child.Limits(TIMEOUT, LOCK_BYTES), cwd=source.parent, env=given)
+    except child.OutOfBounds as error:
+        raise CommandFailed(f"uv did not resolve it: {error}") from error
+    if done.rc:
+        raise CommandFailed(f"uv cannot resolve it: {reason(done.stderr.decode(errors='replace'))}")
+    return tomllib.loads(done.stdout.decode())
 
 
 def uv() -> str:

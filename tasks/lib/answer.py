@@ -1,11 +1,15 @@
-"""What a host answers, checked: an exception over one host's answer would end pyinfra's run for every host."""
+"""What a host answers, checked: bounded, of the right form, and with nothing in any text that acts on a terminal."""
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+
+from sparkfleet import foreign
+
+BLOCKS = ("diff",)
+"""Texts of an answer that have several lines."""
 
 
 class _Known(BaseModel):
@@ -68,9 +72,9 @@ def parsed(line: str, *needed: str) -> dict[str, Any]:
         Busy: the host says that another deploy has it.
     """
     try:
-        found = json.loads(line)
-    except ValueError as error:
-        raise Malformed(f"the answer is not JSON: {error}") from error
+        found = foreign.plain(foreign.loads(line), BLOCKS)
+    except foreign.NotPlain as error:
+        raise Malformed(f"the answer is {error}") from error
     try:
         if isinstance(found, dict) and "busy" in found:
             raise Busy(" ".join(_Busy.model_validate(found).busy.split()))

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from gevent.lock import BoundedSemaphore
+from paramiko import SSHException
 from pyinfra import logger
 from pyinfra.api.command import QuoteString, StringCommand
 from pyinfra.api.exceptions import ConnectError, PyinfraError
@@ -28,8 +29,10 @@ from pyinfra.connectors.sshuserclient.client import SSHClient
 from pyinfra.connectors.sshuserclient.config import SSHConfig
 from pyinfra.connectors.util import SUDO_PASSWORD_REQUIRED_LINES, CommandOutput, OutputLine, make_unix_command
 
+from sparkfleet.foreign import line
+from sparkfleet.mistakes import mistake
 from sparkfleet.sudo_password import NoSudoPassword, sudo_password
-from tasks.lib import journal
+from tasks.lib import bounds, journal
 
 # -k: a cached login would leave the password unread, and the command would then read it as its input.
 # -p '': no prompt among the output. env LC_ALL=C: sudo's own messages are compared below.
@@ -40,6 +43,8 @@ SUDO_PLAIN = ("env", "LC_ALL=C", "sudo", "-H", "-n")
 KEEPALIVE = 30
 UNACKNOWLEDGED = 90
 CHANNEL_TIMEOUT = 60
+# From the first packet to the login; ProxyJump hosts included, each of which may take CONNECT_TIMEOUT.
+CONNECT_SECONDS = 120
 
 Result = tuple[bool, CommandOutput]
 RunShellCommand = Callable[..., Result]
@@ -200,17 +205,40 @@ def without_jump_to_none(lookup: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def with_told_failure(connect: Callable[..., None]) -> Callable[..., None]:
-    """Wraps the SSH connector's `connect`: a host that is not reached is noted with its reason."""
+    """Wraps the SSH connector's `connect`: a host that is not reached is noted with its reason.
+
+    Whatever goes wrong is that host's: pyinfra goes on with the others after a ConnectError only.
+    """
 
     @functools.wraps(connect)
     def wrapper(self: Any) -> None:
         try:
-            connect(self)
-        except ConnectError as error:
-            journal.note(self.host.name, "unreachable", problem=" ".join(str(error).split()))
-            raise
+            with bounds.within(CONNECT_SECONDS):
+                connect(self)
+        except Exception as error:
+            problem = line(unreached(error, self.host))
+            journal.note(self.host.name, "unreachable", problem=problem)
+            raise ConnectError(problem) from error
 
     return wrapper
+
+
+def unreached(error: Exception, host: Any) -> str:
+    """Why a host was not reached, with the next step."""
+    said = " ".join(str(error).split())
+    if isinstance(error, ConnectError):
+        return said
+    if isinstance(error, TimeoutError):
+        return f"no connection within {CONNECT_SECONDS} s"
+    if isinstance(error, PyinfraError):
+        key = host.data.get("ssh_key")
+        if key and not Path(key).expanduser().exists():
+            lab = " (the lab's: `make demo` makes it)" if ".lab" in Path(key).parts else ""
+            return f"there is no key {key}{lab}: name another in ssh_key of the fleet file, or enrol the host"
+        return said
+    if isinstance(error, SSHException | OSError | EOFError):
+        return said or type(error).__name__
+    return mistake(error)
 
 
 def install() -> None:
@@ -229,12 +257,14 @@ def install() -> None:
     # What goes wrong with a connection is told as that host's state; paramiko's thread would print a traceback besides.
     logging.getLogger("paramiko").addHandler(logging.NullHandler())
     setattr(SSHClient, "connect", with_socket_options(SSHClient.connect))  # noqa: B010 - mypy: a method is replaced on purpose
+    bounds.install()
     attach = ssh_client._attach_identity_with_certificate
     setattr(ssh_client, "_attach_identity_with_certificate", with_every_identity(attach))  # noqa: B010
     setattr(SSHConfig, "lookup", without_jump_to_none(SSHConfig.lookup))  # noqa: B010
     setattr(SSHConnector, "connect", with_told_failure(SSHConnector.connect))  # noqa: B010
     for connector in (SSHConnector, LocalConnector):
-        setattr(connector, "run_shell_command", with_sudo_on_stdin(connector.run_shell_command))  # noqa: B010
+        run_timed = bounds.with_time(connector.run_shell_command)
+        setattr(connector, "run_shell_command", with_sudo_on_stdin(run_timed))  # noqa: B010
     # pyinfra's own retry would ask for the password once more, for each host.
     for module in (ssh, local):
         setattr(module, "execute_command_with_sudo_retry", lambda _host, _arguments, execute: execute())  # noqa: B010

@@ -7,13 +7,14 @@ of pyinfra's two phases, are not atomic, and cannot say "refused" without ending
 from __future__ import annotations
 
 import json
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import asdict
 from types import ModuleType
 from typing import Any, cast
 
 import click
 from paramiko import SSHException
+from pydantic import ValidationError
 from pyinfra import logger
 from pyinfra.api.command import FunctionCommand, PyinfraCommand, StringCommand
 from pyinfra.api.host import Host
@@ -22,15 +23,22 @@ from pyinfra.api.state import State
 from pyinfra.connectors.local import LocalConnector
 from pyinfra.context import ctx_host, state
 
+from sparkfleet.foreign import line
+from sparkfleet.mistakes import mistake
+from sparkfleet.settings import HostSettings
+from sparkfleet.settings.explain import contradictions_of, problems_of
+from sparkfleet.settings.problems import dotted
 from sparkhost.resource import Need, from_json
 from tasks.lib import connection, journal, origin, proof, remote, wheels
 from tasks.lib.answer import Busy, Malformed, parsed
-from tasks.lib.runs import RUNS, Run, report, show, shown, warn
+from tasks.lib.runs import RUNS, Run, contained, report, show, shown, trouble, warn
 from tasks.lib.wanted import wanted
 
 # Seconds. A plan only looks; a change may have to read swapped pages back, or unpack a large archive.
 PLAN_TIMEOUT = 120
 APPLY_TIMEOUT = 1800
+EMPTY: Mapping[str, Any] = {"changes": []}
+"""The plan of a measure that could not be planned: nothing to do."""
 
 
 def current_host() -> Host:
@@ -42,51 +50,77 @@ def deploy(*measures: ModuleType) -> None:
     """Converges the current host to the measures, in this order; each is a module of `tasks/`.
 
     Settings come from the fleet file, or are the defaults (`pyinfra @local deploy.py`). A measure that is refused
-    or fails does not stop the others: the last operation reports it, and fails the host.
+    or fails does not stop the others: the last operation reports it, and fails the host. Several calls come one after
+    the other, each with an end of its own; so does what belongs to one measure in two of them.
     """
     this_host = current_host()
     local = isinstance(this_host.connector, LocalConnector)
-    run = RUNS.setdefault(this_host, Run(wanted(this_host.data.get("settings") or {}, measures, local=local)))
+    try:
+        run = Run(wanted(this_host.data.get("settings") or {}, measures, local=local))
+    except Exception as error:
+        for problem in wrong_settings(error):
+            give_up(this_host, "settings", problem, lost=False)
+        state.fail_hosts({this_host})  # type: ignore[no-untyped-call]
+        return
+    runs = RUNS.setdefault(this_host, [])
+    runs.append(run)
+    turn = len(runs) - 1
     here = {entry["name"] for entry in run.wanted.measures}
     # A place for each on every host: pyinfra takes operations of the same place for one, and hosts may lack some.
     for name in this_host.loop(run.wanted.places):  # type: ignore[no-untyped-call]
         if name in here:
-            converge(name=name, measure=name)
-    finish(name="finish")
+            converge(name=name, measure=name, turn=turn)
+    finish(name="finish", turn=turn)
+
+
+def wrong_settings(error: Exception) -> list[str]:
+    """Why nothing can be wanted of a host, one line each: keys of its inventory data, mostly."""
+    if not isinstance(error, ValidationError):
+        return [mistake(error)]
+    found = problems_of(error, HostSettings) + contradictions_of(error, HostSettings)
+    return [f"{dotted(('settings', *problem.path))}: {problem.text}" for problem in found]
 
 
 @operation()
-def converge(measure: str) -> Generator[PyinfraCommand, None, None]:
+def converge(measure: str, turn: int) -> Generator[PyinfraCommand, None, None]:
     """Brings one measure of the current host to its wanted state; no command where it is there already."""
     this_host = current_host()
-    run = RUNS[this_host]
+    run = RUNS[this_host][turn]
+    nothing: Mapping[str, Any] | None = EMPTY
+    plan = contained(this_host, run, measure, lambda: look(this_host, run, measure), nothing)
+    if plan is None:
+        # A host fails by a failing command: an exception here would end the run for all of them.
+        if state.is_executing:
+            yield FunctionCommand(fail, [turn], {})
+        else:
+            state.fail_hosts({this_host})  # type: ignore[no-untyped-call]
+    elif plan["changes"]:
+        yield FunctionCommand(apply, [measure, turn], {})
+
+
+def look(host: Host, run: Run, measure: str) -> Mapping[str, Any] | None:
+    """What a measure would change, shown; None where the host is given up."""
     if run.stage != state.current_stage or measure not in run.plan:
         run.stage, run.plan = state.current_stage, {}
         request = run.wanted.plan(measure, until_change=state.is_executing)
-        answer = ask(this_host, measure, request, PLAN_TIMEOUT, "history")
-        if answer is not None and measure not in answer["plan"]:
-            give_up(this_host, measure, "the answer has no plan for it", lost=False)
-            answer = None
+        answer = ask(host, measure, request, PLAN_TIMEOUT, "history")
         if answer is None:
-            # A host fails by a failing command: an exception here would end the run for all of them.
-            if state.is_executing:
-                yield FunctionCommand(fail, [], {})
-            else:
-                state.fail_hosts({this_host})  # type: ignore[no-untyped-call]
-            return
+            return None
+        if measure not in answer["plan"]:
+            give_up(host, measure, "the answer has no plan for it", lost=False)
+            return None
         run.plan, run.last = answer["plan"], answer["history"]["last"]
         if not state.is_executing:
             settings = {name: one["settings"] for name, one in run.wanted.deploy["measures"].items()}
             version, applied = run.wanted.deploy["version"], answer["history"]["measures"]
-            journal.note(this_host.name, "history", version=version, wanted=settings, applied=applied)
-    plan = run.plan.get(measure, {"changes": [], "warnings": [], "refused": [], "error": None})
-    warn(this_host, run, measure, plan)
+            journal.note(host.name, "history", version=version, wanted=settings, applied=applied)
+    plan: dict[str, Any] = run.plan[measure]
+    warn(host, run, measure, plan)
     if not state.is_executing:
-        show(this_host, measure, plan, "would ")
+        show(host, measure, plan, "would ")
     elif not plan["changes"]:
-        report(this_host, run, measure, plan)
-    if plan["changes"]:
-        yield FunctionCommand(apply, [measure], {})
+        report(host, run, measure, plan)
+    return plan
 
 
 def ask(host: Host, measure: str, request: str, timeout: int, *needed: str) -> dict[str, Any] | None:
@@ -113,10 +147,10 @@ def ask(host: Host, measure: str, request: str, timeout: int, *needed: str) -> d
 
 
 def lost_by(error: BaseException, timeout: int) -> str:
-    """Why a host is given up, one line. pyinfra's own TimeoutError says nothing."""
+    """Why a host is given up, one line. `tasks.lib.bounds`' TimeoutError says nothing."""
     if isinstance(error, TimeoutError) and not str(error):
         return f"lost the host: nothing was heard for {timeout} s"
-    return f"lost the host: {' '.join(str(error).split()) or type(error).__name__}"
+    return f"lost the host: {line(' '.join(str(error).split())) or type(error).__name__}"
 
 
 def give_up(host: Host, measure: str, problem: str, *, lost: bool) -> None:
@@ -126,14 +160,20 @@ def give_up(host: Host, measure: str, problem: str, *, lost: bool) -> None:
     journal.note(host.name, "lost" if lost else "trouble", measure=measure, problem=problem)
 
 
-def apply(state: State, host: Host, measure: str) -> bool:
+def apply(state: State, host: Host, measure: str, turn: int) -> bool:
     """Applies one measure on a host and takes over the plan for the rest that comes back with the answer."""
-    run = RUNS[host]
+    run = RUNS[host][turn]
+    # True: this measure only. `finish` fails the host, the others go on.
+    return contained(host, run, measure, lambda: made(state, host, run, measure), True)
+
+
+def made(state: State, host: Host, run: Run, measure: str) -> bool:
+    """Whether the host is still there after it was told to make a measure so."""
     uploads: dict[str, str] = {}
     try:
         if needed := {need.sha256: wheels.fetch(need) for need in needs(run, measure)}:
             uploads = wheels.deliver(
-                host, needed, lambda line: logger.info(f"{host.print_prefix}{shown(measure)}: {line}")
+                host, needed, lambda text: logger.info(f"{host.print_prefix}{shown(measure)}: {text}")
             )
         run.changing = True
         told = {"deploy": run.wanted.deploy, "measure": shown(measure), "until_change": True}
@@ -143,7 +183,7 @@ def apply(state: State, host: Host, measure: str) -> bool:
             wheels.take_away(host, uploads.values())
     except wheels.NoWheel as error:
         report(host, run, measure, {"changes": [], "refused": [], "error": str(error)})
-        return True  # this measure only: `finish` fails the host, the others go on
+        return True  # as above
     except (OSError, EOFError, SSHException) as error:
         give_up(host, measure, lost_by(error, APPLY_TIMEOUT), lost=True)
         return False
@@ -178,22 +218,21 @@ def prove_guarded(state: State, host: Host, run: Run, measure: str) -> None:
     """Proves a guarded change; what went wrong is for `finish`."""
     for resource in run.wanted.of(measure)["resources"]:
         if resource["kind"] == "guarded":
-            for line in proof.prove(state, host, resource):
-                run.results[shown(measure)] = "failed"
-                run.trouble.append(f"{measure}: {line}")
-                logger.error(f"{host.print_prefix}{measure}: {line}")
-                journal.note(host.name, "trouble", measure=measure, problem=line)
+            for problem in proof.prove(state, host, resource):
+                trouble(host, run, measure, problem)
 
 
 @operation()
-def finish() -> Generator[PyinfraCommand, None, None]:
+def finish(turn: int) -> Generator[PyinfraCommand, None, None]:
     """Fails the host, and with it the deploy's exit code, where a measure was refused or failed."""
     this_host = current_host()
+    run = RUNS[this_host][turn]
     if state.is_executing:
-        recorded = record(this_host, RUNS[this_host])
-        journal.note(this_host.name, "executed")
-        if RUNS[this_host].trouble or not recorded:
-            yield FunctionCommand(fail, [], {})
+        recorded = contained(this_host, run, "finish", lambda: record(this_host, run), False)
+        if run is RUNS[this_host][-1]:
+            journal.note(this_host.name, "executed")
+        if run.trouble or not recorded:
+            yield FunctionCommand(fail, [turn], {})
     else:
         journal.note(this_host.name, "planned")
 
@@ -212,7 +251,7 @@ def record(host: Host, run: Run) -> bool:
     return answer is not None
 
 
-def fail(state: State, host: Host) -> bool:
-    for line in RUNS[host].trouble:
-        logger.error(f"{host.print_prefix}{click.style('not applied', 'red')}: {line}")
+def fail(state: State, host: Host, turn: int) -> bool:
+    for problem in RUNS[host][turn].trouble:
+        logger.error(f"{host.print_prefix}{click.style('not applied', 'red')}: {problem}")
     return False

@@ -21,15 +21,18 @@ from pyinfra.api.state import State
 from pyinfra.connectors.base import BaseConnector
 from pyinfra.connectors.ssh import SSHConnector
 
+from sparkfleet.foreign import line
+from sparkfleet.mistakes import mistake
 from sparkhost.guard import GuardStep
-from tasks.lib import remote
-from tasks.lib.answer import Busy, parsed
+from tasks.lib import bounds, remote
+from tasks.lib.answer import Busy, Malformed, parsed
 from tasks.lib.connection import PASSWORD, SUDO_PASSWORD, SUDO_PLAIN, is_root
 
 # Seconds, for each part of a login and each step; the host's own limit (ssh.confirm_within) is the one that counts.
 LOGIN_TIMEOUT = 60
 STEP_TIMEOUT = 180
-LOST = (OSError, EOFError, SSHException, PyinfraError, ValueError, Busy)
+SAID_BYTES = 64 * 1024
+"""Of what a trial's sshd writes."""
 
 
 def trial_sshd(score: int) -> str:
@@ -88,18 +91,21 @@ def prove(state: State, host: Host, guarded: dict[str, Any]) -> list[str]:
             step(state, login, guarded, "confirm")
         finally:
             login.close()
-    except (NotProved, *LOST) as error:
+    except Exception as error:  # whatever it is, the change is not proved
         return [taken_back(state, host, guarded, one_line(error))]
     say(host, "kept: a new login works, and its session can be killed when memory runs out")
     return []
 
 
-def say(host: Host, line: str) -> None:
-    logger.info(f"{host.print_prefix}ssh: {line}")
+def say(host: Host, text: str) -> None:
+    logger.info(f"{host.print_prefix}ssh: {text}")
 
 
-def one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+EXPECTED = (NotProved, OSError, EOFError, SSHException, PyinfraError, Malformed, Busy)
+
+
+def one_line(error: Exception) -> str:
+    return line(" ".join(str(error).split())) or type(error).__name__ if isinstance(error, EXPECTED) else mistake(error)
 
 
 def step(state: State, connector: BaseConnector, guarded: dict[str, Any], name: str, **values: Any) -> None:
@@ -116,8 +122,8 @@ def step(state: State, connector: BaseConnector, guarded: dict[str, Any], name: 
     if not ok or not output.stdout_lines:
         raise NotProved(f"{name}: {(output.stderr_lines or ['no answer'])[-1]}")
     result = parsed(output.stdout_lines[-1], "applied")["applied"]
-    for line in [*result["refused"], *([result["error"]] if result["error"] else [])]:
-        raise NotProved(line)
+    for problem in [*result["refused"], *([result["error"]] if result["error"] else [])]:
+        raise NotProved(problem)
 
 
 def trial(state: State, host: Host, control: SSHConnector, command: str) -> None:
@@ -129,20 +135,21 @@ def trial(state: State, host: Host, control: SSHConnector, command: str) -> None
     transport = control.client.get_transport() if control.client else None
     if transport is None:
         raise NotProved("the control connection is gone")
-    channel = transport.open_session(timeout=LOGIN_TIMEOUT)
-    channel.settimeout(LOGIN_TIMEOUT)
-    if is_root(control):
-        channel.exec_command(command)
-    elif host.connector_data.get("sudo_wants_password"):
-        channel.exec_command(f"{' '.join(SUDO_PASSWORD)} -- {command}")
-        # sudo reads to the end of the line and no further; the rest is for sshd.
-        channel.sendall(f"{PASSWORD.get()}\n".encode())
-    else:
-        channel.exec_command(f"{' '.join(SUDO_PLAIN)} -- {command}")
+    with bounds.within(LOGIN_TIMEOUT):
+        channel = transport.open_session(timeout=LOGIN_TIMEOUT)
+        channel.settimeout(LOGIN_TIMEOUT)
+        if is_root(control):
+            channel.exec_command(command)
+        elif host.connector_data.get("sudo_wants_password"):
+            channel.exec_command(f"{' '.join(SUDO_PASSWORD)} -- {command}")
+            # sudo reads to the end of the line and no further; the rest is for sshd.
+            channel.sendall(f"{PASSWORD.get()}\n".encode())
+        else:
+            channel.exec_command(f"{' '.join(SUDO_PLAIN)} -- {command}")
     login = Login(state, host, channel)
     try:
         check_login(state, login)
-    except (NotProved, *LOST) as error:
+    except Exception as error:
         raise NotProved(f"a trial login failed: {one_line(error)}{said(channel)}") from error
     finally:
         login.close()
@@ -152,10 +159,10 @@ def trial(state: State, host: Host, control: SSHConnector, command: str) -> None
 def said(channel: Channel) -> str:
     """What the trial's sshd wrote, on one line."""
     text = b""
-    while channel.recv_stderr_ready():
-        text += channel.recv_stderr(65536)
-    line = "; ".join(line.strip() for line in text.decode(errors="replace").splitlines() if line.strip())
-    return f" (sshd: {line})" if line else ""
+    while len(text) < SAID_BYTES and channel.recv_stderr_ready():
+        text += channel.recv_stderr(SAID_BYTES)
+    reason = line("; ".join(each.strip() for each in text.decode(errors="replace").splitlines() if each.strip()))
+    return f" (sshd: {reason})" if reason else ""
 
 
 def check_login(state: State, login: Login) -> None:
@@ -169,7 +176,8 @@ def check_login(state: State, login: Login) -> None:
     ok, output = login.run_shell_command(StringCommand("cat /proc/self/oom_score_adj"), _timeout=LOGIN_TIMEOUT)
     score = output.stdout.strip()
     if not ok or score.startswith("-") or not score.isdecimal():
-        raise NotProved(f"its session has oom_score_adj {score or output.stderr.strip()}, so it could not be killed")
+        told = line(score or output.stderr.strip())
+        raise NotProved(f"its session has oom_score_adj {told}, so it could not be killed")
     ok, output = login.run_shell_command(StringCommand("true"), _sudo=state.config.SUDO, _timeout=LOGIN_TIMEOUT)
     if not ok:
         raise NotProved(f"it has no sudo: {(output.stderr_lines or ['no message'])[-1]}")
@@ -180,7 +188,7 @@ def taken_back(state: State, host: Host, guarded: dict[str, Any], reason: str) -
     say(host, "taking it back")
     try:
         step(state, host.connector, guarded, "take_back", reason=reason)
-    except (NotProved, *LOST) as error:
+    except Exception as error:
         seconds = guarded["confirm_within"]
         return (
             f"not proved: {reason}; and the host cannot be told ({one_line(error)}): it takes the change back by "
@@ -191,7 +199,7 @@ def taken_back(state: State, host: Host, guarded: dict[str, Any], reason: str) -
     login = Login(state, host)
     try:
         login.connect()
-    except LOST as error:
+    except Exception as error:
         return f"taken back: {reason}; BUT NO LOGIN WORKS NOW ({one_line(error)}): go to the host's console"
     finally:
         login.close()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import click
@@ -12,6 +13,7 @@ from pyinfra.api.host import Host
 from pyinfra.api.state import StateStage
 from pyinfra.context import state
 
+from sparkfleet.mistakes import mistake
 from sparkhost.history import result_of, worse
 from tasks.lib import journal
 from tasks.lib.wanted import AFTER_RELOAD, Wanted
@@ -38,7 +40,9 @@ class Run:
     """Whether this run has the host's lock, or was about to take it."""
 
 
-RUNS: WeakKeyDictionary[Host, Run] = WeakKeyDictionary()
+RUNS: WeakKeyDictionary[Host, list[Run]] = WeakKeyDictionary()
+"""One for each call of `deploy`, in order."""
+T = TypeVar("T")
 
 
 def shown(measure: str) -> str:
@@ -79,6 +83,25 @@ def report(host: Host, run: Run, measure: str, result: dict[str, Any]) -> None:
     for line in [*result["refused"], *([result["error"]] if result["error"] else [])]:
         run.trouble.append(f"{measure}: {line}")
         logger.error(f"{host.print_prefix}{measure}: {line}")
+
+
+def trouble(host: Host, run: Run, measure: str, problem: str) -> None:
+    """Notes what went wrong with a measure besides what the host has answered of it."""
+    measure = shown(measure)
+    run.results[measure] = "failed"
+    run.trouble.append(f"{measure}: {problem}")
+    logger.error(f"{host.print_prefix}{measure}: {problem}")
+    journal.note(host.name, "trouble", measure=measure, problem=problem)
+
+
+def contained(host: Host, run: Run, measure: str, act: Callable[[], T], otherwise: T) -> T:
+    """What `act` returns. The last `except` around a measure of a host: pyinfra would end the run for every host."""
+    try:
+        return act()
+    except Exception as error:
+        run.plan = {}  # what comes after is looked at again
+        trouble(host, run, measure, mistake(error))
+        return otherwise
 
 
 def told(host: Host, event: str, measure: str, result: dict[str, Any]) -> None:

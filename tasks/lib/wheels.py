@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from gevent.lock import BoundedSemaphore
-from paramiko import SFTPClient
+from paramiko import SFTPClient, SSHException
 from pyinfra.api.host import Host
 from pyinfra.connectors.local import LocalConnector
 from pyinfra.connectors.ssh import SSHConnector
 
+from sparkfleet import child
+from sparkfleet.foreign import line
 from sparkfleet.wheel_cache import cache
 from sparkhost.files import digest
 from sparkhost.resource import Need
+from tasks.lib import bounds
 
 # One fetch at a time in this process: many hosts need the same file, and the second finds it there.
 _FETCHING = BoundedSemaphore()
 # manylinux tags, up to Ubuntu 24.04's glibc; pip wants each named. The hash decides which file it is.
 _PLATFORMS = (*(f"manylinux_2_{glibc}" for glibc in range(39, 4, -1)), "manylinux2014", "manylinux2010", "linux")
+PIP_SECONDS = 3600.0
+"""The largest wheel of a stack has 1 GB."""
+SFTP_SECONDS = 120.0
+"""Most that a host may take for any one step of an upload."""
 UPLOADS = ".cache/sparkfleet-uploads"
 LONG = 200e6
 """Bytes of an upload from which on its progress is told."""
@@ -59,10 +65,13 @@ def download(need: Need, aside: Path, directory: Path) -> Path:
     command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "download", "--no-deps"]
     command += ["--only-binary", ":all:", "--require-hashes", "--requirement", str(requirements), "--dest", str(aside)]
     command += ["--python-version", "3.12", *(f"--platform={tag}_{need.machine}" for tag in _PLATFORMS)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        result = child.run(command, child.Limits(PIP_SECONDS))
+    except child.OutOfBounds as error:
+        raise NoWheel(f"cannot download {need.requirement} for {need.machine}: pip: {error}") from error
     found = list(aside.glob("*.whl"))
-    if result.returncode or not found:
-        lines = [line for line in result.stderr.splitlines() if line.startswith("ERROR")] or ["no wheel"]
+    if result.rc or not found:
+        lines = [line(each) for each in result.lines() if each.startswith("ERROR")] or ["no wheel"]
         raise NoWheel(
             f"cannot download {need.requirement} for {need.machine}: {lines[0].removeprefix('ERROR: ')}; "
             f"without internet, put the wheel into {directory}"
@@ -88,7 +97,7 @@ def deliver(host: Host, wheels: Mapping[str, Path], tell: Callable[[str], None])
         raise NoWheel(f"no way to upload a file to {host.name}: only SSH and @local hosts take wheels")
     total, sent, told = sum(wheel.stat().st_size for wheel in wheels.values()), 0, 0
     targets: dict[str, str] = {}
-    with connector.client.open_sftp() as sftp:
+    with sftp_of(connector) as sftp:
         home = sftp.normalize(".")
         directory = f"{home}/{UPLOADS}"
         try:
@@ -104,8 +113,16 @@ def deliver(host: Host, wheels: Mapping[str, Path], tell: Callable[[str], None])
                     told = sent * 10 // total
                     tell(f"{len(targets)} of {len(wheels)} wheels, {sent / 1e9:.2f} of {total / 1e9:.2f} GB are there")
         except OSError as error:
-            raise NoWheel(f"cannot upload wheels to {directory}: {error}; is the host's disk full?") from error
+            raise NoWheel(line(f"cannot upload wheels to {directory}: {error}; is the host's disk full?")) from error
     return targets
+
+
+def sftp_of(connector: SSHConnector) -> SFTPClient:
+    """Raises SSHException where the connection is gone; OSError."""
+    transport = connector.client.get_transport() if connector.client else None
+    if transport is None:
+        raise SSHException("the connection is gone")
+    return bounds.open_sftp(transport, SFTP_SECONDS)
 
 
 def upload(sftp: SFTPClient, wheel: Path, target: str) -> None:
@@ -134,6 +151,6 @@ def take_away(host: Host, paths: Iterable[str]) -> None:
     """Removes delivered wheels from the host again; the cache on the controller stays."""
     connector = host.connector
     if isinstance(connector, SSHConnector) and connector.client is not None:
-        with connector.client.open_sftp() as sftp:
+        with sftp_of(connector) as sftp:
             for path in paths:
                 sftp.remove(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 BEGIN = "=sparkfleet-probe-begin"
@@ -21,8 +22,10 @@ def framed(token: str, document: dict[str, Any]) -> str:
     return f"\n{BEGIN} {token} {len(text)}\n{text}\n{END} {token}\n"
 
 
-def unframed(answer: bytes, token: str) -> dict[str, Any]:
+def unframed(answer: bytes, token: str, loads: Callable[[bytes], Any] = json.loads) -> dict[str, Any]:
     """The document in an answer. What shells print before and after it is left out.
+
+    `loads`: makes a value of its JSON, and raises ValueError where it is none or too much.
 
     Raises:
         BadFrame: there is none, it is cut, or it is no JSON object.
@@ -38,7 +41,7 @@ def unframed(answer: bytes, token: str) -> dict[str, Any]:
     if not rest[length:].startswith(f"\n{END} {token}\n".encode()):
         raise BadFrame(f"the probe's document is cut or garbled ({length} bytes were announced)")
     try:
-        document = json.loads(rest[:length])
+        document = loads(rest[:length])
     except (ValueError, RecursionError) as error:
         raise BadFrame("the probe's document is not JSON") from error
     if not isinstance(document, dict):
