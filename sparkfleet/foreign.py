@@ -11,14 +11,13 @@ from typing import Any
 
 from sparkfleet.settings.problems import escaped
 
-ANSWER_BYTES = 4 * 1024 * 1024
-"""Most that a host may answer at a time. The plan of a host that nothing was deployed to has 0.7 MiB, an audit 20 KiB.
-"""
-MARKS = 150_000
+ANSWER_BYTES = 2 * 1024 * 1024
+"""Most that a host may answer at a time. The plan of a new host has less than 0.2 MiB, an audit's answer 20 KiB."""
+MARKS = 50_000
 """Most of `[`, `{` and `,` in an answer. An object of one entry takes 232 bytes of memory for 8 characters of text
-(CPython 3.11, 64 bit); each needs two of these. The plan of a new host has 20,000, most of them in texts."""
-VALUES = 20_000
-"""Most values in an answer; the plan of a new host has some 1,000."""
+(CPython 3.11, 64 bit); each needs two of these."""
+VALUES = 8_000
+"""Most values in an answer; a plan that asks for all 208 wheels of a stack has some 1,500."""
 DEPTH = 16
 LINE = 2000
 """Characters that are kept of a text, unless it is one of many lines."""

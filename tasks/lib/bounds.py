@@ -27,7 +27,7 @@ from sparkfleet.foreign import ANSWER_BYTES, line
 LINES = 10_000
 """Most lines of a command's output; an answer is one."""
 RUN_BYTES = 4 * ANSWER_BYTES
-"""Most that is heard over one connection; a first deploy of all measures hears 3 MiB."""
+"""Most that is heard over one connection; a first deploy of all measures hears less than 2 MiB."""
 PACKET_BYTES = 1024 * 1024
 """Most bytes of a packet; OpenSSH's own limit is 256 KiB (PACKET_MAX_SIZE)."""
 BANNER_BYTES = 8192

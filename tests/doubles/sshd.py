@@ -107,7 +107,7 @@ PROBE = '{"part": "user"'
 
 
 @contextmanager
-def serving(command: Command, key: paramiko.PKey = HOST_KEY) -> Iterator[int]:
+def serving(command: Command, key: paramiko.PKey = HOST_KEY, kind: type[Server] = Server) -> Iterator[int]:
     """An SSH server; yields its port."""
     transports: list[paramiko.Transport] = []
 
@@ -120,7 +120,7 @@ def serving(command: Command, key: paramiko.PKey = HOST_KEY) -> Iterator[int]:
             transport = paramiko.Transport(connection)
             transport.add_server_key(key)
             transports.append(transport)
-            transport.start_server(event=threading.Event(), server=Server(command))
+            transport.start_server(event=threading.Event(), server=kind(command))
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=accept, args=(listener,), daemon=True).start()

@@ -91,7 +91,7 @@ def dies(channel: paramiko.Channel, command: str) -> None:
 
 HOSTS: dict[str, tuple[Answer, str]] = {
     "garbage": (garbage, "no document of the probe in the answer"),
-    "endless": (endless, "the answer is longer than 4 MiB"),
+    "endless": (endless, "the answer is longer than 2 MiB"),
     "hang": (hang, "no answer within 8 s"),
     "cut": (cut, "the probe's document is cut or garbled"),
     "forms": (forms, "an observation is no object"),

@@ -5,6 +5,7 @@ The hosts are doubles (tests/doubles/sshd.py); the deploy is this project's own,
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import paramiko
 import pytest
@@ -19,6 +21,7 @@ import pytest
 from sparkfleet.deploy.outcome import Outcome, State, exit_code, outcomes
 from sparkfleet.deploy.report import summary
 from sparkfleet.exit_codes import ExitCode
+from tasks.lib.remote import unpacked
 from tests.doubles import sshd
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,8 +55,50 @@ EXPECTED = {
     "odd_plan": (State.FAILED, "the answer has another form than this version's"),
     "odd_change": (State.FAILED, "the answer has another form than this version's"),
     "odd_history": (State.FAILED, "the answer has another form than this version's"),
+    "deep": (State.FAILED, "not JSON: nested without end"),
+    "deep_history": (State.FAILED, "the answer is nested more than 16 deep"),
+    "no_utf8": (State.FAILED, "the answer is not JSON"),
+    "no_end": (State.LOST, "nothing was heard for 8 s"),
+    "no_start": (State.LOST, "nothing was heard for 8 s"),
+    "escapes": (State.FAILED, "swap: \\x1b[2J\\x1b]0;OWNED\\x07\\u202eall good"),
     "last": (State.CLEAN, ""),
 }
+
+
+def no_utf8(line: str, text: str, channel: paramiko.Channel) -> None:
+    channel.sendall(b"\xff\xfe\n")
+    sshd.answer(channel)
+
+
+def no_end(line: str, text: str, channel: paramiko.Channel) -> None:
+    """Answers, and never says how the command ended."""
+    channel.sendall(b"{}\n")
+    channel.shutdown_write()
+
+
+class NoStart(sshd.Server):
+    """Neither runs a command nor refuses it."""
+
+    def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
+        time.sleep(60)
+        return False
+
+
+NASTY = "\x1b[2J\x1b]0;OWNED\x07\u202eall good"
+
+
+def escapes(line: str, text: str, channel: paramiko.Channel) -> None:
+    """A plan of the right form; every text is for a terminal to obey."""
+    change = {"what": NASTY, "summary": NASTY, "diff": f"+{NASTY}\n-{NASTY}\tb", "needs": []}
+    nasty = {"changes": [change], "warnings": [NASTY], "refused": [NASTY], "error": NASTY}
+    request, found = unpacked(text), dict[str, Any]()
+    if request["action"] == "plan":
+        plan = {measure["name"]: nasty for measure in request["measures"]}
+        found = {"applied": None, "plan": plan, "history": {"measures": {NASTY: {"at": NASTY}}, "last": None}}
+    else:
+        found = {"applied": nasty, "plan": {}, "notes": [NASTY], "unproved": False, "history": None}
+    channel.sendall_stderr(f"{NASTY}\n".encode())
+    sshd.answer(channel, json.dumps(found) + "\n")
 
 
 def wrong_password(line: str, text: str, channel: paramiko.Channel) -> None:
@@ -79,6 +124,12 @@ COMMANDS: dict[str, sshd.Command] = {
     "odd_plan": sshd.says(PLAN % '{"swap": 1}'),
     "odd_change": sshd.says(PLAN % '{"swap": {"changes": [1], "warnings": [], "refused": [], "error": null}}'),
     "odd_history": sshd.says('{"applied": null, "plan": {}, "history": {"measures": {}, "last": {"measures": [1]}}}'),
+    "deep": sshd.says("[" * 40_000 + "\n"),
+    "deep_history": sshd.says('{"history": {"measures": {"a": {"b": %s}}}}\n' % ('{"c":' * 200 + "1" + "}" * 200)),
+    "no_utf8": no_utf8,
+    "no_end": no_end,
+    "no_start": sshd.hangs,
+    "escapes": escapes,
     "other_key": sshd.clean,
     "unknown_key": sshd.clean,
 }
@@ -91,7 +142,8 @@ def ports() -> Iterator[dict[str, int]]:
         for name in EXPECTED:
             if name in COMMANDS:
                 key = paramiko.ECDSAKey.generate() if name == "other_key" else sshd.HOST_KEY
-                found[name] = stack.enter_context(sshd.serving(COMMANDS[name], key))
+                kind = NoStart if name == "no_start" else sshd.Server
+                found[name] = stack.enter_context(sshd.serving(COMMANDS[name], key, kind))
             elif name == "refused":
                 with sshd.silent() as port:
                     found[name] = port
@@ -142,6 +194,12 @@ def test_every_host_is_named_once_and_the_whole_is_3(found: tuple[list[Outcome],
     assert sorted(line.split()[0] for line in lines) == sorted(EXPECTED)
     assert exit_code(found[0]) == ExitCode.UNREACHABLE
     assert "Traceback" not in found[1]
+
+
+def test_nothing_of_a_host_reaches_the_terminal_as_an_escape(found: tuple[list[Outcome], str, float]) -> None:
+    """pyinfra's own colours are left out where no terminal is; what else there is would be a host's."""
+    assert "OWNED" in found[1]
+    assert all(line.isprintable() for line in found[1].replace("\t", "").split("\n"))
 
 
 def test_no_host_holds_the_others_up_for_longer_than_its_own_limits(found: tuple[list[Outcome], str, float]) -> None:

@@ -20,7 +20,7 @@ def asked(where: Path) -> str:
 
 def copy_to(folder: Path) -> Path:
     (folder / "sparkfleet").mkdir(parents=True)
-    for name in ("__init__.py", "version.py"):
+    for name in ("__init__.py", "version.py", "child.py"):
         shutil.copy(Path(version.__file__).with_name(name), folder / "sparkfleet")
     return folder
 
