@@ -6,12 +6,13 @@ says measure by measure what was applied.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
+from sparkfleet import foreign
 from sparkfleet.audit.model import Evidence, HostRun
 from sparkfleet.audit.text import listed
+from sparkfleet.mistakes import mistake
 
 MOST_NAMES = 12
 LONGEST = 80
@@ -21,10 +22,18 @@ def notes(hosts: Sequence[HostRun]) -> tuple[str, ...]:
     """One line for all hosts of which the same is to be said; none of hosts that were not seen."""
     groups: dict[str, list[str]] = {}
     for host in hosts:
-        for said in (last_deploy(host.evidence), held_packages(host.evidence)) if host.evidence else ():
+        for said in said_of(host.evidence) if host.evidence else ():
             if said:
                 groups.setdefault(said, []).append(host.name)
     return tuple(f"{said}: {listed(names, MOST_NAMES)}" for said, names in groups.items())
+
+
+def said_of(evidence: Evidence) -> tuple[str, ...]:
+    """What is to be said of one host; what nobody has foreseen is a note of this host's."""
+    try:
+        return last_deploy(evidence), held_packages(evidence)
+    except Exception as error:
+        return (mistake(error),)
 
 
 def last_deploy(evidence: Evidence) -> str:
@@ -35,7 +44,7 @@ def last_deploy(evidence: Evidence) -> str:
     if seen.output.strip() == "none":
         return "no deploy is on record"
     try:
-        last: Any = json.loads(seen.output)["last"]
+        last: Any = foreign.plain(foreign.loads(seen.output))["last"]
         version, at, ended = last["version"], last["at"], last["ended"]
         bad = sorted(name for name, one in last["measures"].items() if one["result"] not in ("clean", "changed"))
     except (ValueError, LookupError, TypeError, AttributeError):

@@ -126,7 +126,7 @@ def head(text: str) -> dict[str, Any]:
     lines = text.split("\n", 4)
     try:
         said = json.loads("".join(lines[:4]).removesuffix(",") + "}")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise NotAReport("does not begin like a report") from error
     try:
         _check_version(said)
