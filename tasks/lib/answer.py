@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sparkfleet import foreign
 
-BLOCKS = ("diff",)
+BLOCKS = ("diff", "traceback")
 """Texts of an answer that have several lines."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -13,7 +14,7 @@ from pyinfra.api.host import Host
 from pyinfra.api.state import StateStage
 from pyinfra.context import state
 
-from sparkfleet.mistakes import mistake
+from sparkfleet.mistakes import VERBOSE, mistake
 from sparkhost.history import result_of, worse
 from tasks.lib import journal
 from tasks.lib.wanted import AFTER_RELOAD, Wanted
@@ -79,6 +80,9 @@ def report(host: Host, run: Run, measure: str, result: dict[str, Any]) -> None:
     """Notes what a measure did and could not do, for `finish` and the journal."""
     measure = shown(measure)
     told(host, "applied", measure, result)
+    if os.environ.get(VERBOSE):  # of a mistake of ours on the host
+        for line in str(result.get("traceback", "")).splitlines():
+            logger.error(f"{host.print_prefix}{measure}: {line}")
     run.results[measure] = worse(run.results.get(measure, "clean"), result_of(result))
     for line in [*result["refused"], *([result["error"]] if result["error"] else [])]:
         run.trouble.append(f"{measure}: {line}")
