@@ -48,7 +48,7 @@ def loads(text: str | bytes) -> Any:
         raise NotPlain(f"not JSON: {escaped(str(error))[:LINE]}") from error
 
 
-def plain(value: Any, blocks: Collection[str] = ()) -> Any:
+def plain(value: Any, blocks: Collection[str] = (), values: int = VALUES) -> Any:
     r"""The same JSON value with nothing in any text, keys included, that acts on a terminal or a page.
 
     Control characters (C0, C1, ESC and so every escape sequence), bidirectional and zero-width characters and lone
@@ -58,18 +58,18 @@ def plain(value: Any, blocks: Collection[str] = ()) -> Any:
     Raises:
         NotPlain: it is nested too deeply, or has too many values.
     """
-    return _Plain(blocks).of(value, DEPTH, block=False)
+    return _Plain(blocks, values).of(value, DEPTH, block=False)
 
 
 class _Plain:
-    def __init__(self, blocks: Collection[str]) -> None:
+    def __init__(self, blocks: Collection[str], values: int) -> None:
         self.blocks = blocks
-        self.left = VALUES
+        self.left = self.most = values
 
     def of(self, value: Any, depth: int, *, block: bool) -> Any:
         self.left -= 1
         if self.left < 0:
-            raise NotPlain(f"more than {VALUES} values")
+            raise NotPlain(f"more than {self.most} values")
         if not depth:
             raise NotPlain(f"nested more than {DEPTH} deep")
         match value:

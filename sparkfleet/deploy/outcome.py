@@ -8,9 +8,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from sparkfleet import foreign
 from sparkfleet.deploy.cause import Cause, cause_of
 from sparkfleet.exit_codes import ExitCode
 from sparkfleet.mistakes import mistake
+
+BLOCKS = ("diff",)
+"""Texts of an event that have several lines."""
 
 
 class State(StrEnum):
@@ -79,12 +83,12 @@ class Outcome:
 def outcomes(hosts: Sequence[str], journal: Iterable[str], *, dry: bool) -> list[Outcome]:
     """The outcome of every host, in their order; one that the journal does not name was not reached.
 
-    A line that is cut short (the run was killed) is passed over.
+    A line that is cut short (the run was killed) is passed over. What hosts said is plain text from here on.
     """
     events: dict[str, list[dict[str, Any]]] = {host: [] for host in hosts}
     for line in journal:
         try:
-            event = json.loads(line)
+            event = foreign.plain(json.loads(line), BLOCKS, 2 * foreign.VALUES)
             events[event["host"]].append(event)
         except (ValueError, KeyError, TypeError, RecursionError):
             continue

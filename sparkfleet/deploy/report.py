@@ -8,7 +8,6 @@ from typing import Any
 
 from sparkfleet.deploy.outcome import CODES, Outcome, State
 from sparkfleet.exit_codes import ExitCode
-from sparkfleet.settings.problems import escaped
 
 
 def as_json(found: Sequence[Outcome], code: ExitCode) -> str:
@@ -33,12 +32,12 @@ def details(one: Outcome, *, diff: bool) -> list[str]:
     lines = []
     for name, measure in one.measures.items():
         if measure.history:
-            lines.append(f"{name}: {escaped(measure.history)}")
+            lines.append(f"{name}: {measure.history}")
         for change in measure.changes:
-            lines.append(f"{name}: {escaped(change['what'])}: would {escaped(change['summary'])}")
+            lines.append(f"{name}: {change['what']}: would {change['summary']}")
             if diff:
-                lines += [f"    {escaped(line)}" for line in change["diff"].splitlines()]
-        lines += [f"{name}: {escaped(line)}" for line in measure.problems]
+                lines += [f"    {line}" for line in change["diff"].splitlines()]
+        lines += [f"{name}: {line}" for line in measure.problems]
     return lines
 
 
@@ -49,6 +48,6 @@ def summary(found: Sequence[Outcome]) -> list[str]:
     for one in sorted(found, key=lambda one: (CODES[one.state], one.state)):
         count = one.changes()
         what = f"{count} change{'' if count == 1 else 's'}" if one.state in (State.CHANGED, State.DRIFT) else ""
-        said = what or escaped(one.reason)
+        said = what or one.reason
         lines.append(f"{one.host:<{width}}  {one.state}{f': {said}' if said else ''}")
     return lines

@@ -145,7 +145,7 @@ def announce(planned: Sequence[Outcome], *, quiet: bool) -> None:
         for name, measure in one.measures.items():
             for change in measure.changes:
                 if DISTURBS.search(f"{change['what']} {change['summary']}"):
-                    what = f"{escaped(change['what'])}: {escaped(change['summary'])}"
+                    what = f"{change['what']}: {change['summary']}"
                     lines.append(f"{one.host}: {name} would {what}")
     print("\n".join(lines), file=sys.stderr if quiet else sys.stdout, flush=True)
 

@@ -9,7 +9,6 @@ from sparkfleet.audit.model import Control, HostRun, Run, Severity, Status, Verd
 from sparkfleet.deploy.outcome import CODES, Outcome, State
 from sparkfleet.exit_codes import ExitCode
 from sparkfleet.rollout.state import Progress
-from sparkfleet.settings.problems import escaped
 
 BAD = (Status.FAIL, Status.ERROR, Status.UNREACHABLE)
 """A control without evidence closes the gate as well: it may hide a lost host. A waived one does not."""
@@ -47,17 +46,17 @@ def by_deploy(outcome: Outcome | None) -> Refusal | None:
         return Refusal("deploy: not heard of", ExitCode.FAILURE)
     if outcome.state in (State.CLEAN, State.CHANGED):
         return None
-    return Refusal(f"deploy: {outcome.state}: {escaped(outcome.reason)}", CODES[outcome.state])
+    return Refusal(f"deploy: {outcome.state}: {outcome.reason}", CODES[outcome.state])
 
 
 def by_audit(seen: HostRun | None, judged: Sequence[Verdict]) -> Refusal | None:
     """By the critical controls of one host."""
     if seen is None or seen.evidence is None:
-        return Refusal(f"audit: {escaped(seen.problem) if seen else 'not looked at'}", ExitCode.UNREACHABLE)
+        return Refusal(f"audit: {seen.problem if seen else 'not looked at'}", ExitCode.UNREACHABLE)
     for verdict in judged:
         if verdict.status in BAD:
             code = ExitCode.FAILURE if verdict.status is Status.FAIL else ExitCode.UNREACHABLE
-            return Refusal(f"audit: {verdict.control} {verdict.status}: {escaped(verdict.saw)}", code)
+            return Refusal(f"audit: {verdict.control} {verdict.status}: {verdict.saw}", code)
     return None if judged else Refusal("audit: no critical control was judged", ExitCode.UNREACHABLE)
 
 
