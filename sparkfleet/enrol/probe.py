@@ -8,9 +8,11 @@ from dataclasses import dataclass
 
 from sparkfleet.enrol.ssh import Answer, Route
 from sparkfleet.exit_codes import CommandFailed, ExitCode
-from sparkfleet.settings.problems import escaped
+from sparkfleet.foreign import line as line_of
 
 MARK = "sparkfleet: "
+LONGEST = 200
+"""Characters of a value; of more digits no number is made."""
 OLDEST_PYTHON = (3, 11)
 """What the code that runs on hosts is written for: Debian 12, Ubuntu 24.04."""
 
@@ -24,7 +26,7 @@ def values_of(output: str) -> dict[str, list[str]]:
     for line in output.splitlines():
         if line.startswith(MARK):
             key, _, value = line.removeprefix(MARK).partition(" ")
-            found.setdefault(key, []).append(escaped(value.strip()))
+            found.setdefault(key, []).append(line_of(value.strip(), LONGEST))
     return found
 
 
