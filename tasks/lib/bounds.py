@@ -15,7 +15,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import gevent
-from paramiko import SFTPClient, SSHException, Transport
+from paramiko import SFTPClient, SFTPError, SSHException, Transport
 from paramiko.channel import Channel, ChannelStderrFile
 from paramiko.packet import Packetizer
 from pyinfra import logger
@@ -212,7 +212,10 @@ def open_sftp(transport: Transport, seconds: float) -> SFTPClient:
         channel = transport.open_session()
         channel.settimeout(seconds)
         channel.invoke_subsystem("sftp")
-        return BoundedSFTP(channel)
+        try:
+            return BoundedSFTP(channel)
+        except SFTPError as error:
+            raise SSHException(f"no way to upload a file: {error}") from error
 
 
 def install() -> None:

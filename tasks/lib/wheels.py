@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from gevent.lock import BoundedSemaphore
-from paramiko import SFTPClient, SSHException
+from paramiko import SFTPClient, SFTPError, SSHException
 from pyinfra.api.host import Host
 from pyinfra.connectors.local import LocalConnector
 from pyinfra.connectors.ssh import SSHConnector
@@ -112,7 +112,7 @@ def deliver(host: Host, wheels: Mapping[str, Path], tell: Callable[[str], None])
                 if total > LONG and sent * 10 // total > told:
                     told = sent * 10 // total
                     tell(f"{len(targets)} of {len(wheels)} wheels, {sent / 1e9:.2f} of {total / 1e9:.2f} GB are there")
-        except OSError as error:
+        except (OSError, SFTPError) as error:
             raise NoWheel(line(f"cannot upload wheels to {directory}: {error}; is the host's disk full?")) from error
     return targets
 

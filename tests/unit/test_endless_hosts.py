@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -191,6 +192,28 @@ def test_who_has_not_shown_a_key_costs_no_more(kind: str, quiet: Callable[[str],
     assert found.peak - quiet("drift") <= MOST, found
     assert (found.rc, "Traceback" in found.output) == (3, False), found.output
     assert said in found.output
+
+
+class Floods(sshd.Server):
+    """Sends before it has said that a command begins, and more than was granted: nobody reads it yet."""
+
+    def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
+        def act() -> None:
+            with suppress(OSError, EOFError):
+                channel.out_window_size = 2**40
+                for _ in range(SAID):
+                    channel.sendall(b"y" * MIB)
+
+        threading.Thread(target=act, daemon=True).start()
+        time.sleep(30)
+        return False
+
+
+def test_what_was_not_granted_is_not_kept(quiet: Callable[[str], int], tmp_path: Path) -> None:
+    with sshd.serving(sshd.hangs, kind=Floods) as port:
+        found = seen(tmp_path, "drift", port)
+    assert found.peak - quiet("drift") <= MOST, found
+    assert (found.rc, "Traceback" in found.output) == (3, False), found.output
 
 
 @pytest.mark.parametrize("command", ["deploy", "audit", "rollout"])
