@@ -115,7 +115,7 @@ if {subreaper}:
 os.setgid({uid})
 os.setuid({uid})
 {beside}
-def flee(*_):
+def flee():
     libc.prctl(15, b"sshd", 0, 0, 0)  # PR_SET_NAME
     for cgroup in {cgroups}:
         with open(cgroup + "/cgroup.procs", "w") as file:
@@ -126,11 +126,10 @@ def flee(*_):
         os.setsid()
         if os.fork():
             os._exit(0)
-    time.sleep(600)
-signal.signal(signal.SIGTERM, flee)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
 print(os.getpid(), flush=True)
-while True:
-    time.sleep(600)
+while signal.sigwait([signal.SIGTERM]):
+    flee()
 """
 BESIDE = """
 if not os.fork():
