@@ -9,11 +9,13 @@ DIFF_LIMIT = 64 * 1024
 """Bytes of both files together."""
 # Names whose values are nobody's business: password=, HTTP_PROXY_PASSWORD=, "registry-token": …
 WORDS = r"passw(?:or)?d|passphrase|\bpass\b|secret|token|cred(?:ential)?s?\b|(?:api|access|private)[_-]?key"
-SECRET = rf"[\w.-]{{0,80}}(?:{WORDS})[\w.-]{{0,80}}"
+SECRET = rf"(?:{WORDS})[\w.-]{{0,80}}"
 MASK = "***"
 MASKS = (
     # A line that is one assignment, as in /etc/environment: all of its value.
-    re.compile(rf"(^[-+ ][ \t]*(?:export[ \t]+)?{SECRET}[ \t]*=[ \t]*)[^\n]+", re.IGNORECASE | re.MULTILINE),
+    re.compile(
+        rf"(^[-+ ][ \t]*(?:export[ \t]+)?[\w.-]{{0,80}}{SECRET}[ \t]*=[ \t]*)[^\n]+", re.IGNORECASE | re.MULTILINE
+    ),
     # Within a line: an option of fstab, a key of JSON, whose value may be quoted.
     re.compile(rf"""({SECRET}["']?[ \t]*[=:][ \t]*)(?:"(?:[^"\\\n]|\\.)*"|'[^'\n]*'|[^\s,;"']+)""", re.IGNORECASE),
     # Of an address: who logs in, and how.
