@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from sparkhost.watchdog import state
+from sparkhost.watchdog.brake import to_freeze
 from sparkhost.watchdog.decide import decide
 from sparkhost.watchdog.loop import MOST_STEPS
 from sparkhost.watchdog.model import (
@@ -264,3 +265,17 @@ def test_a_victim_that_goes_on_growing_has_forfeited_its_grace() -> None:
     action = decide(grown, policy)
     assert isinstance(action, Signal)
     assert action.stage == "KILL"
+
+
+def test_a_job_of_several_steps_is_frozen_step_by_step() -> None:
+    """A Slurm job's own cgroup holds the steps' daemons, which go on: its user steps are its parts."""
+    steps = tuple(
+        Candidate(step, step, "job", f"/job/{step}/user", anonymous=4 * GIB, freezer=f"/job/{step}/user")
+        for step in ("step_0", "step_1")
+    )
+    job = Candidate("job", "job", "job", "/job", anonymous=8 * GIB, parts=steps)
+    look = Look(10.0, 120 * GIB, 15 * GIB, GIB)
+    samples = Samples(look, candidates=(job,), gpu_age=0.1)
+    freeze = to_freeze(samples, Policy(), None)
+    assert freeze is not None
+    assert freeze.units == ("/job/step_0/user", "/job/step_1/user")

@@ -77,12 +77,13 @@ def to_freeze(samples: Samples, policy: Policy, spare: Candidate | None) -> Free
         reason = "memory is all but gone" if low else "memory is short and it is not known what takes it"
     held = {frozen.cgroup for frozen in samples.frozen} | samples.released
     spared = freezers(spare)
-    wanted = {c.freezer for c in units if not _is_near(c.freezer, spared)} - held
+    cgroups = {unit.freezer for c in units for unit in c.units} - {""}
+    wanted = {cgroup for cgroup in cgroups if not _is_near(cgroup, spared)} - held
     return Freeze(tuple(sorted(wanted)), reason) if wanted else None
 
 
 def may_freeze(candidate: Candidate, policy: Policy) -> bool:
-    if candidate.protected or not candidate.freezer:
+    if candidate.protected or not any(unit.freezer for unit in candidate.units):
         return False
     return policy.brake == "all" or candidate.kind in ("job", "container")
 
@@ -121,8 +122,8 @@ def _back(samples: Samples, policy: Policy) -> Thaw:
     reason = "memory is back"
     taken: dict[str, int] = dict.fromkeys((f.cgroup for f in samples.frozen), 0)
     for candidate in samples.candidates or ():
-        if candidate.freezer in taken:
-            taken[candidate.freezer] += unit_of(samples, candidate, policy).taken
+        for cgroup in {unit.freezer for unit in candidate.units} & taken.keys():
+            taken[cgroup] += unit_of(samples, candidate, policy).taken
     if innocent := [cgroup for cgroup, size in taken.items() if size < least(policy)]:
         return Thaw(tuple(innocent), reason)
     return Thaw((min(taken, key=lambda cgroup: (taken[cgroup], cgroup)),), reason)

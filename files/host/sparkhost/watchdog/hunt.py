@@ -28,6 +28,10 @@ MOST_ASKED = 64
 LARGE = 64 * MIB
 # Seconds after which the numbers of strangers are looked at again: they may have been given away anew.
 RENEW = 1.0
+# Whoever is left behind is looked for at the next look: nobody was, before the first signal.
+FIRST_SEARCH = 0.02
+# Seconds that a search may take while there are members: a look at memory is due.
+LONGEST_SEARCH = 0.05
 
 
 def now() -> int:
@@ -60,7 +64,9 @@ class Hunt:
     """Others in the same place, by number, with their start."""
     asked: int = 0
     renew: float = 0.0
-    next_search: float = 0.0
+    next_search: float = field(default_factory=lambda: time.monotonic() + FIRST_SEARCH)
+    left: list[int] = field(default_factory=list)
+    """Whom this round of the search has still to look at."""
 
 
 class Tracker:
@@ -167,7 +173,10 @@ class Tracker:
             return -1
 
     def search(self, hunt: Hunt, members: Mapping[int, bool]) -> list[Member]:
-        """Who was left behind by members that are gone. Takes a fifth of the time at most, while there are others.
+        """Who was left behind by members that are gone.
+
+        While there are others it takes a fifth of the time, and goes on at the next look where it was. Without any it
+        goes to the end: else the victim would be taken to be gone.
 
         Args:
             members: those that are alive, by number; whether their children are members as well.
@@ -179,7 +188,11 @@ class Tracker:
         if renew:
             hunt.renew = started + RENEW
         found = []
-        for pid in self.field(hunt):
+        if not hunt.left or not members:
+            hunt.left = list(self.field(hunt))
+        until = started + LONGEST_SEARCH
+        while hunt.left and (not members or time.monotonic() < until):
+            pid = hunt.left.pop()  # the youngest numbers first
             if pid in members or pid in self.never or (pid in hunt.strangers and not renew):
                 continue
             stat = self.stat(pid)

@@ -40,7 +40,8 @@ class Pauses:
         done = tuple(cgroups) if self._freezer is None else self._freezer.freeze(cgroups)
         listed = list(candidates)
         for cgroup in done:
-            inside = sorted((c for c in listed if c.freezer == cgroup), key=lambda c: c.size, reverse=True)
+            inside = [c for c in listed if any(unit.freezer == cgroup for unit in c.units)]
+            inside.sort(key=lambda c: c.size, reverse=True)
             names = tuple(c.name for c in inside[:MOST_NAMES])
             self._now[cgroup] = Pause(now, inside[0].owner if inside else 0, names)
         return done
