@@ -158,7 +158,7 @@ ALLOWED = {
     "bounded": "the reader itself",
     "small_files": "the reader of watchdog and launcher, which import little: O_NONBLOCK, and its own bound",
     "elf.needed_by": "O_NONBLOCK, regular files only; reads parts of at most MOST_BYTES",
-    "files.write_atomic": "writes",
+    "files.copy_file": "writes",
     "files.sync_directory": "a directory",
     "files.digest": "a file of root's below /opt, in pieces of 1 MiB",
     "deploylock.held": "root's own file, O_NOFOLLOW, mode 0600",
