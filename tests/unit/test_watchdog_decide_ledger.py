@@ -71,7 +71,7 @@ def test_a_restart_owns_nothing_and_growth_in_times_of_plenty_hurts_nobody() -> 
     again = unit("a", 30 * GIB, first=Member(2, 113_500))
     look = Look(1135, TOTAL, 20 * GIB, 0)
     assert owned(advance(settled, look, [again], POLICY)) == 0
-    plenty = replace(look, available=90 * GIB)
+    plenty = replace(look, time=1500.0, available=90 * GIB)
     assert owned(advance(settled, plenty, [again], POLICY)) == 0, "an hour with a trough is no hour of plenty"
     assert owned(advance(kept([(1000, 30)], available=90 * GIB), plenty, [again], POLICY)) == 30
 
