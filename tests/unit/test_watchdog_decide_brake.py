@@ -284,14 +284,17 @@ def test_a_job_of_several_steps_is_frozen_step_by_step() -> None:
 def test_who_was_let_go_at_a_look_is_not_frozen_at_the_same_one() -> None:
     """Nobody has taken what is missing, also by the GPU sample that was just taken: the look ends all the same."""
     policy = Policy()
+    spared = replace(job("root", GIB), freezer=""), replace(job("sshd", GIB), protected=True)
+    listed = [job("still", 20 * GIB), *spared]
     samples = Samples(Look(900.0, TOTAL, 30 * GIB, 0))
-    samples = state.after_scan(samples, [job("still", 20 * GIB)], policy, gpu_age=0.1)
+    samples = state.after_scan(samples, listed, policy, gpu_age=0.1)
     samples = state.with_look(samples, Look(902.0, TOTAL, 15 * GIB, 0), policy)
-    samples = state.after_scan(samples, [job("still", 20 * GIB)], policy, gpu_age=0.0)
+    samples = state.after_scan(samples, listed, policy, gpu_age=0.0)
     for wanted in (Freeze, Thaw, Wait):
         action = decide(samples, policy)
         assert isinstance(action, wanted)
         if isinstance(action, Freeze):
+            assert action.units == ("/still",)
             samples = state.after_freeze(samples, action, 902.0)
         if isinstance(action, Thaw):
             samples = state.after_thaw(samples, action, 902.0)
