@@ -100,7 +100,7 @@ def short(samples: Samples, policy: Policy) -> Action:
 def nobody(samples: Samples, policy: Policy, level: Level) -> Action:
     """Memory is short, and nobody may be ended yet, or nobody is left."""
     look = samples.look
-    if level == Level.LAST and samples.futile:
+    if level == Level.LAST and samples.spent:
         if look.time < samples.futile_since + backoff(samples.futile, policy):
             return Helpless(f"ending {samples.futile} units of work gave no memory back", IDLE)
         choice = choose(samples, policy, level, again=True)
