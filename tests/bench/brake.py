@@ -76,11 +76,14 @@ class Job:
         self.processes: list[subprocess.Popen[bytes]] = []
 
     def start(self, *words: str) -> None:
+        """A memory hog."""
+        self.run(sys.executable, str(HOG), *words)
+
+    def run(self, *words: str) -> None:
         def enter() -> None:
             (self.path / "cgroup.procs").write_text("0")
 
-        command = [sys.executable, str(HOG), *words]
-        self.processes.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, preexec_fn=enter))  # noqa: PLW1509
+        self.processes.append(subprocess.Popen(words, stdout=subprocess.DEVNULL, preexec_fn=enter))  # noqa: PLW1509
 
     @property
     def lives(self) -> bool:

@@ -42,11 +42,12 @@ def watchdog(
     gpu: str = "never",
     code: Path = HOST,
     cgroup_root: Path = Path("/sys/fs/cgroup"),
+    more: str = "",
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Our daemon, ready. `code`: the files/host of the checkout whose daemon it is."""
     config = folder / "watchdog.toml"
     config.write_text(
-        f'term_below = "{limits.term_below}B"\nkill_below = "{limits.kill_below}B"\nfar = {far}\ngpu_memory = "{gpu}"\n'
+        f'term_below = "{limits.term_below}B"\nkill_below = "{limits.kill_below}B"\nfar = {far}\ngpu_memory = "{gpu}"\n{more}'
     )
     address = folder / "notify"
     address.unlink(missing_ok=True)

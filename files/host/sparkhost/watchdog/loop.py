@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from sparkhost.watchdog import state
 from sparkhost.watchdog.act import Executioner, Hunt, lineage
@@ -45,7 +45,7 @@ from sparkhost.watchdog.pauses import Pauses
 from sparkhost.watchdog.people import People
 from sparkhost.watchdog.process import Processes
 from sparkhost.watchdog.report import event, signalled
-from sparkhost.watchdog.signs import Signs
+from sparkhost.watchdog.signs import Signs, Teller
 from sparkhost.watchdog.survey import Survey
 from sparkhost.watchdog.work import candidates, place_of
 
@@ -55,15 +55,6 @@ MOST_STEPS = 12
 COMPLAIN_EVERY = 10.0
 STOP = {signal.SIGTERM, signal.SIGINT}
 ASKED = {*STOP, signal.SIGHUP}
-
-
-class Teller(Protocol):
-    """Where events go. Returns at once; what cannot be taken is counted by it."""
-
-    def tell(self, message: dict[str, Any]) -> None: ...
-
-    def tend(self) -> None:
-        """For calm times: sees that somebody listens."""
 
 
 class Watchdog:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sparkhost.watchdog.survive import Supervisor
 
@@ -13,6 +13,15 @@ if TYPE_CHECKING:
 
 # Seconds between two signs of life to systemd, and between two states handed to the teller.
 ALIVE_EVERY, STATE_EVERY = 1.0, 15.0
+
+
+class Teller(Protocol):
+    """Where events go. Returns at once; what cannot be taken is counted by it."""
+
+    def tell(self, message: dict[str, Any]) -> None: ...
+
+    def tend(self) -> None:
+        """For calm times: sees that somebody listens."""
 
 
 class Signs:
