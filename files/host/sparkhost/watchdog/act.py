@@ -15,7 +15,7 @@ __all__ = ["Executioner", "Hunt", "lineage"]
 
 # While a pass finds processes that the one before did not, they fork faster than they end; the next look goes on.
 MOST_PASSES = 10
-# Seconds after which no further pass begins: a look at memory is due.
+# Seconds after which a pass is left, to go on at the next look: a look at memory is due.
 LONGEST = 0.1
 
 
@@ -35,7 +35,7 @@ class Executioner(Tracker):
         sent = 0
         for _ in range(MOST_PASSES):
             before = sent
-            for member in self.walk(hunt):
+            for member in self.walk(hunt, end):
                 if hunt.known.get(member) != hunt.stage and self._signal(hunt, member):
                     hunt.known[member] = hunt.stage
                     sent += 1
@@ -43,14 +43,17 @@ class Executioner(Tracker):
                 break
         return max(sent, killed)
 
-    def alive(self, hunt: Hunt) -> int:
-        """How many processes the victim still has, about: one for a cgroup with somebody out of a walk's reach.
+    def is_alive(self, hunt: Hunt) -> bool:
+        """Whether the victim still has a process. Zombies have given back their memory."""
+        return next(self.walk(hunt), None) is not None or self._out_of_reach(hunt) > 0
 
-        Zombies have given back their memory.
-        """
-        found = sum(1 for _ in self.walk(hunt))
+    def alive(self, hunt: Hunt) -> int:
+        """How many processes the victim still has, about: one for a cgroup with somebody out of a walk's reach."""
+        return sum(1 for _ in self.walk(hunt)) or self._out_of_reach(hunt)
+
+    def _out_of_reach(self, hunt: Hunt) -> int:
         whole = (leaf.cgroup for leaf in leaves(hunt.victim) if not leaf.roots)
-        return found or sum(1 for cgroup in whole if self.cgroups.is_populated(cgroup))
+        return sum(1 for cgroup in whole if self.cgroups.is_populated(cgroup))
 
     def _kill_cgroups(self, hunt: Hunt) -> int:
         """Has the kernel kill whatever is a whole cgroup, at once and frozen or not. Says how many that were, about."""

@@ -10,10 +10,13 @@ victim when none of these is alive.
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from sparkhost import small_files
 from sparkhost.watchdog.cgroup import MOST_WALKED, Cgroups
@@ -65,8 +68,10 @@ class Hunt:
     asked: int = 0
     renew: float = 0.0
     next_search: float = field(default_factory=lambda: time.monotonic() + FIRST_SEARCH)
+    before: frozenset[int] | None = None
+    """Numbers that were there when it began; whoever is left behind later has another, until numbers run out."""
     left: list[int] = field(default_factory=list)
-    """Whom this round of the search has still to look at."""
+    """Which of these this round of the search has still to look at, as they may have been given away anew."""
 
 
 class Tracker:
@@ -76,23 +81,36 @@ class Tracker:
         self.processes = processes
         self.cgroups = cgroups
         self.never = frozenset((*never, 0, 1))
+        own = Path(processes.proc, str(os.getpid()), "task", str(os.getpid()), "children")
+        self.tells_children = own.exists()
+        """Whether this kernel does (CONFIG_PROC_CHILDREN). Else all are searched for children of members."""
 
     def members(self, hunt: Hunt) -> list[Member]:
         """Everybody who is alive."""
         return list(self.walk(hunt))
 
-    def walk(self, hunt: Hunt) -> Iterator[Member]:
-        """Everybody who is alive, each once: before its children, which have been asked for by then."""
+    def walk(self, hunt: Hunt, until: float = math.inf) -> Iterator[Member]:
+        """Everybody who is alive, each once: before its children, which have been asked for by then.
+
+        Those who have not had the hunt's signal come first, so that a walk that ends at `until` gets on next time.
+        """
+        if hunt.before is None:
+            hunt.before = frozenset(self.field(hunt)) if self.tells_children else frozenset()
         alone = {m for leaf in leaves(hunt.victim) if leaf.alone for m in leaf.roots}
         seen: set[Member] = set()
-        pending = [*self.begin(hunt), *hunt.known][::-1]
+        due = [member for member, stage in hunt.known.items() if stage != hunt.stage]
+        done = [member for member, stage in hunt.known.items() if stage == hunt.stage]
+        waiting = itertools.chain(due, self.begin(hunt, done), done)
+        pending: list[Member] = []
         searched = False
-        while pending or not searched:
-            if not pending:
+        while time.monotonic() < until:
+            member = pending.pop() if pending else next(waiting, None)
+            if member is None:
+                if searched:
+                    return
                 searched = True
                 pending += self.search(hunt, {member.pid: member not in alone for member in seen})
                 continue
-            member = pending.pop()
             if member in seen or member.pid in self.never:
                 continue
             stat = self.stat(member.pid)
@@ -109,14 +127,15 @@ class Tracker:
             pending += [child for child in children if hunt.strangers.get(child.pid) != child.start]
             yield member
 
-    def begin(self, hunt: Hunt) -> Iterable[Member]:
-        """Whom a victim begins with: its roots, and all who are in its cgroups now."""
+    def begin(self, hunt: Hunt, done: Iterable[Member]) -> Iterator[Member]:
+        """Whom a victim begins with: its roots, and all who are in its cgroups now. `done`: who is known to be."""
+        numbers = {member.pid for member in done}
         for leaf in leaves(hunt.victim):
             yield from leaf.roots
             if leaf.roots:
                 continue
             for pid in self.cgroups.members(leaf.cgroup):
-                member = self.member(pid)
+                member = self.member(pid) if pid not in numbers else None
                 # Once it is known it may go where it likes; until then the number must be of who is in there.
                 if member is not None and (member in hunt.known or self.is_in(pid, leaf.cgroup)):
                     yield member
@@ -173,10 +192,10 @@ class Tracker:
             return -1
 
     def search(self, hunt: Hunt, members: Mapping[int, bool]) -> list[Member]:
-        """Who was left behind by members that are gone.
+        """Who was left behind by members that are gone: of those who came since the hunt began.
 
-        While there are others it takes a fifth of the time, and goes on at the next look where it was. Without any it
-        goes to the end: else the victim would be taken to be gone.
+        Those who were there before are looked at in turn, as their numbers may have been given away anew: for
+        LONGEST_SEARCH, going on at the next look.
 
         Args:
             members: those that are alive, by number; whether their children are members as well.
@@ -184,26 +203,32 @@ class Tracker:
         started = time.monotonic()
         if not hunt.asked or (members and started < hunt.next_search):
             return []
-        renew = started >= hunt.renew
-        if renew:
+        if started >= hunt.renew:
             hunt.renew = started + RENEW
-        found = []
-        if not hunt.left or not members:
-            hunt.left = list(self.field(hunt))
-        until = started + LONGEST_SEARCH
-        while hunt.left and (not members or time.monotonic() < until):
-            pid = hunt.left.pop()  # the youngest numbers first
-            if pid in members or pid in self.never or (pid in hunt.strangers and not renew):
-                continue
-            stat = self.stat(pid)
-            if stat is None or stat.ended or hunt.strangers.get(pid) == stat.start:
-                continue
-            if members.get(stat.parent) or self.is_left(hunt, pid, stat):
-                found.append(Member(pid, stat.start))
-            elif stat.start < hunt.since or stat.parent in hunt.strangers:
-                hunt.strangers[pid] = stat.start
+            hunt.strangers = {pid: start for pid, start in hunt.strangers.items() if pid in (hunt.before or ())}
+        numbers, before = list(self.field(hunt)), hunt.before or frozenset()
+        fresh = [pid for pid in numbers if pid not in before]
+        found = [member for pid in fresh if (member := self.left_behind(hunt, pid, members))]
+        hunt.left = hunt.left or [pid for pid in numbers if pid in before]
+        until = time.monotonic() + LONGEST_SEARCH
+        while hunt.left and time.monotonic() < until:
+            if member := self.left_behind(hunt, hunt.left.pop(), members):
+                found.append(member)
         hunt.next_search = time.monotonic() + 4 * (time.monotonic() - started)
         return found
+
+    def left_behind(self, hunt: Hunt, pid: int, members: Mapping[int, bool]) -> Member | None:
+        """The process of a number, where it is the victim's and none of its members that are known."""
+        if pid in members or pid in self.never:
+            return None
+        stat = self.stat(pid)
+        if stat is None or stat.ended or hunt.strangers.get(pid) == stat.start:
+            return None
+        if members.get(stat.parent) or self.is_left(hunt, pid, stat):
+            return Member(pid, stat.start)
+        if stat.start < hunt.since or stat.parent in hunt.strangers:
+            hunt.strangers[pid] = stat.start
+        return None
 
     def is_left(self, hunt: Hunt, pid: int, stat: Stat) -> bool:
         """Whether a process is of the victim's family although its parent is not, any more."""

@@ -170,7 +170,7 @@ class Watchdog:
 
     def _alive(self) -> bool:
         """Whether the victim still has processes. A dry run's victim is taken to be gone: it was never asked."""
-        return not self.dry_run and self.hunt is not None and self.executioner.alive(self.hunt) > 0
+        return not self.dry_run and self.hunt is not None and self.executioner.is_alive(self.hunt)
 
     def _do(self, action: Action) -> float | None:
         """Carries out an action; None where the next decision is due at once."""
