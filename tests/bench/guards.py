@@ -46,9 +46,8 @@ def watchdog(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Our daemon, ready. `code`: the files/host of the checkout whose daemon it is."""
     config = folder / "watchdog.toml"
-    config.write_text(
-        f'term_below = "{limits.term_below}B"\nkill_below = "{limits.kill_below}B"\nfar = {far}\ngpu_memory = "{gpu}"\n{more}'
-    )
+    thresholds = f'term_below = "{limits.term_below}B"\nkill_below = "{limits.kill_below}B"\n'
+    config.write_text(f'{thresholds}far = {far}\ngpu_memory = "{gpu}"\n{more}')
     address = folder / "notify"
     address.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:

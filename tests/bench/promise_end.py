@@ -1,7 +1,8 @@
-"""A CUDA program that ignores its promise is ended, by name, and nobody else notices. `python tests/bench/promise_end.py`
+"""A CUDA program that ignores its promise is ended, by name. `python tests/bench/promise_end.py`
 
-On a machine with an NVIDIA GPU and cgroup v2, with systemd or without: real GPU memory by the real sampler (NVML), real
-cgroups named like jobs, the daemon with `over_promise: end`. There is plenty of memory all the time. Prints JSON.
+On a machine with an NVIDIA GPU and cgroup v2, with systemd or without: real GPU memory by the real sampler
+(NVML), real cgroups named like jobs, the daemon with `over_promise: end`. There is plenty of memory all the time, and
+one that keeps its promise goes on beside it. Prints JSON.
 """
 
 from __future__ import annotations
