@@ -1,7 +1,7 @@
 """The estimator beside what people use instead, on the same runs. `python -m tests.bench.estimate`
 
 Two sets: a table that was published for a DGX Spark (peaks of the whole host), and 44 runs on one NVIDIA H100
-(`estimate_gpu.py`; what PyTorch had in use). Prints both as Markdown.
+(`estimate_gpu.py`; what PyTorch had in use). Prints both as Markdown. More models: `estimate_more.py`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import statistics
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sparkhost.estimate.shape import Shape, parse
+from sparkhost.estimate.config import parse
+from sparkhost.estimate.shape import Shape
 from sparkhost.estimate.terms import CONTEXT, PROCESS, Method, Run, estimate
 from sparkhost.launcher.units import GIB
 from tests.bench.model_shapes import SHAPES
@@ -68,6 +69,9 @@ def run_of(row: dict[str, Any]) -> Run:
         loss="inside",
         mixed=mixed,
         accumulation=row["accumulation"],
+        optimizer="adamw",
+        lengths="constant",
+        segments=False,
     )
 
 

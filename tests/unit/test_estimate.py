@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from sparkhost.estimate.cli import main
+from sparkhost.estimate.config import parse
 from sparkhost.estimate.fit import Host, choose, table
-from sparkhost.estimate.shape import of_count, parse
+from sparkhost.estimate.shape import of_count
 from sparkhost.estimate.terms import Run, estimate
 from sparkhost.launcher.units import GIB, Mistake
 from tests.bench.estimate import PUBLISHED, measured, on_gpu, published, shape_of
@@ -25,10 +26,10 @@ def name(row: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("row", measured(), ids=name)
-def test_the_low_figure_is_what_was_in_use_and_plan_covers_what_was_reserved(row: dict[str, Any]) -> None:
+def test_the_low_figure_is_what_was_in_use_and_plan_is_near_what_was_reserved(row: dict[str, Any]) -> None:
     low, plan = on_gpu(row)
     assert low == pytest.approx(row["allocated"], rel=0.005)
-    assert row["reserved"] <= plan <= row["reserved"] * 1.45
+    assert 0.97 * row["reserved"] <= plan <= row["reserved"] * 1.25
 
 
 @pytest.mark.parametrize("row", measured(), ids=name)
@@ -80,8 +81,18 @@ def test_vllm_takes_its_share_of_the_whole_memory() -> None:
         ({"vocab_size": "many"}, "config.json: vocab_size: got 'many'"),
         ({"num_hidden_layers": 0}, "config.json: num_hidden_layers: got 0"),
         ({"num_hidden_layers": True}, "config.json: num_hidden_layers: got True"),
-        ({"num_experts": 128}, "config.json: num_experts: got 128: mixtures of experts are not estimated"),
-        ({"quantization_config": {"bits": 4}}, "config.json: quantization_config: quantised weights"),
+        ({"model_type": "mine"}, "config.json: model_type: got 'mine': its structure is not known here: measure"),
+        ({"model_type": "qwen3_next"}, "config.json: model_type: got 'qwen3_next': layers of Mamba, linear attention"),
+        ({"model_type": "t5"}, "config.json: model_type: got 't5': is no decoder"),
+        ({"model_type": "qwen3_moe"}, "config.json: num_experts: is missing"),
+        ({"model_type": "qwen3_moe", "num_experts": [1]}, "config.json: num_experts: got [1]"),
+        (
+            {"model_type": "qwen3_moe", "num_experts": 8, "mlp_only_layers": 3},
+            "config.json: n_shared_experts, decoder_",
+        ),
+        ({"model_type": "qwen3_moe", "num_experts": 8, "decoder_sparse_step": "x"}, "config.json: n_shared_experts"),
+        ({"vision_config": {"depth": 1}}, "config.json: vision_config: of model_type 'qwen3' it is not known here"),
+        ({"model_type": ["qwen3"]}, "config.json: model_type: got \"['qwen3']\": its structure"),
     ],
 )
 def test_what_is_not_known_is_refused_in_one_line_with_the_key(changed: dict[str, Any], says: str) -> None:
@@ -92,9 +103,10 @@ def test_what_is_not_known_is_refused_in_one_line_with_the_key(changed: dict[str
 
 
 def test_what_was_assumed_is_said() -> None:
-    shape = parse({**SHAPES["Qwen3-0.6B"], "model_type": "mine", "tie_word_embeddings": None}, "f")
+    config = {**SHAPES["Llama-3.2-1B"], "model_type": "ministral", "quantization_config": {"quant_method": "fp8"}}
+    shape = parse(config, "f")
     assert len(shape.notes) == 2
-    assert shape.parameters > QWEN.parameters
+    assert shape.parameters == shape_of("Llama-3.2-1B").parameters
 
 
 @pytest.mark.parametrize(("text", "count"), [("600M", 600_000_000), ("1.7B", 1_700_000_000), ("12345", 12345)])
@@ -140,7 +152,9 @@ def test_without_a_shape_nothing_is_said_about_batches(capsys: pytest.CaptureFix
     [
         ([], "expected a model's config.json, or --parameters"),
         (["/nonexistent.json"], "/nonexistent.json: No such file or directory: give the path"),
-        (["--parameters", "8B", "--memory", "119G"], "--rest: a size is missing"),
+        (["--parameters", "8B", "--lora"], "--lora: is for --method dpo and grpo"),
+        (["--parameters", "8B", "--base", "nf4"], "nf4 weights are trained with adapters only"),
+        (["--parameters", "8B", "--method", "lora"], "--parameters: LoRA's adapters depend on the model's shape"),
         (["--parameters", "8B", "--memory", "119", "--rest", "1G"], "--memory: got '119', expected a size such as"),
     ],
 )

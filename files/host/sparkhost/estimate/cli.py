@@ -8,10 +8,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from sparkhost.estimate.config import read
 from sparkhost.estimate.fit import Choice, Host, Row, choose, table
 from sparkhost.estimate.fit import row as one_row
-from sparkhost.estimate.shape import Shape, of_count, read
-from sparkhost.estimate.terms import Run
+from sparkhost.estimate.optimizers import OPTIMIZERS
+from sparkhost.estimate.shape import Shape, of_count
+from sparkhost.estimate.terms import BASES, Run
 from sparkhost.headroom import term_below
 from sparkhost.launcher.holders import meminfo
 from sparkhost.launcher.units import GIB, Mistake, parse_size, show_size
@@ -20,12 +22,15 @@ PROGRAM = "spark-estimate"
 EPILOG = """\
 Two figures are given: "low" is what is in use, "plan" what to plan with: it has what PyTorch's allocator may reserve
 beyond that, and the dearer way of computing the loss where --loss does not say which. "fits" is about "plan".
+Lengths that vary are assumed, and PYTORCH_ALLOC_CONF=expandable_segments:True, which spark-run sets for a PyTorch
+that knows it: without, PyTorch may reserve a multiple (--allocator default).
 Where each figure comes from, and how far off it was: docs/estimate.md. An estimate is no measurement: spark-profile.
 Exit code: 0, 1 where nothing fits, 2 for a mistake on the command line or in the config.json.
 
 examples:
   spark-estimate ~/models/Qwen3-0.6B --method sft --length 1024 --total-batch 32
-  spark-estimate config.json --method lora --rank 64 --batch 8 --loss inside
+  spark-estimate Qwen/Qwen3-8B --method lora --base nf4 --optimizer paged-adamw-8bit
+  spark-estimate config.json --method lora --rank 16 --targets attention --batch 8 --loss inside
   spark-estimate --parameters 8B --method dpo"""
 
 
@@ -36,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("config", nargs="?", type=Path, help="a model's config.json, or the directory with it")
+    made.add_argument("config", nargs="?", type=Path, help="a model's config.json, the directory with it, or its name")
     made.add_argument("--parameters", metavar="COUNT", help="instead of it: 600M, 1.7B; gives no figures by batch")
     made.add_argument("--method", choices=("sft", "dpo", "lora", "grpo"), default="sft", help="default: %(default)s")
     made.add_argument("--length", type=whole, default=1024, metavar="TOKENS", help="longest sequence; default 1024")
@@ -51,7 +56,23 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--no-checkpointing", action="store_true", help="without gradient checkpointing")
     made.add_argument("--mixed", action="store_true", help="weights in fp32 with bf16 autocast; default: all in bf16")
-    made.add_argument("--rank", type=whole, default=64, help="of LoRA, on all linear maps; default: %(default)s")
+    made.add_argument("--optimizer", choices=tuple(OPTIMIZERS), default="adamw-fused", help="default: %(default)s")
+    made.add_argument("--lora", action="store_true", help="DPO, GRPO: with adapters")
+    made.add_argument("--rank", type=whole, default=64, help="of LoRA; default: %(default)s")
+    made.add_argument("--targets", choices=("all", "attention"), default="all", help="linear maps that LoRA is on")
+    made.add_argument("--base", choices=tuple(BASES), help="LoRA: its frozen weights; default: as the file says")
+    made.add_argument(
+        "--lengths",
+        choices=("varied", "constant", "packed"),
+        default="varied",
+        help="of the steps; constant: all padded to --length, packed: filled up to it; default: %(default)s",
+    )
+    made.add_argument(
+        "--allocator",
+        choices=("expandable", "default"),
+        default="expandable",
+        help="PyTorch's; expandable: with expandable_segments:True (the default)",
+    )
     made.add_argument("--no-reference", action="store_true", help="DPO, GRPO: no reference model in memory")
     made.add_argument("--vllm", type=share, default=0.3, metavar="SHARE", help="GRPO: gpu_memory_utilization, 0 to 1")
     made.add_argument("--memory", metavar="SIZE", help="of the host, such as 119G; default: this one's")
@@ -88,17 +109,31 @@ def host_of(options: argparse.Namespace) -> Host:
     """The memory that counts: as told, else this machine's."""
     memory = meminfo()
     total = size("--memory", options.memory) if options.memory else memory["MemTotal"]
-    if options.rest:
-        rest = size("--rest", options.rest)
-    elif options.memory:
-        raise Mistake("--rest: a size is missing: with --memory of another host, say what everything else uses there")
-    else:
-        rest = memory["MemTotal"] - memory["MemAvailable"]
+    rest = size("--rest", options.rest) if options.rest else memory["MemTotal"] - memory["MemAvailable"]
     kept = size("--headroom", options.headroom) if options.headroom else term_below()
     return Host(total, rest, kept)
 
 
-def run_of(options: argparse.Namespace) -> Run:
+def run_of(options: argparse.Namespace, shape: Shape) -> Run:
+    """What is asked for.
+
+    Raises:
+        Mistake: options that do not go together, or of whose memory nothing is known.
+    """
+    if options.lora and options.method == "sft":
+        raise Mistake("--lora: is for --method dpo and grpo: use --method lora")
+    adapted = options.lora or options.method == "lora"
+    base = options.base or shape.base
+    if adapted and not shape.whole:
+        raise Mistake("--parameters: LoRA's adapters depend on the model's shape: give its config.json")
+    if base != "bf16" and not adapted:
+        raise Mistake(f"{base} weights are trained with adapters only: add --method lora or --lora, or --base bf16")
+    if adapted and options.mixed:
+        raise Mistake("--mixed: LoRA's frozen weights are not held in fp32: leave it out")
+    if adapted and options.targets == "all" and not shape.mlp:
+        raise Mistake(f"--targets: adapters on the experts of {shape.kind} are not known: use --targets attention")
+    if options.no_checkpointing and shape.whole and not shape.plain:
+        raise Mistake(f"--no-checkpointing: what {shape.kind} keeps was not measured: measure with spark-profile")
     return Run(
         method=options.method,
         batch=options.batch or 1,
@@ -109,6 +144,12 @@ def run_of(options: argparse.Namespace) -> Run:
         rank=options.rank,
         reference=not options.no_reference,
         vllm=options.vllm,
+        lora=options.lora,
+        targets=options.targets,
+        base=base,
+        optimizer=options.optimizer,
+        lengths="varied" if options.lengths == "varied" else "constant",
+        segments=options.allocator == "expandable",
     )
 
 
@@ -119,9 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if (options.config is None) == (options.parameters is None):
             raise Mistake("expected a model's config.json, or --parameters COUNT; see --help")
         shape = read(options.config) if options.config else of_count(options.parameters)
-        run, host = run_of(options), host_of(options)
-        if options.method == "lora" and not shape.whole:
-            raise Mistake("--parameters: LoRA's adapters depend on the model's shape: give its config.json")
+        run, host = run_of(options, shape), host_of(options)
         if options.total_batch and not shape.whole:
             raise Mistake("--total-batch: which batch fits depends on the model's shape: give its config.json")
     except Mistake as mistake:
@@ -143,8 +182,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def lines(shape: Shape, run: Run, host: Host, rows: list[Row], single: bool) -> list[str]:
     """For a person."""
     found = [
-        f"{shape.name}: {shape.parameters / 1e9:.2f} billion parameters; {run.method}, length {run.length}, "
-        f"{'with' if run.checkpointing else 'without'} checkpointing",
+        f"{shape.name}: {shape.parameters / 1e9:.2f} billion parameters; {run.method}, {run.optimizer}, "
+        f"length {run.length} ({run.lengths}), {'with' if run.checkpointing else 'without'} checkpointing, "
+        f"{'with' if run.segments else 'without'} expandable segments",
         f"host: {show_size(host.total)}, {show_size(host.rest)} used by the rest, {show_size(host.headroom)} to stay "
         f"available: {show_size(host.room)} for the run",
     ]

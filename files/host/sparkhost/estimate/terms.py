@@ -3,15 +3,17 @@
 A step has two peaks. In the *loss* all that the backward pass needs is there, and the logits in several copies. In the
 *optimizer's step* there are no activations, but gradients and the optimizer's temporaries. The larger one counts.
 
-"Measured" is `tests/bench/estimate_rows.json`: 44 runs of three models on an NVIDIA H100 with torch 2.11, transformers
-5.17 and peft 0.21. Not on a GB10.
+"Measured" is `tests/bench/estimate_rows.json`: 44 runs of three models on an NVIDIA H100, and others of more models on
+an H200 (`estimate_rows_h200.json`), with torch 2.11, transformers 5.17 and peft 0.21. Not on a GB10.
 """
 
 from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from sparkhost.estimate.shape import Shape
+from sparkhost.estimate.allocator import Lengths, Parts, slack
+from sparkhost.estimate.optimizers import OPTIMIZERS, Optimizer
+from sparkhost.estimate.shape import Base, Shape, Targets
 from sparkhost.launcher.units import GIB, MIB
 
 Method = Literal["sft", "dpo", "lora", "grpo"]
@@ -21,8 +23,10 @@ INSIDE, OUTSIDE = 12, 29
 """Bytes of an element of the logits: computed by the model itself, and by the trainer from the model's output."""
 CHUNK = 1024
 """Tokens whose logits a fused loss holds at a time."""
-ALLOCATOR = 1.42
-"""Most that PyTorch's allocator had reserved, as a multiple of what was in use (measured: 1.00 to 1.413)."""
+SOFTCAP = 2
+"""More of them where a tanh keeps its output (measured: Gemma 2)."""
+BASES: dict[Base, float] = {"bf16": 2.0, "nf4": 0.5 + 0.0625, "int8": 1.0}
+"""Bytes of a frozen parameter; nf4 with one fp32 scale for 64 values (bitsandbytes' documentation, not measured)."""
 FITTED = 1.1
 """What is added to a figure that was fitted to totals: the allocator's part is in it, other data is not."""
 PROCESS = int(1.8 * GIB)
@@ -49,6 +53,22 @@ class Run(NamedTuple):
     """Whether DPO or GRPO holds the reference model as well; not where its results were computed before."""
     vllm: float = 0.0
     """GRPO: gpu_memory_utilization of the vLLM engine on the same GPU."""
+    lora: bool = False
+    """Adapters with DPO or GRPO, too; the method "lora" always has them."""
+    targets: Targets = "all"
+    """Linear maps that LoRA is on."""
+    base: Base = "bf16"
+    """What LoRA's frozen weights are held in."""
+    optimizer: Optimizer = "adamw-fused"
+    lengths: Lengths = "varied"
+    """Of the steps: packed ones and those padded to the full length are constant."""
+    segments: bool = True
+    """Whether PyTorch's allocator is told `expandable_segments:True`, as spark-run does."""
+
+    @property
+    def adapted(self) -> bool:
+        """Whether adapters are trained instead of the model."""
+        return self.lora or self.method == "lora"
 
     @property
     def tokens(self) -> int:
@@ -81,28 +101,33 @@ def fixed(name: str, size: float, source: str) -> Term:
 
 def weights(shape: Shape, run: Run) -> list[Term]:
     """What is there all the time on the GPU."""
-    size = 4 if run.mixed and run.method != "lora" else 2
+    size = 4 if run.mixed and not run.adapted else 2
     found = [fixed("weights", shape.parameters * size, f"{size} B a parameter ({'fp32' if size == 4 else 'bf16'})")]
-    if run.method in ("dpo", "grpo") and run.reference:
+    if run.adapted and run.base != "bf16":
+        frozen = shape.linear * BASES[run.base] + (shape.parameters - shape.linear) * 2
+        source = f"{BASES[run.base]} B for those in {run.base}, 2 B for the others (by its documentation)"
+        found = [fixed("weights", frozen, source)]
+    if run.method in ("dpo", "grpo") and run.reference and not run.adapted:
         found.append(fixed("reference model", shape.parameters * 2, "2 B a parameter (bf16), frozen"))
-    trained, state = shape.parameters, size
-    if run.method == "lora":
-        trained, state = shape.adapters(run.rank), 4
-        found.append(fixed("adapters", trained * 4, f"rank {run.rank} on all linear maps; peft keeps them in fp32"))
-    found.append(fixed("optimizer", trained * state * 2, f"AdamW: two of {state} B a trained parameter"))
+    count, state = trained(shape, run)
+    if run.adapted:
+        maps = "all linear maps" if run.targets == "all" else "the maps of the attention"
+        found.append(fixed("adapters", count * state, f"rank {run.rank} on {maps}; peft keeps them in fp32"))
+    kept = OPTIMIZERS[run.optimizer]
+    found.append(fixed("optimizer", count * (kept.copies * state + kept.more), f"{run.optimizer}: {kept.source}"))
     return found
 
 
 def trained(shape: Shape, run: Run) -> tuple[int, int]:
     """Trained parameters, and bytes of one."""
-    if run.method == "lora":
-        return shape.adapters(run.rank), 4
+    if run.adapted:
+        return shape.adapters(run.rank, run.targets), 4
     return shape.parameters, 4 if run.mixed else 2
 
 
 def activations(shape: Shape, run: Run) -> Term:
     """What the forward pass keeps for the backward pass."""
-    size = 4 if run.mixed else 2
+    size = 4 if run.mixed and not run.adapted else 2
     if run.checkpointing:
         kept = run.tokens * shape.layers * shape.hidden * size
         return fixed("activations", kept, f"checkpointed: {size} B x hidden size, a layer and token (measured)")
@@ -110,9 +135,12 @@ def activations(shape: Shape, run: Run) -> Term:
     attention = 4 * shape.queries + 4 * shape.keys + 4 * shape.heads
     attention += 6 * (shape.queries + shape.keys) if shape.head_norms else 0
     token = norms + attention + 8 * shape.intermediate
-    if run.method == "lora":
+    if run.adapted:
         # Each adapter keeps its input in fp32, dropout's mask and its middle; frozen maps and norms keep less.
-        token += 5 * shape.linear_inputs + 7 * 4 * run.rank - 8 * shape.hidden - 2 * shape.intermediate
+        maps = shape.attention if run.targets == "attention" else (*shape.attention, *shape.mlp)
+        token += (
+            5 * sum(inner for inner, _ in maps) + len(maps) * 4 * run.rank - 8 * shape.hidden - 2 * shape.intermediate
+        )
         token -= 2 * (shape.queries + shape.keys) if shape.head_norms else 0
     source = f"all kept: {token} B a layer and token: inputs of maps, norms in fp32, attention, MLP (measured)"
     return fixed("activations", run.tokens * shape.layers * token, source)
@@ -121,9 +149,10 @@ def activations(shape: Shape, run: Run) -> Term:
 def logits(shape: Shape, run: Run) -> Term:
     """The output over the vocabulary, with its copies in fp32 and their gradients."""
     elements = run.tokens * shape.vocabulary
-    inside, outside = elements * INSIDE, elements * OUTSIDE
+    each = INSIDE + (SOFTCAP if shape.softcap else 0)
+    inside, outside = elements * each, elements * OUTSIDE
     how = {
-        "inside": Term("logits", inside, inside, f"{INSIDE} B x vocabulary x tokens: loss inside the model (measured)"),
+        "inside": Term("logits", inside, inside, f"{each} B x vocabulary x tokens: loss inside the model (measured)"),
         "outside": Term(
             "logits",
             outside,
@@ -132,14 +161,14 @@ def logits(shape: Shape, run: Run) -> Term:
         ),
         "fused": fixed(
             "logits",
-            min(run.tokens, CHUNK) * shape.vocabulary * INSIDE,
+            min(run.tokens, CHUNK) * shape.vocabulary * each,
             f"fused loss: {CHUNK} tokens at a time (by its documentation; not measured)",
         ),
         "unknown": Term(
             "logits",
             inside,
             outside,
-            f"{INSIDE} B (inside the model, measured) to {OUTSIDE} B (by the trainer, fitted) x vocabulary x tokens",
+            f"{each} B (inside the model, measured) to {OUTSIDE} B (by the trainer, fitted) x vocabulary x tokens",
         ),
     }
     return how[run.loss]
@@ -162,43 +191,49 @@ def estimate(shape: Shape, run: Run, total: int) -> Estimate:
     Of a model that is known by its parameters only, nothing that grows with the batch is counted: `high` is then a
     lower bound as well.
     """
-    always = [*weights(shape, run), fixed("workspace", WORKSPACE, "cuBLAS (measured)")]
+    resident = weights(shape, run)
+    always = [*resident, fixed("workspace", WORKSPACE, "cuBLAS (measured)")]
     count, size = trained(shape, run)
     gradients = fixed("gradients", count * size, f"{size} B a trained parameter")
-    optimizing = [gradients, fixed("optimizer's temporaries", count * size, "one copy of what is trained (measured)")]
+    temporary = count * size * OPTIMIZERS[run.optimizer].temporaries
+    optimizing = [gradients, fixed("optimizer's temporaries", temporary, OPTIMIZERS[run.optimizer].during)]
     losing: list[Term] = []
     if shape.whole:
         losing = [activations(shape, run), logits(shape, run)]
         losing.append(fixed("last layer", run.tokens * shape.hidden * 8, "final norm, 8 B a hidden value (measured)"))
-        if run.mixed and run.method != "lora":
+        if run.mixed and not run.adapted:
             cast = shape.parameters if not run.checkpointing else shape.vocabulary * shape.hidden
             losing.append(fixed("autocast's copies", cast * 2, "bf16 copies of weights in use (measured)"))
     if run.accumulation > 1:
         losing.append(gradients._replace(source=f"{gradients.source}; kept, as steps are accumulated"))
-    bases = [sum(term.low for term in [*always, *phase]) for phase in (losing, optimizing)]
-    plans = [planned([*always, *phase], run.loss) for phase in (losing, optimizing)]
-    peak = 0 if plans[0] >= plans[1] else 1
-    phase = losing if peak == 0 else optimizing
-    used = [*always, *phase]
-    slack = Term(
-        "allocator",
-        0,
-        plans[peak] - sum(term.high for term in used),
-        f"reserved by PyTorch beyond what is in use: up to {ALLOCATOR - 1:.0%} (measured)"
-        if run.loss != "outside"
-        else f"{FITTED - 1:.0%} for other data than the fitted one's",
-    )
-    if slack.high < 0:
-        slack = slack._replace(high=0)
+    static = sum(term.low for term in resident)
+    state = next(term.low for term in resident if term.name == "optimizer")
+    loss = sum(term.low for term in losing if term.name != "gradients")
+    phases = ([*always, *losing], [*always, *optimizing])
+    low = max(sum(term.low for term in phase) for phase in phases)
+    high = max(sum(term.high for term in phase) for phase in phases)
+    beyond = slack(Parts(loss, low - static, state, gradients.low, run.checkpointing), run.lengths, run.segments)
+    plan = planned(run, static, (low, high), beyond)
+    peak = 0 if sum(term.high for term in phases[0]) == high else 1
+    name = "expandable_segments" if run.segments else "the default allocator"
     outside = host(run, total)
     more = sum(term.high for term in outside)
-    return Estimate(
-        (*used, slack, *outside), max(bases) + more, plans[peak] + more, "loss" if peak == 0 else "optimizer"
-    )
+    peaks = sum(term.low for term in phases[peak])
+    # "low" is the larger phase's; where that is the other phase, this term has the difference.
+    slacks = Term("allocator", low - peaks, plan - high, f"reserved beyond: {name}, {run.lengths} lengths (measured)")
+    return Estimate((*phases[peak], slacks, *outside), low + more, plan + more, "loss" if peak == 0 else "optimizer")
 
 
-def planned(terms: list[Term], loss: Loss) -> int:
-    """What to plan with on the GPU's side: measured figures with the allocator's part, fitted ones with their own."""
-    fitted = int(sum(term.high for term in terms) * FITTED)
-    measured = int(sum(term.low for term in terms) * ALLOCATOR)
-    return {"outside": fitted, "inside": measured, "fused": measured}.get(loss, max(fitted, measured))
+def planned(run: Run, static: int, peaks: tuple[int, int], beyond: int) -> int:
+    """What to plan with on the GPU's side.
+
+    `peaks`: in use, with the loss inside the model and with that which was asked for. `beyond`: the allocator's share.
+    The figure of a loss outside was fitted to totals of runs with expandable segments: their share is in it.
+    """
+    low, high = peaks
+    fitted = static + int((high - static) * FITTED)
+    if run.loss in ("inside", "fused"):
+        return high + beyond
+    if run.loss == "outside":
+        return fitted if run.segments else high + beyond
+    return max(fitted, low + beyond)
