@@ -1,8 +1,8 @@
 """The estimator beside 40 public models and 54 runs on an NVIDIA H200. `python -m tests.bench.estimate_more`
 
-`estimate_shapes.json`: sizes of the models, and the parameters that transformers 5.17 counts once it has built them on
-torch's meta device. `estimate_rows_h200.json`: peaks with random weights; of skewed lengths they were printed to a tenth
-of a GiB. Prints every row with its error, as Markdown (docs/estimate.md).
+`estimate_shapes.json`: sizes of the models, and the parameters that transformers 5.17 counts once it has built them
+on torch's meta device. `estimate_rows_h200.json`: peaks with random weights; those of skewed lengths were printed to
+a tenth of a GiB. Prints every row with its error, as Markdown (docs/estimate.md).
 """
 
 from __future__ import annotations
