@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sparkhost.estimate.cli import main
-from sparkhost.estimate.config import check, read
+from sparkhost.estimate.config import check, parse, read
 from sparkhost.estimate.terms import Run, estimate
 from sparkhost.launcher.units import GIB, Mistake
 from tests.bench.estimate_more import ROWS, SHAPES, known, on_gpu, run_of, shape_of, trained_part, words
@@ -28,6 +30,13 @@ REFUSED = {
     "t5-base",
     "whisper-large-v3",
 }
+NEARLY = {"deepseek-v2-lite", "deepseek-v3", "gpt-oss-20b", "gpt-oss-120b", "olmo-3-7b"}
+"""Some norms and biases of these are not counted."""
+FAR = {
+    "qwen3-8b sft, adamw-fused 4 varied False",
+    "qwen3-8b lora, adamw-fused, r16 attention, no checkpointing 2 constant False",
+}
+"""docs/estimate.md has them: -3.7 % and +3.5 %."""
 HOST = ["--memory", "119G", "--rest", "6G", "--headroom", "16G"]
 
 
@@ -36,8 +45,9 @@ def name(row: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("model", sorted(set(SHAPES) - REFUSED))
-def test_parameters_are_counted_to_half_a_percent(model: str) -> None:
-    assert shape_of(model).parameters == pytest.approx(SHAPES[model]["parameters"], rel=0.005)
+def test_parameters_are_counted_as_transformers_counts_them(model: str) -> None:
+    near = 0.0005 if model in NEARLY else 0
+    assert shape_of(model).parameters == pytest.approx(SHAPES[model]["parameters"], rel=near, abs=0)
 
 
 @pytest.mark.parametrize("model", sorted(REFUSED))
@@ -49,7 +59,7 @@ def test_what_is_not_understood_is_refused_for_what_it_is_and_not_for_a_missing_
 @pytest.mark.parametrize("row", known(), ids=name)
 def test_low_is_what_was_in_use(row: dict[str, Any]) -> None:
     low, _ = on_gpu(trained_part(row["shape"]), run_of(row))
-    assert low == pytest.approx(row["allocated"], rel=0.04)
+    assert low == pytest.approx(row["allocated"], rel=0.04 if name(row) in FAR else 0.005)
 
 
 @pytest.mark.parametrize("row", known(), ids=name)
@@ -77,6 +87,41 @@ def test_adapters_are_counted_as_peft_counts_them(row: dict[str, Any]) -> None:
         assert shape.adapters(run.rank, run.targets) == row["trained"]
 
 
+def test_a_hybrid_is_refused_as_one() -> None:
+    for model in ("falcon-h1-1.5b", "granite-4.0-h-1b", "jamba-mini", "lfm2-1.2b", "qwen3-next-80b-a3b"):
+        with pytest.raises(Mistake, match="layers of Mamba, linear attention or convolutions"):
+            shape_of(model)
+
+
+VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-2, 10**9),
+    st.floats(),
+    st.text(max_size=4),
+    st.lists(st.integers(0, 3), max_size=3),
+    st.dictionaries(st.sampled_from(["model_type", "hidden_size"]), st.integers(0, 9), max_size=2),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(model=st.sampled_from(sorted(SHAPES)), data=st.data())
+def test_whatever_a_file_says_is_counted_or_refused_in_one_line(model: str, data: st.DataObject) -> None:
+    config = dict(SHAPES[model]["config"])
+    keys = st.sampled_from(
+        [*config, "text_config", "vision_config", "quantization_config", "num_experts", "n_positions"]
+    )
+    config.update(data.draw(st.dictionaries(keys, VALUES, min_size=1, max_size=3)))
+    try:
+        shape = parse(config, "f")
+    except Mistake as mistake:
+        said = str(mistake)
+        assert "\n" not in said
+        return
+    assert shape.parameters > 0
+    assert estimate(shape, Run("sft", 1, 64), 0).high > 0
+
+
 def test_no_row_is_left_out_but_those_of_refused_models() -> None:
     assert {row["shape"] for row in ROWS if row not in known() and row["checkpointing"]} <= REFUSED
 
@@ -100,12 +145,12 @@ def test_weights_and_moments_have_no_share_of_the_allocator() -> None:
     assert sizes[0] == sizes[1]
 
 
-def test_a_quantised_base_has_small_linear_maps_and_whole_embeddings() -> None:
+def test_a_quantised_base_has_small_linear_maps_and_embeddings_in_fp32() -> None:
     shape = shape_of("llama-3.1-8b-bnb-4bit")
     assert shape.base == "nf4"
     low = estimate(shape, Run("lora", 1, 256, base=shape.base), 0)
     frozen = next(term.low for term in low.terms if term.name == "weights")
-    assert 5.5 * GIB < frozen < 6 * GIB
+    assert 7.4 * GIB < frozen < 7.7 * GIB
 
 
 def config(folder: Path, model: str) -> str:
@@ -152,7 +197,9 @@ def test_a_broken_index_is_one_line_with_its_name(tmp_path: Path, text: str) -> 
         read(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["{}", '{"metadata": 3}', '{"metadata": {"total_size": "x"}}'])
+@pytest.mark.parametrize(
+    "text", ["{}", '{"metadata": 3}', '{"metadata": {"total_size": 0}}', '{"metadata": {"total_size": "x"}}']
+)
 def test_an_index_without_a_size_says_nothing(tmp_path: Path, text: str) -> None:
     config(tmp_path, "qwen3-8b")
     (tmp_path / "model.safetensors.index.json").write_text(text)

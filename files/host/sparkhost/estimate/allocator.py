@@ -5,7 +5,7 @@ is of use only for a block that is not larger. So the optimizer's state, which i
 step's loss, costs the second step new blocks; and where lengths vary, each longer step needs new ones.
 `expandable_segments:True` maps pages as they are needed, and leaves little.
 
-The coefficients were fitted to 72 runs of constant and 10 of varied lengths without expandable segments, and 7 of
+The coefficients were fitted to 73 runs of constant and 11 of varied lengths without expandable segments, and 7 of
 varied lengths with them, on an H100 and an H200, torch 2.11 (docs/estimate.md). Not on a GB10.
 """
 

@@ -104,8 +104,9 @@ def weights(shape: Shape, run: Run) -> list[Term]:
     size = 4 if run.mixed and not run.adapted else 2
     found = [fixed("weights", shape.parameters * size, f"{size} B a parameter ({'fp32' if size == 4 else 'bf16'})")]
     if run.adapted and run.base != "bf16":
-        frozen = shape.linear * BASES[run.base] + (shape.parameters - shape.linear) * 2
-        source = f"{BASES[run.base]} B for those in {run.base}, 2 B for the others (by its documentation)"
+        # prepare_model_for_kbit_training takes whatever is not quantised to fp32 (peft's utils/other.py).
+        frozen = shape.linear * BASES[run.base] + (shape.parameters - shape.linear) * 4
+        source = f"{BASES[run.base]} B for linear maps in {run.base}, 4 B for the others: fp32 (by documentation)"
         found = [fixed("weights", frozen, source)]
     if run.method in ("dpo", "grpo") and run.reference and not run.adapted:
         found.append(fixed("reference model", shape.parameters * 2, "2 B a parameter (bf16), frozen"))
