@@ -11,8 +11,8 @@ import statistics
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sparkhost.estimate.config import parse
-from sparkhost.estimate.shape import Shape
+from sparkhost.estimate.shape import parse
+from sparkhost.estimate.sizes import Shape
 from sparkhost.estimate.terms import CONTEXT, PROCESS, Method, Run, estimate
 from sparkhost.launcher.units import GIB
 from tests.bench.model_shapes import SHAPES

@@ -11,8 +11,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from sparkhost.estimate.config import parse
-from sparkhost.estimate.shape import Shape
+from sparkhost.estimate.shape import parse
+from sparkhost.estimate.sizes import Shape
 from sparkhost.estimate.terms import CONTEXT, PROCESS, Run, estimate
 from sparkhost.launcher.units import GIB, Mistake
 from tests.bench import estimate as h100

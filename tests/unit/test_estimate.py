@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 from sparkhost.estimate.cli import main
-from sparkhost.estimate.config import parse
 from sparkhost.estimate.fit import Host, choose, table
-from sparkhost.estimate.shape import of_count
+from sparkhost.estimate.shape import of_count, parse
 from sparkhost.estimate.terms import Run, estimate
 from sparkhost.launcher.units import GIB, Mistake
 from tests.bench.estimate import PUBLISHED, measured, on_gpu, published, shape_of

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparkhost.estimate.cli import main
-from sparkhost.estimate.config import check, parse, read
+from sparkhost.estimate.shape import check, parse, read
 from sparkhost.estimate.terms import Run, estimate
 from sparkhost.launcher.units import GIB, Mistake
 from tests.bench.estimate_more import ROWS, SHAPES, known, on_gpu, run_of, shape_of, trained_part, words
@@ -244,6 +244,13 @@ def test_lengths_that_vary_need_the_segments(tmp_path: Path, capsys: pytest.Capt
         main([*words, "--loss", "inside", "--allocator", allocator])
         plans.append(json.loads(capsys.readouterr().out)["rows"][0]["plan"])
     assert plans[1] > 1.8 * plans[0]
+
+
+def test_two_phases_reserve_no_more_than_both() -> None:
+    shape = shape_of("qwen3-8b")
+    found = estimate(shape, Run("sft", 1, 64, loss="inside"), 0)
+    assert found.peak == "optimizer"
+    assert found.high - found.low < 0.17 * 2 * shape.parameters + 64 * shape.vocabulary * 14
 
 
 def test_memory_alone_is_enough(tmp_path: Path) -> None:

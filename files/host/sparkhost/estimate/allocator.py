@@ -18,7 +18,8 @@ from sparkhost.launcher.units import GIB
 Lengths = Literal["constant", "varied"]
 
 SEGMENTS = 0.16
-"""With expandable segments: of what is transient, beside once the gradients."""
+"""With expandable segments: of what is transient. Beside it, once the gradients: no more than the loss's part,
+since a step's two phases cannot reserve more than both of them."""
 VARIED = 3.3
 """Without, lengths vary: of what the loss takes. The most that was measured (0.1 to 3.22), no fit: it depends
 on the order of the lengths, and was still rising in one run."""
@@ -44,7 +45,7 @@ class Parts(NamedTuple):
 def slack(parts: Parts, lengths: Lengths, segments: bool) -> int:
     """What is reserved beyond what is in use, to plan with."""
     if segments:
-        return int(SEGMENTS * parts.transient + parts.gradients)
+        return int(SEGMENTS * parts.transient) + min(parts.gradients, parts.loss)
     if lengths == "varied":
         return int(VARIED * parts.loss) + LEAST
     if not parts.checkpointing:

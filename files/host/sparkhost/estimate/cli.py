@@ -8,11 +8,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sparkhost.estimate.config import read
 from sparkhost.estimate.fit import Choice, Host, Row, choose, table
 from sparkhost.estimate.fit import row as one_row
 from sparkhost.estimate.optimizers import OPTIMIZERS
-from sparkhost.estimate.shape import Shape, of_count
+from sparkhost.estimate.shape import of_count, read
+from sparkhost.estimate.sizes import Shape
 from sparkhost.estimate.terms import BASES, Run
 from sparkhost.headroom import term_below
 from sparkhost.launcher.holders import meminfo

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from sparkhost.estimate.shape import Shape
+from sparkhost.estimate.sizes import Shape
 from sparkhost.estimate.terms import Estimate, Run, estimate
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 from sparkhost.estimate.allocator import Lengths, Parts, slack
 from sparkhost.estimate.optimizers import OPTIMIZERS, Optimizer
-from sparkhost.estimate.shape import Base, Shape, Targets
+from sparkhost.estimate.sizes import Base, Shape, Targets
 from sparkhost.launcher.units import GIB, MIB
 
 Method = Literal["sft", "dpo", "lora", "grpo"]
