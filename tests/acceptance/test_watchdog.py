@@ -108,18 +108,17 @@ def test_a_reader_of_large_files_is_left_alone(host: Host, idle: list[float]) ->
     nobody_else(host)
 
 
-def test_of_two_users_jobs_the_larger_goes(host: Host, idle: list[float]) -> None:
-    """Also when it is the other one that grows at the moment."""
+def test_of_two_users_jobs_the_one_that_takes_the_memory_goes(host: Host, idle: list[float]) -> None:
+    """Also when the other one, which has settled, is the larger."""
     job(host, "large", "alice", "480")
     holds(host, "large", 480)
     with connecting(host) as watch:
-        job(host, "grows", "bob", "440 slow")
-        ended(host, "large")
-        holds(host, "grows", 440)
-    assert victims(host) == ["/training.slice/large.service"]
-    assert active(host, "grows") == ["active"]
+        job(host, "grows", "bob", "4000 slow")
+        ended(host, "grows")
+    assert victims(host) == ["/training.slice/grows.service"]
+    assert active(host, "large") == ["active"]
     nobody_else(host)
-    well(host, watch, idle)
+    well(host, watch, idle, owner="bob", other="alice")
 
 
 @pytest.mark.parametrize("way", ["tmux", "nohup"])
