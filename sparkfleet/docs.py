@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from sparkfleet.audit.controls import CONTROLS
 from sparkfleet.settings import FleetFile, HostEntry, HostSettings, RolloutSettings, Seconds, Size
+from sparkfleet.settings.shares import Sized
 from sparkfleet.settings.values import Means
 from sparkhost.doctor.rules import RULES
 
@@ -30,6 +31,12 @@ Made by `python -m sparkfleet.docs` from `sparkfleet/settings/`; `inventories/ex
 A fleet file has settings at three levels: `defaults`, `groups`, and each host's `settings`. A group overrides the
 defaults, a later group of a host an earlier one, the host all of them; mappings such as `variables` are joined key by
 key. `off`, `yes` and `no` are text. A size is written `16GiB` or `512MiB`, a duration `500ms`, `30s`, `5min` or `2h`.
+
+Where a share is taken, `80%` is that part of the host's memory, and `auto` the part that stands beside the key: each
+host works it out, so hosts of 64 and of 128 GB can have the same settings. The memory is what the kernel counts
+(MemTotal), rounded to five binary digits, which takes away what firmware and driver keep here more and there less: a
+Spark's 119.7 to 121.7 GiB are 120, and 59 to 61 GiB are 60. A deploy shows the figure, with the rule in a comment
+beside it, before it is in force (`--dry`).
 """
 
 WORDS: dict[Any, str] = {
@@ -79,7 +86,7 @@ def words(hint: Any) -> str:
         return WORDS[hint]
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
-        named = [item.words for item in arguments[1:] if isinstance(item, Means)]
+        named = [item.words for item in arguments[1:] if isinstance(item, Means | Sized)]
         return named[0] if named else words(arguments[0])
     if origin is Literal:
         return ", ".join(f"`{value}`" for value in arguments)

@@ -29,6 +29,7 @@ from sparkhost.service import NoService, NoTree, Service
 from sparkhost.slices import CapFile, Exceptions, NoJobs, SliceFits
 from sparkhost.systemd import UNIT_DIRECTORY
 from tasks.lib.programs import program
+from tasks.lib.sizes import on_host, rule
 from tasks.lib.templates import render
 
 SLICE = "training.slice"
@@ -56,18 +57,17 @@ MANAGED = "managed by sparkfleet (measure: training_slice)"
 
 def launcher_config(settings: TrainingSliceSettings) -> str:
     """/etc/sparkfleet/launcher.json: sizes in bytes."""
+    sizes = {
+        name: getattr(settings, name) for name in ("memory_max", "reserve", "need", "job_memory_default", "memlock")
+    }
     values = {
-        "_": MANAGED,
+        "_": f"{MANAGED}; " + "; ".join(f"{name}: {rule(size)}" for name, size in sizes.items() if size is not None),
         "group": settings.group,
-        "memory_max": int(settings.memory_max),
-        "reserve": int(settings.reserve),
-        "job_memory_default": None if settings.job_memory_default is None else int(settings.job_memory_default),
+        **{name: None if size is None else on_host(size) for name, size in sizes.items()},
         "admission": settings.admission,
         "over_promise": settings.over_promise,
         "tasks_max": settings.job_tasks_max,
         "jobs_max": settings.jobs_max,
-        "memlock": None if settings.memlock is None else int(settings.memlock),
-        "need": int(settings.need),
         "preflight": settings.preflight,
     }
     return json.dumps(values, indent=2) + "\n"
@@ -77,17 +77,27 @@ def caps(settings: TrainingSliceSettings) -> Sequence[Resource]:
     """The slices' files, and what shows that the kernel has them."""
     slice_unit = render(
         "training_slice/training.slice",
-        memory_max=int(settings.memory_max),
+        memory_max=on_host(settings.memory_max),
+        rule=rule(settings.memory_max),
         tasks_max=settings.tasks_max,
         cpu_weight=settings.cpu_weight,
         io_weight=settings.io_weight,
     )
-    serving = render("training_slice/serving.slice", memory_max=int(settings.serving_memory_max or 0))
-    session, total = int(settings.session_memory_max), settings.sessions_memory_max
-    cap = render("training_slice/user-cap.conf", memory_max=session)
+    own, session, total = (
+        on_host(settings.memory_max),
+        on_host(settings.session_memory_max),
+        settings.sessions_memory_max,
+    )
+    serves = settings.serving_memory_max
+    serving = render(
+        "training_slice/serving.slice",
+        memory_max=None if serves is None else on_host(serves),
+        rule=None if serves is None else rule(serves),
+    )
+    cap = render("training_slice/user-cap.conf", memory_max=session, rule=rule(settings.session_memory_max))
     key = "training_slice"
     return (
-        CapFile(SLICE_FILE, slice_unit, slices=SLICE, memory_max=int(settings.memory_max), setting=f"{key}.memory_max"),
+        CapFile(SLICE_FILE, slice_unit, slices=SLICE, memory_max=own, setting=f"{key}.memory_max"),
         File(SERVING_FILE, serving),
         # Before the cap, so that it is never in force for those who are excepted.
         Exceptions(
@@ -109,14 +119,14 @@ def caps(settings: TrainingSliceSettings) -> Sequence[Resource]:
         if total is None
         else CapFile(
             SUM,
-            render("training_slice/user-sum.conf", memory_max=int(total)),
+            render("training_slice/user-sum.conf", memory_max=on_host(total), rule=rule(total)),
             slices="user.slice",
-            memory_max=int(total),
+            memory_max=on_host(total),
             setting=f"{key}.sessions_memory_max",
         ),
-        CapInForce(SLICE, int(settings.memory_max), SLICE_FILE),
+        CapInForce(SLICE, own, SLICE_FILE),
         CapInForce(SESSIONS, session, CAP, CAP_NAME),
-        CapInForce("user.slice", None if total is None else int(total), SUM),
+        CapInForce("user.slice", None if total is None else on_host(total), SUM),
     )
 
 
@@ -126,7 +136,7 @@ def apply(settings: TrainingSliceSettings) -> Sequence[Resource]:
     return (
         # First: who is taken off the list loses the group whatever is refused below. Given is only where a cap is.
         TrainingPeople(*people, gives=False),
-        SliceFits(int(settings.memory_max), int(settings.reserve), SLICE),
+        SliceFits(on_host(settings.memory_max), on_host(settings.reserve), SLICE),
         TrainingPeople(*people),
         *caps(settings),
         program(PROGRAM, "launcher"),

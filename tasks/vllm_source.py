@@ -22,6 +22,7 @@ from sparkhost.vllm_source import BuildAccount, VllmBuild, VllmOld
 from sparkhost.vllm_source_gone import NoVllmSource
 from sparkhost.vllm_source_unit import ACCOUNT, UNIT_FILE
 from tasks.lib.programs import program
+from tasks.lib.sizes import on_host, rule
 from tasks.lib.templates import render
 
 PROGRAM = "vllm_source"
@@ -42,7 +43,7 @@ def request(settings: VllmSourceSettings) -> dict[str, Any]:
         "index": settings.index,
         "memory_per_job": int(settings.memory_per_job),
         "max_jobs": settings.max_jobs,
-        "reserve": int(settings.reserve),
+        "reserve": on_host(settings.reserve),
         "variables": dict(settings.variables),
     }
 
@@ -54,7 +55,8 @@ def apply(settings: VllmSourceSettings) -> Sequence[Resource]:
         "vllm_source/sparkfleet-vllm-source.service",
         program=BUILDER,
         timeout=int(settings.timeout),
-        memory_max=int(settings.memory_max),
+        memory_max=on_host(settings.memory_max),
+        rule=rule(settings.memory_max),
         account=ACCOUNT,
     )
     return (
@@ -63,7 +65,7 @@ def apply(settings: VllmSourceSettings) -> Sequence[Resource]:
         *(File(path, render(f"vllm_source/{path.rpartition('/')[2]}"), mode=0o755) for path in (*PROGRAMS, BUILDER)),
         File(CONFIG, json.dumps({"_": MANAGED, **wanted}, indent=2) + "\n"),
         File(UNIT_FILE, unit),
-        VllmBuild(wanted, UV, int(settings.memory_max)),
+        VllmBuild(wanted, UV, on_host(settings.memory_max)),
         VllmOld(),
     )
 

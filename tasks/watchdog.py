@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import tomli_w
 
-from sparkfleet.settings import Size, WatchdogSettings
+from sparkfleet.settings import HostSize, Share, WatchdogSettings
 from sparkhost.files import File, NoFile
 from sparkhost.floors import FloorsFit
 from sparkhost.installed import NotInstalled
@@ -25,6 +25,7 @@ from sparkhost.resource import Resource
 from sparkhost.service import CheckedFile, NoService, NoTree, Service
 from sparkhost.systemd import UNIT_DIRECTORY
 from tasks.lib.programs import program
+from tasks.lib.sizes import on_host, rule
 from tasks.lib.templates import render
 
 PROGRAM = "watchdog"
@@ -34,7 +35,8 @@ PROFILE = "/etc/profile.d/zz-sparkfleet-why.sh"
 WATCHDOG, SAMPLER, SLICE = "sparkfleet-watchdog.service", "sparkfleet-gpu-sampler.service", "sparkfleet.slice"
 OBSERVER = "sparkfleet-observer.service"
 # All of the watchdog's memory is locked, 17 MiB of it; its teller has about as much.
-MEMORY_MIN = 48 * 2**20
+MIB = 2**20
+MEMORY_MIN = 48 * MIB
 # What users call is on their PATH, which /opt/sparkfleet is not.
 COMMANDS = ("spark-watchdog", "spark-why")
 USER_BIN = "/usr/local/bin"
@@ -43,8 +45,8 @@ STATE, RUN = "/var/lib/sparkfleet/watchdog", "/run/sparkfleet/watchdog"
 OBSERVED = "/run/sparkfleet/observer"
 
 
-def size(value: Size) -> str:
-    return str(value)
+def size(value: HostSize) -> str:
+    return f"{on_host(value, MIB)}MiB" if isinstance(value, Share) else str(value)
 
 
 def config(settings: WatchdogSettings) -> str:
@@ -71,7 +73,7 @@ def config(settings: WatchdogSettings) -> str:
         "drop_page_cache": settings.drop_page_cache,
         "textfile": settings.textfile or "",
     }
-    return render("watchdog/watchdog.toml.header") + tomli_w.dumps(values)
+    return render("watchdog/watchdog.toml.header", term=rule(term), kill=rule(kill)) + tomli_w.dumps(values)
 
 
 def unit(name: str) -> str:
@@ -103,9 +105,10 @@ def apply(settings: WatchdogSettings) -> Sequence[Resource]:
     observer = File(unit(OBSERVER), render(f"watchdog/{OBSERVER}", program=f"{BIN}/sparkfleet-observer"))
     observer_command = File(f"{BIN}/sparkfleet-observer", render("watchdog/sparkfleet-observer"), mode=0o755)
     check = (f"{USER_BIN}/spark-watchdog", "check", "-")
+    term, kill = map(on_host, settings.floors)
     link = str(installed.home() / "current")
     return (
-        FloorsFit(int(settings.floors[0]), dry_run=settings.dry_run),
+        FloorsFit(term, kill, dry_run=settings.dry_run),
         installed,
         *commands,
         sampler_command,

@@ -11,6 +11,7 @@ from sparkfleet.settings.measures import (
 )
 from sparkfleet.settings.problems import FleetError
 from sparkfleet.settings.rollout import RolloutSettings
+from sparkfleet.settings.shares import HostSize, Share
 from sparkfleet.settings.stack import StackSettings
 from sparkfleet.settings.tools import ToolsSettings
 from sparkfleet.settings.training_slice import TrainingSliceSettings
@@ -28,9 +29,11 @@ __all__ = [
     "HardwareWatchdogSettings",
     "HostEntry",
     "HostSettings",
+    "HostSize",
     "Measure",
     "RolloutSettings",
     "Seconds",
+    "Share",
     "Size",
     "SshSettings",
     "StackSettings",

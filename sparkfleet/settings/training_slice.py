@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from sparkfleet.settings.base import Measure
 from sparkfleet.settings.problems import contradiction
-from sparkfleet.settings.units import GiB, MiB, Size
+from sparkfleet.settings.shares import HostSize, Sized, auto, is_less
+from sparkfleet.settings.units import MiB, Size
 from sparkfleet.settings.values import Count, NewUserName, PublicKey, UnixGroup, UserName, Weight
+
+MEMORY_MAX, RESERVE, SESSION, NEED = auto(5, 6), auto(2, 15), auto(1, 15), auto(2, 3)
 
 
 class TrainingSliceSettings(Measure):
     """Jobs of training users capped and killable in one slice, their other processes capped as well."""
 
-    memory_max: Size = Field(
-        default=Size(100 * GiB),
-        description="MemoryMax of training.slice, and the most that one job may promise. The kernel does not hold CUDA "
+    memory_max: Annotated[HostSize, Sized(MEMORY_MAX)] = Field(
+        default=MEMORY_MAX,
+        description="MemoryMax of training.slice, and the most that one job may promise; `auto`: 5/6 of the memory, "
+        "100GiB of 120. The kernel does not hold CUDA "
         "memory by it; promises of jobs, which count it, add up to no more. "
         "Refused on a host where it is more than the memory less `reserve`; warned of where the rest of the system "
         "does not fit beside it.",
     )
-    reserve: Size = Field(
-        default=Size(16 * GiB),
-        description="What must stay available beside the slice: the threshold below which the watchdog kills.",
+    reserve: Annotated[HostSize, Sized(RESERVE)] = Field(
+        default=RESERVE,
+        description="What must stay available beside the slice: the threshold below which the watchdog acts; `auto`: "
+        "2/15 of the memory, 16GiB of 120.",
     )
-    job_memory_default: Size | None = Field(
+    job_memory_default: Annotated[HostSize, Sized()] | None = Field(
         default=None,
         description="What a job promises to stay below, CPU and GPU memory together, that names no size (`spark-run "
         "--memory`); without a value all of `memory_max`.",
@@ -51,17 +56,17 @@ class TrainingSliceSettings(Measure):
     io_weight: Weight | None = Field(
         default=None, description="IOWeight of training.slice; without a value the kernel's, 100."
     )
-    memlock: Size | None = Field(
+    memlock: Annotated[HostSize, Sized()] | None = Field(
         default=None,
         description="LimitMEMLOCK of jobs; without a value infinity (NCCL locks memory; it counts in `memory_max`). "
         "A job gets its caller's limit where that is lower.",
     )
-    session_memory_max: Size = Field(
-        default=Size(8 * GiB),
-        description="Cap for all that one user runs outside of jobs: SSH sessions, tmux, cron, user services. Root and "
-        "admins are excepted.",
+    session_memory_max: Annotated[HostSize, Sized(SESSION)] = Field(
+        default=SESSION,
+        description="Cap for all that one user runs outside of jobs: SSH sessions, tmux, cron, user services; `auto`: "
+        "1/15 of the memory, 8GiB of 120. Root and admins are excepted.",
     )
-    sessions_memory_max: Size | None = Field(
+    sessions_memory_max: Annotated[HostSize, Sized()] | None = Field(
         default=None,
         description="Cap for all users' sessions together (user.slice). It counts admins as well, for it cannot except "
         "anybody; without a value only the sum of `session_memory_max` is the bound, and the watchdog.",
@@ -81,9 +86,10 @@ class TrainingSliceSettings(Measure):
     members: list[UserName] = Field(
         default=[], description="Users that exist, locally or in a directory service, and are put into the group."
     )
-    need: Size = Field(
-        default=Size(80 * GiB),
-        description="Memory that should be available before a job starts that names none of its own.",
+    need: Annotated[HostSize, Sized(NEED)] = Field(
+        default=NEED,
+        description="Memory that should be available before a job starts that names none of its own; `auto`: 2/3 of "
+        "the memory, 80GiB of 120.",
     )
     preflight: Literal["warn", "refuse", "off"] = Field(
         default="warn", description="What the launcher does where it is not: say so, start nothing, or not look."
@@ -93,21 +99,19 @@ class TrainingSliceSettings(Measure):
         description="`slice` has Docker, where it is installed, start containers under training.slice unless they name "
         "another (`--cgroup-parent=serving.slice`), `keep` leaves daemon.json alone.",
     )
-    serving_memory_max: Size | None = Field(
+    serving_memory_max: Annotated[HostSize, Sized()] | None = Field(
         default=None, description="MemoryMax of serving.slice; without a value it has no cap."
     )
 
     @model_validator(mode="after")
     def _figures_go_together(self) -> Self:
-        for key in ("memory_max", "session_memory_max"):
-            if getattr(self, key) < 64 * MiB:
-                raise contradiction(key, f"got {getattr(self, key)}, expected 64MiB at least")
-        if self.job_memory_default is not None:
-            if self.job_memory_default < 64 * MiB:
-                raise contradiction("job_memory_default", f"got {self.job_memory_default}, expected 64MiB at least")
-            if self.job_memory_default > self.memory_max:
-                raise contradiction("job_memory_default", f"is more than memory_max {self.memory_max}")
-        if self.sessions_memory_max is not None and self.sessions_memory_max < self.session_memory_max:
+        for key in ("memory_max", "session_memory_max", "job_memory_default"):
+            value = getattr(self, key)
+            if value is not None and is_less(value, Size(64 * MiB)):
+                raise contradiction(key, f"got {value}, expected 64MiB at least")
+        if self.job_memory_default is not None and is_less(self.memory_max, self.job_memory_default):
+            raise contradiction("job_memory_default", f"is more than memory_max {self.memory_max}")
+        if self.sessions_memory_max is not None and is_less(self.sessions_memory_max, self.session_memory_max):
             raise contradiction("sessions_memory_max", f"is less than session_memory_max {self.session_memory_max}")
         if self.job_tasks_max > self.tasks_max:
             raise contradiction("job_tasks_max", f"is more than tasks_max {self.tasks_max}")

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 from sparkfleet.settings.base import Measure
 from sparkfleet.settings.environment import Variables
 from sparkfleet.settings.problems import contradiction, wrong
+from sparkfleet.settings.shares import HostSize, Sized, auto, is_less
 from sparkfleet.settings.units import GiB, MiB, Seconds, Size
 from sparkfleet.settings.values import Count, Means
 
@@ -53,6 +54,9 @@ InCheckout = Annotated[str, AfterValidator(_in_checkout), Means("path in the che
 Index = Annotated[str, AfterValidator(_index), Means("package index or directory")]
 
 
+MEMORY_MAX, RESERVE = auto(2, 3), auto(2, 15)
+
+
 class VllmSourceSettings(Measure):
     """vLLM built on the host from one commit, on top of the stack: the way out where its wheel stops working."""
 
@@ -94,14 +98,16 @@ class VllmSourceSettings(Measure):
     max_jobs: Count = Field(
         default=4, description="Compilers at a time, at most (MAX_JOBS), however much memory there is."
     )
-    memory_max: Size = Field(
-        default=Size(80 * GiB),
-        description="MemoryMax of the build, which runs in training.slice. Refused on a host where it is not less than "
+    memory_max: Annotated[HostSize, Sized(MEMORY_MAX)] = Field(
+        default=MEMORY_MAX,
+        description="MemoryMax of the build, which runs in training.slice; `auto`: 2/3 of the memory, 80GiB of 120. "
+        "Refused on a host where it is not less than "
         "the slice's.",
     )
-    reserve: Size = Field(
-        default=Size(16 * GiB),
-        description="What must stay available beside the build: the threshold below which the watchdog kills.",
+    reserve: Annotated[HostSize, Sized(RESERVE)] = Field(
+        default=RESERVE,
+        description="What must stay available beside the build: the threshold below which the watchdog acts; `auto`: "
+        "2/15 of the memory, 16GiB of 120.",
     )
     timeout: Seconds = Field(
         default=Seconds(4 * 3600),
@@ -117,7 +123,7 @@ class VllmSourceSettings(Measure):
             raise contradiction("state", text)
         if self.memory_per_job < 64 * MiB:
             raise contradiction("memory_per_job", f"got {self.memory_per_job}, expected 64MiB at least")
-        if self.memory_max < self.memory_per_job:
+        if is_less(self.memory_max, self.memory_per_job):
             raise contradiction("memory_max", f"is less than memory_per_job {self.memory_per_job}")
         if not 60 <= self.timeout <= 24 * 3600:
             raise contradiction("timeout", "is out of range, expected 1min to 24h")

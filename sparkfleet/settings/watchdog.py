@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, PrivateAttr, model_validator
 
 from sparkfleet.settings.base import Measure
 from sparkfleet.settings.problems import contradiction
+from sparkfleet.settings.shares import HostSize, Share, Sized, auto, is_less
 from sparkfleet.settings.units import GiB, MiB, Seconds, Size
 from sparkfleet.settings.values import HostPath, UnitPattern, UserOrGroup
 
-# What each kind of host is asked to keep free: training may take what it finds, serving lives with next to nothing.
-FLOORS: dict[str, tuple[Size, Size]] = {
-    "training": (Size(16 * GiB), Size(8 * GiB)),
-    "serving": (Size(GiB), Size(512 * MiB)),
-}
+TERM, KILL = auto(2, 15), auto(1, 15)
+SERVING = Size(GiB)
+"""term_below of hosts that live with next to nothing free. No share: the room to act in does not grow with the host."""
 
 
 class WatchdogSettings(Measure):
@@ -23,17 +22,18 @@ class WatchdogSettings(Measure):
 
     profile: Literal["training", "serving"] = Field(
         default="training",
-        description="Which floors hold where none are set: `training` 16GiB and 8GiB, `serving` 1GiB and 512MiB, for "
+        description="What `auto` is for term_below: `training` 2/15 of the memory, 16GiB of 120, `serving` 1GiB, for "
         "hosts whose models are meant to fill the memory to about 2 GiB.",
     )
-    term_below: Size | None = Field(
-        default=None,
+    term_below: Annotated[HostSize, Sized(TERM)] | None = Field(
+        default=TERM,
         description="Below this much MemAvailable the unit of work that took what is missing is asked to end "
-        "(SIGTERM); without a value the profile's.",
+        "(SIGTERM); `auto`, and without a value: the profile's. At most half of the memory.",
     )
-    kill_below: Size | None = Field(
-        default=None,
-        description="Below this much MemAvailable it is killed (SIGKILL); without a value the profile's.",
+    kill_below: Annotated[HostSize, Sized(KILL)] | None = Field(
+        default=KILL,
+        description="Below this much MemAvailable it is killed (SIGKILL); `auto`, and without a value: half of "
+        "term_below.",
     )
     grace: Seconds = Field(
         default=Seconds(5),
@@ -121,18 +121,20 @@ class WatchdogSettings(Measure):
         return copied
 
     @property
-    def floors(self) -> tuple[Size, Size]:
+    def floors(self) -> tuple[HostSize, HostSize]:
         """term_below and kill_below in force."""
-        term, kill = FLOORS[self.profile]
-        return (
-            term if self.term_below is None else self.term_below,
-            kill if self.kill_below is None else self.kill_below,
-        )
+        term, kill = self.term_below, self.kill_below
+        if term is None or term == TERM:
+            term = SERVING if self.profile == "serving" else TERM
+        if kill is None or kill == KILL:
+            kill = term.half() if isinstance(term, Share) else Size(term // 2)
+        return term, kill
 
     @model_validator(mode="after")
     def _goes_together(self) -> Self:
         term, kill = self.floors
-        if not 0 < kill < term:
+        # Whether a share and a size go together is known on the host only, which is asked (`FloorsFit`).
+        if is_less(kill, Size(1)) or is_less(kill, term) is False:
             key = "kill_below" if self.kill_below is not None else "term_below"
             raise contradiction(key, f"kill_below ({kill}) is not less than term_below ({term})")
         for key, low, high in (

@@ -64,21 +64,11 @@ def local(host: Host, *arguments: str, prefix: str = "") -> tuple[int, str]:
     return result.rc, ESCAPE.sub("", result.stdout)
 
 
-def too_small(rc: int, output: str) -> bool:
-    """Whether all that is wrong is that the defaults, which are a Spark's, do not fit a lab host's memory."""
-    lines = [line for line in output.splitlines() if "not applied: " in line]
-    wanted = (
-        "not applied: training_slice: memory_max is 100.0 GiB, but this host has ",
-        "not applied: watchdog: term_below is 16384 MiB, more than half of this host's",
-    )
-    return rc == 1 and len(lines) == len(wanted) and all(text in line for text, line in zip(wanted, lines, strict=True))
-
-
 def test_it_protects_the_machine_it_runs_on(host: Host) -> None:
     host.sudo("mkdir -p /usr/local/cuda/bin /usr/local/cuda/lib64")
     rc, output = local(host, "--dry")
     assert rc == 0, output
-    assert "watchdog: term_below is 16384 MiB, more than half of this host's" in output
+    assert "more than half of this host's" not in output
     assert "would comment out the swap entry" in output
     rc, output = local(host, "-y")
     assert rc == 1, output
@@ -99,12 +89,13 @@ def test_the_wheel_put_where_it_says_is_taken_and_root_needs_no_sudo(host: Host)
     with wheel.open("rb") as stream:
         subprocess.run([ssh, *words, place], stdin=stream, check=True)
     rc, output = local(host, "-y", prefix="sudo")
-    assert too_small(rc, output), output
+    assert rc == 0, output
+    assert "not applied" not in output, output
     assert f"uv {settings.version} " in host.run("uv --version", user="alice").stdout
     rc, output = local(host, "-y", prefix="sudo")
-    assert too_small(rc, output), output
-    # All but those two, which `finish` reports.
-    assert output.count("No changes") == output.count("Starting operation:") - 1, output
+    assert rc == 0, output
+    assert "not applied" not in output, output
+    assert output.count("No changes") == output.count("Starting operation:"), output
 
 
 HOOK = """\

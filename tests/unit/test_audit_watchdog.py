@@ -17,13 +17,19 @@ UNITS = (
     "Id=sparkfleet-watchdog.service\nActiveState=active\nMainPID=7\nWatchdogUSec=10s\nUnitFileState=enabled\n"
     "NeedDaemonReload=no\n\nId=sparkfleet.slice\nNeedDaemonReload=no\n"
 )
-POLICY = judges.expected(SETTINGS)
+SPARK = Evidence({"memory": Observation("head -1 /proc/meminfo", "MemTotal:       125829120 kB\n")})
+POLICY = judges.expected(SETTINGS, SPARK)
 
 
 def state(**changes: Any) -> Evidence:
     """A daemon that runs as it should, but for the changes."""
     value = {"age": 3.0, "pid": 7, "dry_run": False, "refused": "", "policy": POLICY, "protect": [], "prefer": []}
-    return evidence(watchdog_units=UNITS, watchdog_check="accepted\n", watchdog_state=json.dumps({**value, **changes}))
+    return evidence(
+        watchdog_units=UNITS,
+        watchdog_check="accepted\n",
+        watchdog_state=json.dumps({**value, **changes}),
+        memory=SPARK.text("memory"),
+    )
 
 
 def evidence(**texts: str) -> Evidence:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from sparkfleet.settings.watchdog import FLOORS
+from sparkfleet.settings import WatchdogSettings
 from sparkhost import floors
 from sparkhost.launcher import cli
 from sparkhost.launcher.units import GIB
@@ -349,7 +349,7 @@ def test_a_watchdog_that_runs_is_seen_and_one_that_was_killed_is_missed(tmp_path
 
 
 def test_the_refusal_of_a_host_that_lives_below_the_floor_names_what_fits() -> None:
-    assert tuple(map(int, FLOORS["serving"])) == floors.SERVING
+    assert WatchdogSettings(profile="serving").floors == floors.SERVING
     four = floors.fitting(3990 * 2**20)
     assert four == (
         "set watchdog.profile to serving (1024MiB, 512MiB), or watchdog.term_below to 1995MiB and kill_below to 997MiB"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sparkfleet.settings import ToolsSettings
-from sparkhost import headroom
+from sparkhost import headroom, slices
 from sparkhost.files import MANAGED, File, NoFile
 from sparkhost.installed import Installed
 from sparkhost.launcher.units import GIB
@@ -90,8 +90,12 @@ def test_recipes_can_be_left_out_and_go_again() -> None:
     assert {resource.path for resource in gone} == set(measure.shared())
 
 
-def test_the_threshold_of_the_hosts_watchdog_is_what_stays_available(tmp_path: Path) -> None:
+def test_the_threshold_of_the_hosts_watchdog_is_what_stays_available(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "watchdog.toml"
+    (tmp_path / "meminfo").write_text(f"MemTotal: {120 * 2**20} kB\n")
+    monkeypatch.setattr(slices, "MEMINFO", tmp_path / "meminfo")
     assert headroom.term_below(path) == 16 * GIB
     for content, expected in (('term_below = "4GiB"', 4), ("term_below = 3", 16), ("=", 16), ("", 16)):
         path.write_text(content)

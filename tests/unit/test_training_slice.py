@@ -28,6 +28,7 @@ from sparkhost.launcher.unit import END, STUB
 from sparkhost.people import TrainingPeople
 from sparkhost.people_keys import as_user, with_keys
 from sparkhost.resource import Change, Context, Refused, from_json
+from sparkhost.shares import settled
 from sparkhost.slices import CapFile, Exceptions, NoJobs, SliceFits, members
 from sparkhost.systemd import UNIT_DIRECTORY
 from tasks import training_slice as measure
@@ -40,7 +41,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def files(settings: TrainingSliceSettings) -> dict[str, str]:
-    return {r.path: r.content for r in measure.apply(settings) if isinstance(r, File)}
+    """Path -> content, as on a host of 120 GiB."""
+    return {r.path: settled(r.content, lambda: 120 * GIB) for r in measure.apply(settings) if isinstance(r, File)}
 
 
 def test_sizes_reach_units_and_the_launcher_in_bytes() -> None:
@@ -115,7 +117,7 @@ def test_every_hardening_line_has_its_reason_above() -> None:
     ("values", "reason"),
     [
         ({"memory_max": "1MiB"}, "expected 64MiB at least"),
-        ({"sessions_memory_max": "1GiB"}, "is less than session_memory_max 8GiB"),
+        ({"session_memory_max": "8GiB", "sessions_memory_max": "1GiB"}, "is less than session_memory_max 8GiB"),
         ({"job_tasks_max": 50000}, "is more than tasks_max 32768"),
         ({"admins": ["ann"], "members": ["ann"]}, "ann is a training user as well"),
         ({"users": {"root": []}}, "expected a user name"),
@@ -272,7 +274,7 @@ def test_rights_are_taken_also_where_the_rest_of_the_measure_is_refused(
     monkeypatch.setattr(people, "GROUP_FILE", tmp_path / "group")
     (tmp_path / "group").write_text("daemon:x:1:\n")
     people.Record(members=["daemon"]).save()
-    settings = TrainingSliceSettings(memory_max=Size(900 * 2**40), group="daemon", members=["bin"])
+    settings = TrainingSliceSettings(memory_max=Size(900 * 2**40), reserve=Size(GIB), group="daemon", members=["bin"])
     resources = measure.apply(settings)
     plan = converge.plan_measure(resources, Context())
     assert [change["summary"] for change in plan["changes"]] == ["take out of the group daemon"]
@@ -377,10 +379,11 @@ def test_the_watchdog_is_told_what_becomes_of_a_broken_promise(word: str) -> Non
 def test_promises_that_cannot_be_kept_are_mistakes() -> None:
     for size, reason in (("1MiB", "expected 64MiB at least"), ("200GiB", "is more than memory_max 100GiB")):
         with pytest.raises(ValidationError, match=reason):
-            TrainingSliceSettings.model_validate({"job_memory_default": size})
+            TrainingSliceSettings.model_validate({"memory_max": "100GiB", "job_memory_default": size})
     for key in ("admission", "over_promise"):
         with pytest.raises(ValidationError):
             TrainingSliceSettings.model_validate({key: "no"})
     written = measure.launcher_config(TrainingSliceSettings.model_validate({"job_memory_default": "20GiB"}))
-    assert config.parse(written).job_memory_default == 20 * 2**30
-    assert config.parse(measure.launcher_config(TrainingSliceSettings())) == config.Config()
+    assert config.parse(settled(written, lambda: 120 * GIB)).job_memory_default == 20 * 2**30
+    default = settled(measure.launcher_config(TrainingSliceSettings()), lambda: 120 * GIB)
+    assert config.parse(default) == config.Config()

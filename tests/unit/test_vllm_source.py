@@ -18,6 +18,7 @@ from sparkhost import (
 )
 from sparkhost.files import File
 from sparkhost.resource import Change, Context, Refused, from_json
+from sparkhost.shares import settled
 from sparkhost.stack import StackOld
 from sparkhost.vllm_source import SLICE_FILE, VllmBuild, VllmOld
 from sparkhost.vllm_source_gone import NoVllmSource
@@ -191,11 +192,13 @@ def test_the_stack_below_a_build_outlives_its_turn(world: World, host: Path) -> 
 
 def test_the_unit_reads_what_the_deploy_has_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     settings = VllmSourceSettings(state="present", commit=COMMIT, variables={"VLLM_CUTLASS_SRC_DIR": "/srv/cutlass"})
-    files = {one.path: one.content for one in measure.apply(settings) if isinstance(one, File)}
+    files = {
+        one.path: settled(one.content, lambda: 120 * GIB) for one in measure.apply(settings) if isinstance(one, File)
+    }
     monkeypatch.setattr(vllm_source_run, "CONFIG", tmp_path / "config")
     vllm_source_run.CONFIG.write_text(files[measure.CONFIG])
     request = vllm_source_run.read_request()
-    assert vars(request) == measure.request(settings)
+    assert vars(request) == settled(measure.request(settings), lambda: 120 * GIB)
     assert (request.memory_per_job, request.variables["VLLM_CUTLASS_SRC_DIR"]) == (8 * GIB, "/srv/cutlass")
     unit = files[UNIT_FILE]
     assert f"ExecStart={measure.BUILDER}\n" in unit

@@ -19,6 +19,7 @@ from sparkhost.floors import FloorsFit
 from sparkhost.installed import Installed
 from sparkhost.resource import Change, Context, Refused, from_json
 from sparkhost.service import CheckedFile, Service
+from sparkhost.shares import settled
 from sparkhost.watchdog.config import BadConfig, load, parse, warnings
 from sparkhost.watchdog.decide import decide
 from sparkhost.watchdog.model import GIB, Ledger, Look, Samples, Wait
@@ -36,7 +37,7 @@ def test_what_the_fleet_file_says_is_what_the_watchdog_reads() -> None:
         prefer=["b-*.scope"],
         gpu_every=Seconds(2),
     )
-    read = parse(measure.config(settings), "f", SPARK)
+    read = parse(settled(measure.config(settings), lambda: SPARK), "f", SPARK)
     assert (read.policy.term_below, read.policy.kill_below, read.policy.near) == (16 * GIB, 5 * GIB, 0.02)
     assert (read.preferences.protect, read.preferences.prefer) == (("a.service",), ("b-*.scope",))
     assert read.gpu_stale_after == 10
@@ -50,9 +51,13 @@ def test_the_serving_profile_leaves_a_host_alone_that_lives_at_2_gib() -> None:
 @pytest.mark.parametrize(
     "values",
     [
-        {"kill_below": Size.parse("16GiB")},
+        {"kill_below": Size.parse("16GiB"), "term_below": Size.parse("16GiB")},
+        {"kill_below": "14%"},
+        {"kill_below": "8%", "term_below": "8%"},
+        {"kill_below": "auto%"},
+        {"term_below": "100%"},
         {"profile": "serving", "kill_below": Size.parse("2GiB")},
-        {"term_below": Size.parse("8GiB")},
+        {"kill_below": Size(0)},
         {"kill_below": Size(0), "term_below": Size(0)},
         {"near": Seconds(1)},
         {"far": Seconds(60)},

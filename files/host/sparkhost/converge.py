@@ -4,7 +4,8 @@ Request (JSON): `{"action": "plan" | "apply" | "record", "modules": […], "meas
 …]}`. The modules are those that define the kinds of these resources; importing them registers the kinds. "apply" makes
 the first measure so and then plans the rest: the answer carries the plan that the next step needs, which saves
 a connection round trip. Answer: `{"applied": …, "plan": {measure: {"changes", "warnings", "refused", "error"}}}`,
-and `"traceback"` where the error is a mistake of ours.
+and `"traceback"` where the error is a mistake of ours. Sizes that are a share of the host's memory come as words
+(`sparkhost.shares`), and are settled here before any resource sees them.
 With `"until_change"` a plan ends with the first measure that has something to do: when that is done, what comes after
 has to be looked at anyway.
 
@@ -25,7 +26,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from sparkhost import deploylock, guard, history
+from sparkhost import deploylock, guard, history, shares, slices
 from sparkhost.pid1 import Look
 from sparkhost.resource import (
     UPLOADS,
@@ -132,7 +133,8 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     for name in request["modules"]:
         importlib.import_module(name)
     measures = [
-        (measure["name"], [from_json(resource) for resource in measure["resources"]]) for measure in request["measures"]
+        (measure["name"], [from_json(resource) for resource in measure["resources"]])
+        for measure in shares.settled(request["measures"], memory_in_all)
     ]
     UPLOADS.update(request.get("uploads", {}))
     deploy = request.get("deploy")
@@ -155,6 +157,11 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
         return {"busy": one_line(busy)}
     answer["plan"] = planned(measures, until_change=request.get("until_change", False))
     return answer
+
+
+def memory_in_all() -> int:
+    """MemTotal of this host, bytes."""
+    return slices.meminfo()["MemTotal"]
 
 
 def planned(measures: Sequence[tuple[str, Sequence[Resource]]], *, until_change: bool) -> dict[str, Any]:

@@ -32,6 +32,8 @@ class FloorsFit(Resource):
     kind: ClassVar[str] = "floors_fit"
     is_basis: ClassVar[bool] = True
     term_below: int
+    kill_below: int = 0
+    """Bytes; less than term_below. 0: not looked at."""
     dry_run: bool = False
 
     def plan(self, context: Context) -> Sequence[Change]:
@@ -43,6 +45,11 @@ class FloorsFit(Resource):
                 f"term_below is {self.term_below // MIB} MiB, more than half of this host's {total // MIB} MiB: set "
                 f"watchdog.term_below to {most}MiB at most, and kill_below to about half of it, or watchdog.state to "
                 "unmanaged"
+            )
+        if self.kill_below >= self.term_below:
+            raise Refused(
+                f"kill_below is {self.kill_below // MIB} MiB on this host, not less than its term_below "
+                f"({self.term_below // MIB} MiB): set both as shares, or both as sizes, or watchdog.kill_below to auto"
             )
         if available < self.term_below and not self.dry_run and in_force() < self.term_below:
             raise Refused(

@@ -5,20 +5,18 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 
-from sparkhost import bounded
-from sparkhost.launcher.units import GIB, Mistake, parse_size
+from sparkhost import bounded, shares, slices
+from sparkhost.launcher.units import Mistake, parse_size
 from sparkhost.resource import Failed
 
 CONFIG = Path("/etc/sparkfleet/watchdog.toml")
-DEFAULT = 16 * GIB
-"""The watchdog's own default."""
 MARGIN = 1.25
 """How far above it a run is ended: the watchdog is to have nothing to do."""
 
 
 def term_below(path: Path = CONFIG) -> int:
-    """The threshold that the deploy has set on this host, in bytes; the default where there is none."""
+    """The threshold that the deploy has set on this host, in bytes; the watchdog's own default where there is none."""
     try:
         return parse_size(str(tomllib.loads(bounded.read_text(path))["term_below"]))
     except (Failed, OSError, ValueError, KeyError, Mistake):
-        return DEFAULT
+        return shares.part(slices.meminfo()["MemTotal"], *shares.TERM_BELOW)

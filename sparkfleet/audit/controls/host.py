@@ -36,7 +36,7 @@ CONTROLS = (
         severity=Severity.HIGH,
         measure="",
         aspect=Aspect.RUNNING,
-        why="Thresholds are set for 119.7 GiB; a large reservation (crashkernel, hugepages) makes jobs die early.",
+        why="A module that is missing, or a large reservation (crashkernel, hugepages) makes jobs die early.",
         source="docs/facts.md; reported on real Sparks",
         manual_fix="look for mem=, crashkernel= and hugepages= in /proc/cmdline",
         evidence=("memory", "gpus"),

@@ -15,13 +15,14 @@ from sparkfleet.audit.controls.kit import (
     number,
     one_word,
     shortened,
+    total_memory,
 )
 from sparkfleet.audit.model import Evidence, Judgement, NoEvidence
 from sparkfleet.settings import HostSettings
 
 CPUS = 20
-MEMORY_GIB = (115, 125)
-"""MemTotal of a Spark is 119.7 to 121.7 GiB (reported)."""
+MEMORY_GIB = ((50, 64), (115, 125))
+"""MemTotal of a Spark of 128 GB is 119.7 to 121.7 GiB (reported); others of the family have 64 GB, or 54 GiB."""
 OLDEST_DRIVER = 580
 LEAST_FREE_BYTES = GIB
 LEAST_FREE_SHARE = 0.05
@@ -51,13 +52,9 @@ def processors(evidence: Evidence, settings: HostSettings) -> Judgement:
 
 
 def memory(evidence: Evidence, settings: HostSettings) -> Judgement:
-    low, high = MEMORY_GIB
-    match = re.fullmatch(r"MemTotal:\s+(\d+) kB\s*", evidence.text("memory"))
-    if not match:
-        raise malformed(evidence, "memory")
-    seen = int(match[1]) * 1024 / GIB
-    wanted = f"MemTotal about 119.7 GiB ({low} to {high})"
-    return spark(evidence, judged(low <= seen <= high, wanted, f"{seen:.1f} GiB"))
+    seen = total_memory(evidence) / GIB
+    wanted = f"MemTotal of a known size: {' or '.join(f'{low} to {high}' for low, high in MEMORY_GIB)} GiB"
+    return spark(evidence, judged(any(low <= seen <= high for low, high in MEMORY_GIB), wanted, f"{seen:.1f} GiB"))
 
 
 def smi(evidence: Evidence) -> tuple[str, str, str]:

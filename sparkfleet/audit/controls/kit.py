@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from sparkfleet.audit.model import Evidence, Judgement, NoEvidence, Status
-from sparkfleet.settings import HostSettings
+from sparkfleet.settings import HostSettings, HostSize, Share
 
 MIB = 2**20
 GIB = 2**30
@@ -38,6 +38,19 @@ def number(evidence: Evidence, name: str) -> int:
         return int(one_word(evidence, name))
     except ValueError as error:
         raise malformed(evidence, name) from error
+
+
+def total_memory(evidence: Evidence) -> int:
+    """MemTotal in bytes. Raises NoEvidence where the probe's line is another."""
+    match = re.fullmatch(r"MemTotal: +(\d+) kB\s*", evidence.text("memory"))
+    if not match:
+        raise malformed(evidence, "memory")
+    return int(match[1]) * 1024
+
+
+def in_bytes(size: HostSize, evidence: Evidence) -> int:
+    """A size of the fleet file on this host. Raises NoEvidence where it is a share of a memory that was not seen."""
+    return size.of(total_memory(evidence)) if isinstance(size, Share) else int(size)
 
 
 def counted(evidence: Evidence, name: str, of: str) -> list[str]:

@@ -16,8 +16,8 @@ CONTROLS = (
         aspect=Aspect.RUNNING,
         why="Without it data loaders take the host's memory, and all sessions with it. CUDA memory is not held.",
         source="systemd.resource-control(5), MemoryMax=; docs/facts.md, 41",
-        manual_fix="systemctl set-property training.slice MemoryMax=100G",
-        evidence=("slice_limits", "slice_units"),
+        manual_fix="systemctl set-property training.slice MemoryMax=SIZE, as the fleet file says",
+        evidence=("slice_limits", "slice_units", "memory"),
         judge=judges.cap,
     ),
     Control(
@@ -53,7 +53,7 @@ CONTROLS = (
         why="Whoever starts a training in tmux instead of a job takes the host down all the same.",
         source="docs/facts.md, 43; systemd.unit(5), drop-ins of user-.slice",
         manual_fix="look for what overrides it with `systemctl cat user-UID.slice`",
-        evidence=("session_caps", "session"),
+        evidence=("session_caps", "session", "memory"),
         judge=judges.sessions_capped,
     ),
     Control(

@@ -7,7 +7,17 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from sparkfleet.audit.controls.kit import MIB, blocks, counted, judged, listed, malformed, not_applicable
+from sparkfleet.audit.controls.kit import (
+    MIB,
+    blocks,
+    counted,
+    in_bytes,
+    judged,
+    listed,
+    malformed,
+    not_applicable,
+    total_memory,
+)
 from sparkfleet.audit.model import Evidence, Judgement, NoEvidence
 from sparkfleet.settings import HostSettings
 
@@ -53,7 +63,7 @@ def size(count: int | None) -> str:
 
 
 def cap(evidence: Evidence, settings: HostSettings) -> Judgement:
-    wanted = int(settings.training_slice.memory_max)
+    wanted = in_bytes(settings.training_slice.memory_max, evidence)
     who, found = limits(evidence)
     value = found["memory.max"]
     holds = value is not None and wanted - LARGEST_PAGE < value <= wanted
@@ -71,11 +81,8 @@ def swap_and_tasks(evidence: Evidence, settings: HostSettings) -> Judgement:
 
 
 def fits(evidence: Evidence, settings: HostSettings) -> Judgement:
-    match = re.fullmatch(r"MemTotal: +(\d+) kB\n", evidence.text("memory"))
-    if not match:
-        raise malformed(evidence, "memory")
-    reserve = int(settings.training_slice.reserve)
-    room = int(match[1]) * 1024 - reserve
+    reserve = in_bytes(settings.training_slice.reserve, evidence)
+    room = total_memory(evidence) - reserve
     _, found = limits(evidence)
     value = found["memory.max"]
     wanted = f"memory.max of {SLICE} at most {size(max(0, room))}, which leaves {size(reserve)} for the rest"
@@ -115,7 +122,7 @@ def is_exempt(session: Session, evidence: Evidence, settings: HostSettings) -> b
 
 
 def sessions_capped(evidence: Evidence, settings: HostSettings) -> Judgement:
-    most = int(settings.training_slice.session_memory_max)
+    most = in_bytes(settings.training_slice.session_memory_max, evidence)
     wanted = f"at most {size(most)} for the sessions of everybody who is no admin"
     wrong, capped = [], []
     for session in sessions(evidence):
@@ -126,10 +133,11 @@ def sessions_capped(evidence: Evidence, settings: HostSettings) -> Judgement:
             wrong.append(f"{session.name}: systemd has {size(session.held)}")
         elif session.is_open and (session.kernel is None or session.kernel > most):
             wrong.append(f"{session.name}: the kernel has {size(session.kernel)}")
-    if total := settings.training_slice.sessions_memory_max:
+    if (given := settings.training_slice.sessions_memory_max) is not None:
+        total = in_bytes(given, evidence)
         found = number(counted(evidence, "session_caps", "users")[0].split("\t")[-1])
-        if found is None or found > int(total):
-            wrong.append(f"all sessions together (user.slice): {size(found)}, not {size(int(total))}")
+        if found is None or found > total:
+            wrong.append(f"all sessions together (user.slice): {size(found)}, not {size(total)}")
     return judged(not wrong, wanted, listed(wrong) or (f"capped: {listed(capped)}" if capped else "no such user"))
 
 

@@ -28,7 +28,7 @@ CONTROLS = (
         why="Thresholds that are too low come too late, those that are too high end jobs that had room.",
         source="docs/watchdog.md; asked of the daemon itself",
         manual_fix="mend /etc/sparkfleet/watchdog.toml, then systemctl reload sparkfleet-watchdog",
-        evidence=("watchdog_state", "watchdog_units"),
+        evidence=("watchdog_state", "watchdog_units", "memory"),
         judge=judges.in_force,
     ),
     Control(

@@ -8,7 +8,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from sparkfleet.audit.controls.host_judges import NO_GPU, has_gpu
-from sparkfleet.audit.controls.kit import MIB, counted, judged, listed, malformed, not_applicable, shortened, unit_in
+from sparkfleet.audit.controls.kit import (
+    MIB,
+    counted,
+    in_bytes,
+    judged,
+    listed,
+    malformed,
+    not_applicable,
+    shortened,
+    unit_in,
+)
 from sparkfleet.audit.model import Evidence, Judgement, NoEvidence
 from sparkfleet.settings import HostSettings, Size
 
@@ -81,15 +91,15 @@ def answers(evidence: Evidence, settings: HostSettings) -> Judgement:
     return judged(True, wanted, f"active, heard of {state['age']:.0f} s ago, WatchdogSec {service['WatchdogUSec']}")
 
 
-def expected(settings: HostSettings) -> dict[str, Any]:
-    """What the fleet file says, by the daemon's own names; sizes in bytes, times in seconds."""
+def expected(settings: HostSettings, evidence: Evidence) -> dict[str, Any]:
+    """What the fleet file says, by the daemon's own names; sizes in bytes on this host, times in seconds."""
     own = settings.watchdog
-    term, kill = own.floors
+    term, kill = (in_bytes(floor, evidence) for floor in own.floors)
     times = {name: float(getattr(own, name)) for name in ("grace", "recovery_wait", "far", "near", "brake_at_most")}
     sizes = {name: int(getattr(own, name)) for name in ("fastest_fill", "smallest_victim", "system_unit_above")}
     return {
-        "term_below": int(term),
-        "kill_below": int(kill),
+        "term_below": term,
+        "kill_below": kill,
         **sizes,
         **times,
         "brake": own.brake,
@@ -100,15 +110,16 @@ def expected(settings: HostSettings) -> dict[str, Any]:
 
 
 def in_force(evidence: Evidence, settings: HostSettings) -> Judgement:
-    wanted_values = expected(settings)
-    wanted = f"term_below {settings.watchdog.floors[0]}, kill_below {settings.watchdog.floors[1]}, the rest as set"
+    wanted_values = expected(settings, evidence)
+    floors = (value(wanted_values[name]) for name in ("term_below", "kill_below"))
+    wanted = "term_below {}, kill_below {}, the rest as set".format(*floors)
     state, why = said(evidence)
     if state is None:
         return judged(False, wanted, why)
     has = {**state["policy"], "protect": state.get("protect"), "prefer": state.get("prefer")}
     wrong = [f"{name} is {value(has.get(name))}" for name, want in wanted_values.items() if has.get(name) != want]
-    floors = ", ".join(f"{name} {value(has.get(name))}" for name in ("term_below", "kill_below"))
-    return judged(not wrong, wanted, listed(wrong) or floors)
+    seen = ", ".join(f"{name} {value(has.get(name))}" for name in ("term_below", "kill_below"))
+    return judged(not wrong, wanted, listed(wrong) or seen)
 
 
 def value(seen: Any) -> str:

@@ -75,9 +75,9 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--no-reference", action="store_true", help="DPO, GRPO: no reference model in memory")
     made.add_argument("--vllm", type=share, default=0.3, metavar="SHARE", help="GRPO: gpu_memory_utilization, 0 to 1")
-    made.add_argument("--memory", metavar="SIZE", help="of the host, such as 119G; default: this one's")
+    made.add_argument("--memory", metavar="SIZE", help="of the host, such as 60G; default: this one's")
     made.add_argument("--rest", metavar="SIZE", help="what everything else uses; default: what is used now")
-    made.add_argument("--headroom", metavar="SIZE", help="must stay available; default: this host's term_below, 16G")
+    made.add_argument("--headroom", metavar="SIZE", help="must stay available; default: this host's term_below")
     made.add_argument("--json", action="store_true", help="for programs; sizes in bytes")
     return made
 

@@ -16,7 +16,7 @@ class BadConfig(Exception):
 
 
 class Config(NamedTuple):
-    """Sizes in bytes, times in seconds."""
+    """Sizes in bytes, times in seconds. Those that are shares are of a host of 120 GiB; the file has this host's."""
 
     group: str = "training"
     """The Unix group whose members may start jobs."""

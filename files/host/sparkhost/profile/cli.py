@@ -53,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--headroom",
         metavar="SIZE",
-        help="must stay available; default: a quarter more than this host's term_below, 20G",
+        help="must stay available; default: a quarter more than this host's term_below",
     )
     made.add_argument("--memory", metavar="SIZE", help="cap of each job; default: what training.slice has")
     made.add_argument("--time", default="30min", metavar="TIME", help="of each run, at most; default %(default)s")

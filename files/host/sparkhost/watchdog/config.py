@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from sparkhost import small_files
+from sparkhost import shares, small_files
 from sparkhost.watchdog.gpu import Use
 from sparkhost.watchdog.model import GIB, MIB, Policy
 from sparkhost.watchdog.work import Preferences
@@ -136,6 +136,9 @@ def parse(text: str, file: str, total: int) -> Config:
             values[key] = KEYS[key](value)
         except ValueError as error:
             raise BadConfig(f"{file}: {key}: got {one_line(repr(value))}, expected {error}") from None
+    # What the file leaves out is a share of this host's memory.
+    values.setdefault("term_below", shares.part(total, *shares.TERM_BELOW))
+    values.setdefault("kill_below", values["term_below"] // 2)
     policy = Policy(**{f.name: values[f.name] for f in fields(Policy) if f.name in values})
     check(policy, file, total)
     preferences = Preferences(values.get("protect", ()), values.get("prefer", ()))

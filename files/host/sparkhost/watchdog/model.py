@@ -28,6 +28,7 @@ class Policy:
 
     term_below: int = 16 * GIB
     kill_below: int = 8 * GIB
+    """Both of a host of 120 GiB; a configuration that names none has shares of its host's memory."""
     far: float = 1.0
     near: float = 0.05
     fastest_fill: int = 8 * GIB
