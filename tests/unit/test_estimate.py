@@ -168,3 +168,11 @@ def test_a_run_that_is_too_large_fails(tmp_path: Path, capsys: pytest.CaptureFix
     (tmp_path / "config.json").write_text(json.dumps(SHAPES["Llama-3.2-1B"]))
     assert main([str(tmp_path), "--memory", "24G", "--rest", "6G", "--batch", "8"]) == 1
     assert "does not fit" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("memory", "kept"), [("119G", 16), ("121G", 16), ("60G", 8)])
+def test_what_stays_available_on_another_host_is_a_share_of_its_memory(
+    memory: str, kept: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["--parameters", "8B", "--memory", memory, "--rest", "1G", "--json"])
+    assert json.loads(capsys.readouterr().out)["host"]["headroom"] == kept * GIB

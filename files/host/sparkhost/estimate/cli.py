@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from sparkhost import shares
 from sparkhost.estimate.fit import Choice, Host, Row, choose, table
 from sparkhost.estimate.fit import row as one_row
 from sparkhost.estimate.optimizers import OPTIMIZERS
@@ -77,7 +78,11 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--vllm", type=share, default=0.3, metavar="SHARE", help="GRPO: gpu_memory_utilization, 0 to 1")
     made.add_argument("--memory", metavar="SIZE", help="of the host, such as 60G; default: this one's")
     made.add_argument("--rest", metavar="SIZE", help="what everything else uses; default: what is used now")
-    made.add_argument("--headroom", metavar="SIZE", help="must stay available; default: this host's term_below")
+    made.add_argument(
+        "--headroom",
+        metavar="SIZE",
+        help="must stay available; default: this host's term_below; with --memory 2/15 of it",
+    )
     made.add_argument("--json", action="store_true", help="for programs; sizes in bytes")
     return made
 
@@ -110,8 +115,9 @@ def host_of(options: argparse.Namespace) -> Host:
     memory = meminfo()
     total = size("--memory", options.memory) if options.memory else memory["MemTotal"]
     rest = size("--rest", options.rest) if options.rest else memory["MemTotal"] - memory["MemAvailable"]
-    kept = size("--headroom", options.headroom) if options.headroom else term_below()
-    return Host(total, rest, kept)
+    # Of another host what this one keeps free says nothing.
+    usual = shares.part(total, *shares.TERM_BELOW) if options.memory else term_below()
+    return Host(total, rest, size("--headroom", options.headroom) if options.headroom else usual)
 
 
 def run_of(options: argparse.Namespace, shape: Shape) -> Run:
