@@ -194,3 +194,19 @@ def test_work_in_a_session_is_ended_wherever_it_hides(host: Host, way: str) -> N
     until(host, "su - alice -c 'tmux capture-pane -p -t work' | grep -q 'it ended with 1[34]'", 180)
     assert {event["victim"]["owner"] for event in events(host)} == {int(host.run("id -u", user="alice").stdout)}
     assert active(host, "large") == ["active"]
+
+
+@pytest.mark.parametrize("end", ["kill -s KILL", "stop", "restart"])
+def test_whatever_ends_the_watchdog_nobody_stays_frozen(host: Host, end: str) -> None:
+    """By the installed, hardened unit: its record names what it had stopped, and systemd runs the way back."""
+    job(host, "still", "alice", "24")
+    holds(host, "still", 24)
+    group = "/training.slice/still.service"
+    record = "/run/sparkfleet/watchdog/frozen"
+    host.console_run(
+        f"printf '{group}\\n' | dd of={record} conv=notrunc 2>/dev/null; echo 1 > /sys/fs/cgroup{group}/cgroup.freeze"
+    )
+    until(host, f"grep -q 'frozen 1' /sys/fs/cgroup{group}/cgroup.events")
+    host.console_run(f"systemctl {end} sparkfleet-watchdog")
+    until(host, f"grep -q 'frozen 0' /sys/fs/cgroup{group}/cgroup.events", 30)
+    assert active(host, "still") == ["active"]

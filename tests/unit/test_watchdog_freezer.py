@@ -201,3 +201,18 @@ def test_the_script_takes_no_link_and_leaves_the_tree(tmp_path: Path) -> None:
     record.symlink_to(victim)
     subprocess.run(["/bin/sh", str(THAW), str(record), str(tmp_path / "root")], check=True)
     assert victim.read_text() == "1"
+
+
+@needs_cgroups
+def test_the_script_beside_a_running_watchdog_does_it_no_harm(unit: Unit, tmp_path: Path) -> None:
+    """Its record is mapped: a file that gets shorter would end the watchdog at its next freeze (SIGBUS)."""
+    assert ROOT is not None
+    record = tmp_path / "frozen"
+    freezer = Freezer(ROOT, record)
+    freezer.freeze([unit.name])
+    subprocess.run(["/bin/sh", str(THAW), str(record), str(ROOT)], check=True)
+    assert unit.moves
+    assert record.stat().st_size == ROOM
+    assert freezer.thaw_all() == (unit.name,)
+    assert freezer.freeze([unit.name]) == (unit.name,)
+    assert unit.is_still
