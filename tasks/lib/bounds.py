@@ -11,6 +11,7 @@ import functools
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import MethodType
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -34,6 +35,9 @@ BANNER_BYTES = 8192
 """Most bytes of a line before the first packet; RFC 4253 has 255."""
 UNREAD_BYTES = 2 * 64 * 2**15
 """Most bytes that wait to be read on a channel: twice the window that paramiko grants (Transport's default)."""
+
+FEEDS = ("_feed", "_feed_extended")
+"""paramiko's handlers of what comes on a channel."""
 
 _HEARD: WeakKeyDictionary[Transport, int] = WeakKeyDictionary()
 
@@ -218,6 +222,18 @@ def open_sftp(transport: Transport, seconds: float) -> SFTPClient:
             raise SSHException(f"no way to upload a file: {error}") from error
 
 
+def limit(transport: Transport) -> None:
+    """paramiko's limits for one connection that stands, where paramiko itself is to stay as it is."""
+    packetizer = transport.packetizer
+    if hasattr(packetizer.read_all, "__wrapped__"):
+        return
+    read_all = MethodType(with_longest_packet(Packetizer.read_all), packetizer)
+    setattr(packetizer, "read_all", read_all)  # noqa: B010 - mypy: a method is replaced on purpose
+    table = getattr(transport, "_channel_handler_table")  # noqa: B009
+    feeds = {kind: with_window(handler) for kind, handler in table.items() if handler.__name__ in FEEDS}
+    setattr(transport, "_channel_handler_table", {**table, **feeds})  # noqa: B010
+
+
 def install() -> None:
     """Puts these limits into pyinfra and paramiko; `tasks.lib.connection.install` calls it."""
     for module in (ssh, util):
@@ -227,5 +243,5 @@ def install() -> None:
     setattr(Packetizer, "_read_timeout", with_longest_line(read_timeout))  # noqa: B010
     table = getattr(Transport, "_channel_handler_table")  # noqa: B009
     for kind, handler in table.items():
-        if handler.__name__ in ("_feed", "_feed_extended"):
+        if handler.__name__ in FEEDS:
             table[kind] = with_window(handler)

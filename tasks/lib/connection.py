@@ -85,8 +85,10 @@ def with_sudo_on_stdin(run_shell_command: RunShellCommand) -> RunShellCommand:
         if not arguments.get("_sudo") or arguments.get("_get_pty"):
             return run_shell_command(self, command, *args, **arguments)
         stdin = arguments.pop("_stdin", None)
-        inner = as_root(command, arguments)
         data = self.host.connector_data
+        if arguments.get("_sudo_password"):
+            data["sudo_password"] = arguments["_sudo_password"]
+        inner = as_root(command, arguments)
         if data.get("sudo_refused"):
             return refused(data["sudo_refused"])
         if not data.get("sudo_wants_password"):
@@ -95,7 +97,7 @@ def with_sudo_on_stdin(run_shell_command: RunShellCommand) -> RunShellCommand:
             if result[0] or not wants_password(result[1]):
                 return result
             try:
-                password = PASSWORD.get()
+                password = password_of(self.host)
             except PyinfraError as error:  # raised further, it would end the run for every host
                 data["sudo_refused"] = str(error)
                 return refused(data["sudo_refused"])
@@ -108,10 +110,15 @@ def with_sudo_on_stdin(run_shell_command: RunShellCommand) -> RunShellCommand:
                 return refused(data["sudo_refused"])
             data["sudo_wants_password"] = True
         text = "".join(stdin) if isinstance(stdin, list) else stdin or ""
-        secret_input = f"{PASSWORD.get()}\n{text}"
+        secret_input = f"{password_of(self.host)}\n{text}"
         return run_shell_command(self, StringCommand(*SUDO_PASSWORD, inner), *args, _stdin=secret_input, **arguments)
 
     return wrapper
+
+
+def password_of(host: Any) -> str:
+    """The sudo password of a host: what its deploy names, else the one of this run. Raises PyinfraError."""
+    return str(host.connector_data.get("sudo_password") or PASSWORD.get())
 
 
 def is_root(connector: SSHConnector | LocalConnector) -> bool:
@@ -152,18 +159,23 @@ def with_socket_options(connect: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(connect)
     def wrapper(self: SSHClient, *args: Any, **kwargs: Any) -> None:
         connect(self, *args, **kwargs)
-        transport = self.get_transport()
-        if transport is None:
-            return
-        transport.set_keepalive(KEEPALIVE)
-        setattr(transport, "channel_timeout", CHANNEL_TIMEOUT)  # noqa: B010 - not in its types
-        # Through a ProxyCommand the transport writes to a pipe, which has no such option.
-        if hasattr(transport.sock, "setsockopt"):
-            transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
-                transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED * 1000)
+        set_socket_options(self)
 
     return wrapper
+
+
+def set_socket_options(client: SSHClient) -> None:
+    """See `with_socket_options`; on a connection that stands, whoever made it."""
+    transport = client.get_transport()
+    if transport is None:
+        return
+    transport.set_keepalive(KEEPALIVE)
+    setattr(transport, "channel_timeout", CHANNEL_TIMEOUT)  # noqa: B010 - not in its types
+    # Through a ProxyCommand the transport writes to a pipe, which has no such option.
+    if hasattr(transport.sock, "setsockopt"):
+        transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
+            transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED * 1000)
 
 
 def with_every_identity(attach: Callable[..., None]) -> Callable[..., None]:

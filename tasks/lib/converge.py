@@ -16,7 +16,7 @@ import click
 from paramiko import SSHException
 from pydantic import ValidationError
 from pyinfra import logger
-from pyinfra.api.command import FunctionCommand, PyinfraCommand, StringCommand
+from pyinfra.api.command import FunctionCommand, PyinfraCommand
 from pyinfra.api.host import Host
 from pyinfra.api.operation import operation
 from pyinfra.api.state import State
@@ -33,6 +33,7 @@ from tasks.lib import connection, journal, origin, proof, remote, wheels
 from tasks.lib.answer import Busy, Malformed, parsed
 from tasks.lib.runs import RUNS, Run, contained, report, show, shown, trouble, warn
 from tasks.lib.wanted import wanted
+from tasks.lib.way import Way
 
 # Seconds. A plan only looks; a change may have to read swapped pages back, or unpack a large archive.
 PLAN_TIMEOUT = 120
@@ -56,9 +57,10 @@ def deploy(*measures: ModuleType) -> None:
     this_host = current_host()
     local = isinstance(this_host.connector, LocalConnector)
     try:
-        run = Run(wanted(this_host.data.get("settings") or {}, measures, local=local))
+        made_once = wanted(this_host.data.get("settings") or {}, measures, local=local)
+        run = Run(made_once, Way({"_sudo": this_host.state.config.SUDO}))
     except Exception as error:
-        for problem in wrong_settings(error):
+        for problem in wrong_settings(error, "settings"):
             give_up(this_host, "settings", problem, lost=False)
         state.fail_hosts({this_host})  # type: ignore[no-untyped-call]
         return
@@ -73,12 +75,12 @@ def deploy(*measures: ModuleType) -> None:
     finish(name="finish", turn=turn)
 
 
-def wrong_settings(error: Exception) -> list[str]:
-    """Why nothing can be wanted of a host, one line each: keys of its inventory data, mostly."""
+def wrong_settings(error: Exception, *under: str) -> list[str]:
+    """Why nothing can be wanted of a host, one line each: keys of its settings, mostly; `under`: where those are."""
     if not isinstance(error, ValidationError):
         return [mistake(error)]
     found = problems_of(error, HostSettings) + contradictions_of(error, HostSettings)
-    return [f"{dotted(('settings', *problem.path))}: {problem.text}" for problem in found]
+    return [f"{dotted((*under, *problem.path))}: {problem.text}" for problem in found]
 
 
 @operation()
@@ -103,17 +105,18 @@ def look(host: Host, run: Run, measure: str) -> Mapping[str, Any] | None:
     if run.stage != state.current_stage or measure not in run.plan:
         run.stage, run.plan = state.current_stage, {}
         request = run.wanted.plan(measure, until_change=state.is_executing)
-        answer = ask(host, measure, request, PLAN_TIMEOUT, "history")
+        answer = ask(host, run.way, measure, request, PLAN_TIMEOUT, "history")
         if answer is None:
             return None
         if measure not in answer["plan"]:
             give_up(host, measure, "the answer has no plan for it", lost=False)
             return None
         run.plan, run.last = answer["plan"], answer["history"]["last"]
+        run.stands = answer["history"]["measures"]
         if not state.is_executing:
             settings = {name: one["settings"] for name, one in run.wanted.deploy["measures"].items()}
-            version, applied = run.wanted.deploy["version"], answer["history"]["measures"]
-            journal.note(host.name, "history", version=version, wanted=settings, applied=applied)
+            version = run.wanted.deploy["version"]
+            journal.note(host.name, "history", version=version, wanted=settings, applied=run.stands)
     plan: dict[str, Any] = run.plan[measure]
     warn(host, run, measure, plan)
     if not state.is_executing:
@@ -123,16 +126,14 @@ def look(host: Host, run: Run, measure: str) -> Mapping[str, Any] | None:
     return plan
 
 
-def ask(host: Host, measure: str, request: str, timeout: int, *needed: str) -> dict[str, Any] | None:
+def ask(host: Host, way: Way, measure: str, request: str, timeout: int, *needed: str) -> dict[str, Any] | None:
     """Sends a request to sparkhost on a host; its answer, or None where there is none, which has been logged.
 
     `needed`: what the answer must have (`tasks.lib.answer`).
     """
     lost = False
     try:
-        ok, output = host.run_shell_command(
-            StringCommand(remote.COMMAND), _sudo=host.state.config.SUDO, _stdin=request, _timeout=timeout
-        )
+        ok, output = way.run(host.connector, remote.COMMAND, request, timeout)
         if ok and output.stdout_lines:
             return parsed(output.stdout_lines[-1], *needed)
         problem = (output.stderr_lines or ["no answer"])[-1]
@@ -178,7 +179,7 @@ def made(state: State, host: Host, run: Run, measure: str) -> bool:
         run.changing = True
         told = {"deploy": run.wanted.deploy, "measure": shown(measure), "until_change": True}
         request = remote.request("apply", [*run.wanted.since(measure)], uploads, **told)
-        answer = ask(host, measure, request, APPLY_TIMEOUT, "applied", "notes", "unproved")
+        answer = ask(host, run.way, measure, request, APPLY_TIMEOUT, "applied", "notes", "unproved")
         if uploads:
             wheels.take_away(host, uploads.values())
     except wheels.NoWheel as error:
@@ -218,7 +219,7 @@ def prove_guarded(state: State, host: Host, run: Run, measure: str) -> None:
     """Proves a guarded change; what went wrong is for `finish`."""
     for resource in run.wanted.of(measure)["resources"]:
         if resource["kind"] == "guarded":
-            for problem in proof.prove(state, host, resource):
+            for problem in proof.prove(state, host, resource, run.way):
                 trouble(host, run, measure, problem)
 
 
@@ -244,10 +245,15 @@ def record(host: Host, run: Run) -> bool:
     """
     if not origin.to_record(run.wanted.deploy, run.results, run.last, changed=run.changing):
         return True
+    return close(host, run, "finish")
+
+
+def close(host: Host, run: Run, measure: str) -> bool:
+    """Has the host note the deploy in its history, and give its lock back. Whether that could be done."""
     request = remote.request("record", [], deploy=run.wanted.deploy, results=run.results)
-    answer = ask(host, "finish", request, PLAN_TIMEOUT, "notes")
+    answer = ask(host, run.way, measure, request, PLAN_TIMEOUT, "notes")
     for note in answer["notes"] if answer else []:
-        logger.warning(f"{host.print_prefix}finish: {note}")
+        logger.warning(f"{host.print_prefix}{measure}: {note}")
     return answer is not None
 
 

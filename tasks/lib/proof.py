@@ -14,7 +14,6 @@ from typing import Any
 from paramiko import SSHException
 from paramiko.channel import Channel
 from pyinfra import logger
-from pyinfra.api.command import StringCommand
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
@@ -26,7 +25,8 @@ from sparkfleet.mistakes import mistake
 from sparkhost.guard import GuardStep
 from tasks.lib import bounds, remote
 from tasks.lib.answer import Busy, Malformed, parsed
-from tasks.lib.connection import PASSWORD, SUDO_PASSWORD, SUDO_PLAIN, is_root
+from tasks.lib.connection import SUDO_PASSWORD, SUDO_PLAIN, is_root, password_of
+from tasks.lib.way import Way
 
 # Seconds, for each part of a login and each step; the host's own limit (ssh.confirm_within) is the one that counts.
 LOGIN_TIMEOUT = 60
@@ -67,32 +67,32 @@ class Login(SSHConnector):
             self.client.close()
 
 
-def prove(state: State, host: Host, guarded: dict[str, Any]) -> list[str]:
+def prove(state: State, host: Host, guarded: dict[str, Any], way: Way) -> list[str]:
     """Proves the change that this run has just made on a host, or has it taken back.
 
     `guarded`: the request of the resource that made it. Returns what went wrong, one line each; none: proved and kept.
     """
     try:
         if not isinstance(host.connector, SSHConnector):
-            step(state, host.connector, guarded, "restart")
-            step(state, host.connector, guarded, "confirm", local=True)
+            step(way, host.connector, guarded, "restart")
+            step(way, host.connector, guarded, "confirm", local=True)
             say(host, "kept: sshd answers; from the host itself no login over the network can be tried")
             return []
         if guarded["trial_login"]:
             say(host, "armed: trial login")
-            trial(state, host, host.connector, trial_sshd(guarded["oom_score_adjust"]))
+            trial(way, state, host, host.connector, trial_sshd(guarded["oom_score_adjust"]))
         say(host, "armed: restart of sshd, where it needs one")
-        step(state, host.connector, guarded, "restart")
+        step(way, host.connector, guarded, "restart")
         say(host, "armed: login over a new connection")
         login = Login(state, host)
         try:
-            check_login(state, login)
+            check_login(way, login)
             say(host, "armed: confirmation over the new connection")
-            step(state, login, guarded, "confirm")
+            step(way, login, guarded, "confirm")
         finally:
             login.close()
     except Exception as error:  # whatever it is, the change is not proved
-        return [taken_back(state, host, guarded, one_line(error))]
+        return [taken_back(way, state, host, guarded, one_line(error))]
     say(host, "kept: a new login works, and its session can be killed when memory runs out")
     return []
 
@@ -108,7 +108,7 @@ def one_line(error: Exception) -> str:
     return line(" ".join(str(error).split())) or type(error).__name__ if isinstance(error, EXPECTED) else mistake(error)
 
 
-def step(state: State, connector: BaseConnector, guarded: dict[str, Any], name: str, **values: Any) -> None:
+def step(way: Way, connector: BaseConnector, guarded: dict[str, Any], name: str, **values: Any) -> None:
     """Has the host do one step.
 
     Raises:
@@ -116,9 +116,7 @@ def step(state: State, connector: BaseConnector, guarded: dict[str, Any], name: 
     """
     resource = GuardStep(guarded["token"], name, guarded["restart_for"], **values)
     request = remote.request("apply", [{"name": "ssh", "resources": [resource.to_json()]}])
-    ok, output = connector.run_shell_command(
-        StringCommand(remote.COMMAND), False, False, _sudo=state.config.SUDO, _stdin=request, _timeout=STEP_TIMEOUT
-    )
+    ok, output = way.run(connector, remote.COMMAND, request, STEP_TIMEOUT)
     if not ok or not output.stdout_lines:
         raise NotProved(f"{name}: {(output.stderr_lines or ['no answer'])[-1]}")
     result = parsed(output.stdout_lines[-1], "applied")["applied"]
@@ -126,7 +124,7 @@ def step(state: State, connector: BaseConnector, guarded: dict[str, Any], name: 
         raise NotProved(problem)
 
 
-def trial(state: State, host: Host, control: SSHConnector, command: str) -> None:
+def trial(way: Way, state: State, host: Host, control: SSHConnector, command: str) -> None:
     """A whole login through an sshd of its own, over the control connection; the running sshd knows nothing of it.
 
     Raises:
@@ -143,12 +141,12 @@ def trial(state: State, host: Host, control: SSHConnector, command: str) -> None
         elif host.connector_data.get("sudo_wants_password"):
             channel.exec_command(f"{' '.join(SUDO_PASSWORD)} -- {command}")
             # sudo reads to the end of the line and no further; the rest is for sshd.
-            channel.sendall(f"{PASSWORD.get()}\n".encode())
+            channel.sendall(f"{password_of(host)}\n".encode())
         else:
             channel.exec_command(f"{' '.join(SUDO_PLAIN)} -- {command}")
     login = Login(state, host, channel)
     try:
-        check_login(state, login)
+        check_login(way, login)
     except Exception as error:
         raise NotProved(f"a trial login failed: {one_line(error)}{said(channel)}") from error
     finally:
@@ -165,7 +163,7 @@ def said(channel: Channel) -> str:
     return f" (sshd: {reason})" if reason else ""
 
 
-def check_login(state: State, login: Login) -> None:
+def check_login(way: Way, login: Login) -> None:
     """Logs in and looks: a session that can be killed, and sudo.
 
     Raises:
@@ -173,21 +171,21 @@ def check_login(state: State, login: Login) -> None:
         PyinfraError, OSError: no login.
     """
     login.connect()
-    ok, output = login.run_shell_command(StringCommand("cat /proc/self/oom_score_adj"), _timeout=LOGIN_TIMEOUT)
+    ok, output = Way().run(login, "cat /proc/self/oom_score_adj", None, LOGIN_TIMEOUT)
     score = output.stdout.strip()
     if not ok or score.startswith("-") or not score.isdecimal():
         told = line(score or output.stderr.strip())
         raise NotProved(f"its session has oom_score_adj {told}, so it could not be killed")
-    ok, output = login.run_shell_command(StringCommand("true"), _sudo=state.config.SUDO, _timeout=LOGIN_TIMEOUT)
+    ok, output = way.run(login, "true", None, LOGIN_TIMEOUT)
     if not ok:
         raise NotProved(f"it has no sudo: {(output.stderr_lines or ['no message'])[-1]}")
 
 
-def taken_back(state: State, host: Host, guarded: dict[str, Any], reason: str) -> str:
+def taken_back(way: Way, state: State, host: Host, guarded: dict[str, Any], reason: str) -> str:
     """Takes the change back over the control connection, and checks that people get in; returns the report."""
     say(host, "taking it back")
     try:
-        step(state, host.connector, guarded, "take_back", reason=reason)
+        step(way, host.connector, guarded, "take_back", reason=reason)
     except Exception as error:
         seconds = guarded["confirm_within"]
         return (

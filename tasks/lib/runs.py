@@ -18,6 +18,7 @@ from sparkfleet.mistakes import VERBOSE, mistake
 from sparkhost.history import result_of, worse
 from tasks.lib import journal
 from tasks.lib.wanted import AFTER_RELOAD, Wanted
+from tasks.lib.way import Way
 
 
 @dataclass
@@ -25,6 +26,8 @@ class Run:
     """What a deploy knows about one host while it runs."""
 
     wanted: Wanted
+    way: Way
+    """How its commands become root."""
     plan: dict[str, Any] = field(default_factory=dict)
     """The plan in force, by measure."""
     stage: StateStage | None = None
@@ -35,6 +38,8 @@ class Run:
     """Warnings that have been shown: a plan is made more than once."""
     last: dict[str, Any] | None = None
     """The last deploy in the host's history."""
+    stands: dict[str, Any] = field(default_factory=dict)
+    """How each measure stands by the host's history."""
     results: dict[str, str] = field(default_factory=dict)
     """What came of each measure, where there is anything to say."""
     changing: bool = False

@@ -15,6 +15,7 @@ from tasks.lib import wheels
 from tasks.lib.converge import needs
 from tasks.lib.runs import Run
 from tasks.lib.wanted import Wanted
+from tasks.lib.way import Way
 
 CONTENT = b"the content of a wheel"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -62,7 +63,7 @@ def test_a_host_cannot_choose_what_is_downloaded() -> None:
         ({**asdict(honest), "requirement": "uv==0.13.9\n--index-url=http://evil.example"}, False),
         ({**asdict(honest), "sha256": "../../x"}, False),
     ):
-        run = Run(Wanted([measure], {}), plan={"uv": {"changes": [{"needs": [answer]}]}})
+        run = Run(Wanted([measure], {}), Way(), plan={"uv": {"changes": [{"needs": [answer]}]}})
         if accepted:
             assert needs(run, "uv") == [honest]
         else:

@@ -1,0 +1,251 @@
+"""Measures as operations in a deploy that is not ours: pyinfra as it is, in a folder of somebody else's."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import paramiko
+import pytest
+
+from sparkfleet import operations
+from sparkfleet.own_tasks import own_tasks
+from sparkfleet.settings import HostSettings
+from tasks.lib.remote import unpacked
+from tests.doubles import sshd
+
+ROOT = Path(__file__).resolve().parents[2]
+SSH = {"ssh_hostname": "127.0.0.1", "ssh_user": "root"}
+REFUSED = {**sshd.EMPTY, "changes": [sshd.CHANGE], "refused": ["not while jobs run"]}
+
+
+class Spark:
+    """A host that has all to be changed, and then has it; it keeps what it was asked."""
+
+    def __init__(self, applied: dict[str, Any] | None = None) -> None:
+        self.applied = applied or {**sshd.EMPTY, "changes": [sshd.CHANGE]}
+        self.asked: list[dict[str, Any]] = []
+        self.lines: list[str] = []
+        self.typed: list[str] = []
+
+    def __call__(self, line: str, text: str, channel: paramiko.Channel) -> None:
+        self.lines.append(line)
+        if "sparkhost" not in line:
+            sshd.answer(channel)
+            return
+        request = unpacked(text)
+        self.asked.append(request)
+        names = [measure["name"] for measure in request["measures"]]
+        changing = [name for name in names if name != "systemd" and "after" not in name and not self.has(name)]
+        found = {"notes": [], "unproved": False, **sshd.planned(request, *changing)}
+        if request["action"] == "apply":
+            rest = {"measures": request["measures"][1:]}
+            found |= {"applied": self.applied, "plan": sshd.planned(rest)["plan"]}
+        sshd.answer(channel, json.dumps(found) + "\n")
+
+    def has(self, name: str) -> bool:
+        return name in [one["measure"] for one in self.asked[:-1] if one["action"] == "apply"]
+
+    @property
+    def actions(self) -> list[str]:
+        return [request["action"] for request in self.asked]
+
+
+def pyinfra(folder: Path, *arguments: str, **given: str) -> subprocess.CompletedProcess[str]:
+    """pyinfra in a folder; that folder comes first on the path, as it does for a pyinfra of a tool's own."""
+    return subprocess.run(
+        [sys.executable, "-m", "pyinfra", *arguments],
+        cwd=folder,
+        env={**os.environ, "PYINFRA_PROGRESS": "off", "HOME": str(folder), **given},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def hosts(folder: Path, stack: ExitStack, **sparks: Callable[[str, str, paramiko.Channel], None]) -> str:
+    """An inventory of somebody else's with these hosts."""
+    ports = {name: stack.enter_context(sshd.serving(spark)) for name, spark in sparks.items()}
+    sshd.fleet_of(folder, ports)
+    keys = {"ssh_key": str(folder / "key"), "ssh_known_hosts_file": str(folder / "known_hosts")}
+    found = [(name, {**SSH, **keys, "ssh_port": port}) for name, port in ports.items()]
+    (folder / "hosts.py").write_text(f"sparks = {found!r}\n")
+    return "hosts.py"
+
+
+def test_every_measure_is_an_operation_with_the_fleet_files_keys() -> None:
+    for name, field in HostSettings.model_fields.items():
+        found = getattr(operations, name)
+        assert f"{name}(_sudo=True)" in found.__doc__
+        for key in field.annotation.model_fields:  # type: ignore[union-attr]
+            assert f"+ {key}: " in found.__doc__
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (["mod=off"], "swap.mod: unknown key, did you mean mode?"),
+        (["mode=of"], "swap.mode: got 'of', expected off or keep"),
+        (["margin=2"], "swap.margin: got 2, expected a size"),
+        (["off"], "swap: settings are given by name"),
+    ],
+)
+@pytest.mark.parametrize("how", ["--dry", "-y"])
+def test_a_wrong_setting_is_one_line(tmp_path: Path, call: list[str], said: str, how: str) -> None:
+    done = pyinfra(tmp_path, "@local", "sparkfleet.operations.swap", *call, how)
+    assert done.returncode == 1
+    assert done.stdout.count(said) == 1, done.stdout
+    assert "Traceback" not in done.stdout
+    assert "pydantic" not in done.stdout
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a measure is planned as root")
+def test_a_dry_run_here_shows_what_would_change(tmp_path: Path) -> None:
+    done = pyinfra(tmp_path, "@local", "sparkfleet.operations.swap", "margin=2GiB", "--dry", "--diff")
+    assert done.returncode == 0, done.stdout
+    assert "swap: /etc/systemd/system/swap.d/zz-sparkfleet.conf: would create" in done.stdout
+    assert "+ConditionPathExists=/etc/sparkfleet/swap-is-allowed" in done.stdout
+    assert re.search(r"sparkfleet\.swap \(margin=2GiB\) +1 \(@local\)", done.stdout), done.stdout
+
+
+MIXED = """\
+from pyinfra.api import deploy
+from pyinfra.operations import server
+
+from sparkfleet.operations import swap, uv
+from tasks.mine import SAYS
+
+
+@deploy("my lab")
+def my_lab():
+    done = swap(mode="off")
+    server.shell(name="after", commands=[f"echo {SAYS}"], _if=done.did_change)
+
+
+server.shell(name="before", commands=["true"])
+my_lab()
+again = swap(mode="off")
+server.shell(name="not again", commands=["echo again"], _if=again.did_change)
+uv()
+"""
+
+
+def test_measures_stand_beside_pyinfras_own_operations(tmp_path: Path) -> None:
+    spark = Spark()
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "__init__.py").touch()
+    (tmp_path / "tasks" / "mine.py").write_text("SAYS = 'swap is off'\n")
+    (tmp_path / "deploy.py").write_text(MIXED)
+    with ExitStack() as stack:
+        done = pyinfra(tmp_path, hosts(tmp_path, stack, one=spark), "deploy.py", "-y")
+    assert done.returncode == 0, done.stdout
+    shell = [line for line in spark.lines if "sparkhost" not in line]
+    assert [word for line in shell for word in ("true", "swap is off", "again") if word in line] == [
+        "true",
+        "swap is off",
+    ]
+    assert [(one["action"], one.get("measure")) for one in spark.asked if one["action"] == "apply"] == [
+        ("apply", "swap"),
+        ("apply", "uv"),
+    ]
+    # The lock goes back after each, and none waits for another's.
+    assert spark.actions.index("record") < len(spark.actions) - 1 - spark.actions[::-1].index("apply")
+    assert spark.actions[-1] == "record"
+
+
+def test_a_refusal_fails_the_operation_on_that_host_alone(tmp_path: Path) -> None:
+    bad, good = Spark(REFUSED), Spark()
+    text = "from pyinfra.operations import server\nfrom sparkfleet.operations import swap\n\nswap()\n"
+    (tmp_path / "deploy.py").write_text(text + "server.shell(commands=['echo next'])\n")
+    with ExitStack() as stack:
+        done = pyinfra(tmp_path, hosts(tmp_path, stack, bad=bad, good=good), "deploy.py", "-y")
+    assert done.returncode == 1
+    assert re.search(r"\[bad\] +swap: not while jobs run", done.stdout), done.stdout
+    assert not any("echo next" in line for line in bad.lines)
+    assert any("echo next" in line for line in good.lines), done.stdout
+    assert bad.actions[-1] == good.actions[-1] == "record"
+
+
+def test_limit_leaves_the_others_alone(tmp_path: Path) -> None:
+    one, two = Spark(), Spark()
+    (tmp_path / "deploy.py").write_text("from sparkfleet.operations import swap\n\nswap()\n")
+    with ExitStack() as stack:
+        done = pyinfra(tmp_path, hosts(tmp_path, stack, one=one, two=two), "deploy.py", "-y", "--limit", "two")
+    assert done.returncode == 0, done.stdout
+    assert not one.asked
+    assert "apply" in two.actions
+
+
+def test_an_answer_without_an_end_costs_one_host(tmp_path: Path) -> None:
+    def endless(line: str, text: str, channel: paramiko.Channel) -> None:
+        try:
+            while True:
+                channel.sendall(b"x" * 65536)
+        except OSError:
+            return
+
+    good = Spark()
+    (tmp_path / "deploy.py").write_text("from sparkfleet.operations import swap\n\nswap()\n")
+    with ExitStack() as stack:
+        done = pyinfra(tmp_path, hosts(tmp_path, stack, endless=endless, good=good), "deploy.py", "-y")
+    assert done.returncode == 1
+    assert "[endless] swap: lost the host: the answer is longer than 2 MiB" in done.stdout
+    assert good.actions[-1] == "record", done.stdout
+
+
+def test_without_root_it_says_so(tmp_path: Path) -> None:
+    spark = Spark()
+    (tmp_path / "deploy.py").write_text("from sparkfleet.operations import swap\n\nswap()\n")
+    with ExitStack() as stack:
+        inventory = hosts(tmp_path, stack, one=spark)
+        text = (tmp_path / inventory).read_text().replace("'root'", "'admin'")
+        (tmp_path / inventory).write_text(text)
+        done = pyinfra(tmp_path, inventory, "deploy.py", "-y")
+    assert done.returncode == 1
+    assert "swap: runs as another user than root: add _sudo=True" in done.stdout
+    assert not spark.asked
+
+
+def test_a_sudo_password_is_in_no_command_line(tmp_path: Path) -> None:
+    seen: list[tuple[str, str]] = []
+
+    def asks(line: str, text: str, channel: paramiko.Channel) -> None:
+        seen.append((line, text))
+        if " -n " in line:
+            sshd.answer(channel, rc=1, error="sudo: a password is required\n")
+        elif "sparkhost" in line:
+            request = unpacked(text.partition("\n")[2])
+            sshd.answer(channel, json.dumps({"notes": [], **sshd.planned(request)}))
+        else:
+            sshd.answer(channel)
+
+    (tmp_path / "deploy.py").write_text(
+        "from sparkfleet.operations import swap\n\nswap(_sudo=True, _sudo_password='open sesame')\n"
+    )
+    with ExitStack() as stack:
+        inventory = hosts(tmp_path, stack, one=asks)
+        text = (tmp_path / inventory).read_text().replace("'root'", "'admin'")
+        (tmp_path / inventory).write_text(text)
+        done = pyinfra(tmp_path, inventory, "deploy.py", "-y")
+    assert done.returncode == 0, done.stdout
+    assert not any("sesame" in line for line, _ in seen)
+    assert any(text.startswith("open sesame\n") for _, text in seen)
+
+
+def test_the_name_tasks_stays_the_sites() -> None:
+    before = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == "tasks"}
+    with own_tasks():
+        from tasks import swap
+    after = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == "tasks"}
+    assert swap.__name__ == "tasks.swap"
+    assert after == before
