@@ -4,6 +4,7 @@ import os
 import sys
 from pathlib import Path
 
+from sparkfleet.connector import data_of
 from sparkfleet.settings import FleetError, FleetHost, load_fleet
 
 # pyinfra makes a group of every list and tuple here whose name has no underscore in front.
@@ -20,14 +21,7 @@ _leaving = frozenset(os.environ.get("SPARKFLEET_REMOVE", "").split())
 
 
 def _data(host: FleetHost) -> dict[str, object]:
-    settings = host.settings.absent() if host.name in _leaving else host.settings
-    ssh = {"hostname": host.address, "port": host.port, "user": host.user, "key": host.ssh_key and str(host.ssh_key)}
-    return {
-        **{f"ssh_{key}": value for key, value in ssh.items() if value is not None},
-        "ssh_known_hosts_file": str(_fleet.known_hosts),
-        "ssh_strict_host_key_checking": "yes",
-        "settings": settings.model_dump(mode="json"),
-    }
+    return data_of(_fleet, host, host.settings.absent() if host.name in _leaving else host.settings)
 
 
 all = [(host.name, _data(host)) for host in _fleet.hosts]
