@@ -38,7 +38,7 @@ class Spark:
     def __call__(self, line: str, text: str, channel: paramiko.Channel) -> None:
         self.lines.append(line)
         if "sparkhost" not in line:
-            sshd.answer(channel)
+            sshd.answer(channel, "\n")  # as echo does
             return
         request = unpacked(text)
         self.asked.append(request)
