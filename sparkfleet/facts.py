@@ -42,7 +42,7 @@ class Plan(FactBase[dict[str, Any]]):
         host = converge.current_host()
         given = cast(Any, dict(host.current_op_global_arguments or {}))
         arguments, _ = pop_global_arguments(host.state, host, given)
-        self.problems = problems_in(measure, (), settings or {})
+        self.problems = problems_in(measure, settings or {})
         run = None if self.problems else begun(host, measure, settings or {}, arguments)
         if run:
             request = run.wanted.plan(run.wanted.measures[0]["name"])

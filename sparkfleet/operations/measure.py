@@ -49,9 +49,11 @@ def operation_of(measure: str) -> MeasureOperation:
 
     def call(*arguments: Any, **named: Any) -> OperationMeta:
         settings = {key: value for key, value in named.items() if key not in of_pyinfra}
+        if arguments:
+            settings.setdefault("state", arguments[0])
         others = {key: value for key, value in named.items() if key in of_pyinfra}
         others.setdefault("name", shown_as(measure, settings))
-        problems = problems_in(measure, arguments, settings)
+        problems = too_many(measure, arguments) or problems_in(measure, settings)
         if problems and not state.is_executing:
             tell(converge.current_host(), problems)
         made = planned(problems=problems, settings=settings, **others)
@@ -71,10 +73,13 @@ def shown_as(measure: str, settings: dict[str, Any]) -> str:
     return f"sparkfleet.{measure} ({given})" if given and len(given) <= 60 else f"sparkfleet.{measure}"
 
 
-def problems_in(measure: str, arguments: Sequence[Any], settings: dict[str, Any]) -> list[str]:
-    """What is wrong with the settings of a call, in the fleet file's words."""
-    if arguments:
-        return [f"{measure}: settings are given by name, as in {measure}(state='present')"]
+def too_many(measure: str, arguments: Sequence[Any]) -> list[str]:
+    """What is wrong with a call that gives more than `state` by its place."""
+    return [f"{measure}: all settings but state are given by name"] if len(arguments) > 1 else []
+
+
+def problems_in(measure: str, settings: dict[str, Any]) -> list[str]:
+    """What is wrong with settings, in the fleet file's words."""
     try:
         HostSettings.model_validate({measure: settings})
     except ValidationError as error:
@@ -91,12 +96,19 @@ def described(measure: str, model: type[Measure]) -> str:
 
 
 def signature(model: type[Measure]) -> inspect.Signature:
-    """The keywords with the defaults that hold without them."""
-    named = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.annotation)
-        for name, field in model.model_fields.items()
-    ]
-    return inspect.Signature(named)
+    """The keywords with the defaults that hold without them.
+
+    `state` by its place too: from the shell, pyinfra takes `state=` for an argument of its own function.
+    """
+    by_name, by_place = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
+    return inspect.Signature(
+        [
+            inspect.Parameter(
+                name, by_place if name == "state" else by_name, default=field.default, annotation=field.annotation
+            )
+            for name, field in model.model_fields.items()
+        ]
+    )
 
 
 def commands(measure: str, problems: Sequence[str], settings: dict[str, Any]) -> Generator[PyinfraCommand, None, None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -48,10 +49,13 @@ class Spark:
         if request["action"] == "apply":
             rest = {"measures": request["measures"][1:]}
             found |= {"applied": self.applied, "plan": sshd.planned(rest)["plan"]}
-        sshd.answer(channel, json.dumps(found) + "\n")
+        sshd.answer(channel, json.dumps(found | self.more(request)) + "\n")
+
+    def more(self, request: dict[str, Any]) -> dict[str, Any]:
+        return {}
 
     def has(self, name: str) -> bool:
-        return name in [one["measure"] for one in self.asked[:-1] if one["action"] == "apply"]
+        return name in [one.get("measure") for one in self.asked[:-1] if one["action"] == "apply"]
 
     @property
     def actions(self) -> list[str]:
@@ -97,7 +101,8 @@ def test_every_measure_is_an_operation_with_the_fleet_files_keys() -> None:
         (["mod=off"], "swap.mod: unknown key, did you mean mode?"),
         (["mode=of"], "swap.mode: got 'of', expected off or keep"),
         (["margin=2"], "swap.margin: got 2, expected a size"),
-        (["off"], "swap: settings are given by name"),
+        (["off"], "swap.state: got 'off', expected present, unmanaged or absent"),
+        (["absent", "off"], "swap: all settings but state are given by name"),
     ],
 )
 @pytest.mark.parametrize("how", ["--dry", "-y"])
@@ -242,6 +247,30 @@ def test_a_sudo_password_is_in_no_command_line(tmp_path: Path) -> None:
     assert any(text.startswith("open sesame\n") for _, text in seen)
 
 
+def test_a_change_to_sshd_is_proved_from_here(tmp_path: Path) -> None:
+    class Guarded(Spark):
+        def __call__(self, line: str, text: str, channel: paramiko.Channel) -> None:
+            if "oom_score_adj" in line and "sparkhost" not in line:
+                self.lines.append(line)
+                sshd.answer(channel, "0\n")
+                return
+            super().__call__(line, text, channel)
+
+        def more(self, request: dict[str, Any]) -> dict[str, Any]:
+            kinds = {one["kind"] for measure in request["measures"] for one in measure["resources"]}
+            return {"unproved": request["action"] == "apply" and "guarded" in kinds}
+
+    spark = Guarded()
+    (tmp_path / "deploy.py").write_text("from sparkfleet.operations import ssh\n\nssh(trial_login=False)\n")
+    with ExitStack() as stack:
+        done = pyinfra(tmp_path, hosts(tmp_path, stack, one=spark), "deploy.py", "-y")
+    assert done.returncode == 0, done.stdout
+    steps = [r["step"] for one in spark.asked for m in one["measures"] for r in m["resources"] if "step" in r]
+    assert steps == ["restart", "confirm"]
+    assert "kept: a new login works" in done.stdout
+    assert spark.actions[-1] == "record"
+
+
 def test_the_name_tasks_stays_the_sites() -> None:
     before = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == "tasks"}
     with own_tasks():
@@ -249,3 +278,26 @@ def test_the_name_tasks_stays_the_sites() -> None:
     after = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == "tasks"}
     assert swap.__name__ == "tasks.swap"
     assert after == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a measure is planned as root")
+def test_the_example_of_the_page_runs_as_it_stands(tmp_path: Path) -> None:
+    example = tmp_path / "one-measure"
+    shutil.copytree(ROOT / "docs" / "examples" / "one-measure", example)
+    page = (ROOT / "docs" / "one-measure.md").read_text()
+    assert "(examples/one-measure)" in page
+    done = pyinfra(example, "@local", "deploy.py", "--dry")
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"Sparks \| sparkfleet\.swap \(mode=off, margin=2GiB\) +1 \(@local\)", done.stdout), done.stdout
+    assert re.search(r"Sparks \| Tell the log +- +1 \(@local\)", done.stdout), done.stdout
+    done = pyinfra(example, "@local", "sparkfleet.operations.hardware_watchdog", "unmanaged", "-y")
+    assert done.returncode == 0, done.stdout
+    assert "No changes" in done.stdout
+
+
+def test_the_pages_snippets_are_python_that_names_operations() -> None:
+    page = (ROOT / "docs" / "one-measure.md").read_text()
+    (snippet,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    compile(snippet, "docs/one-measure.md", "exec")
+    for name in re.findall(r"sparkfleet\.operations\.(\w+)", page):
+        assert name in operations.__all__
