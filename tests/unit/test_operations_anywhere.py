@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,12 @@ import paramiko
 import pytest
 
 from sparkfleet import operations
-from sparkfleet.own_tasks import own_tasks
+from sparkfleet.own_tasks import is_tasks, own_tasks
 from sparkfleet.settings import HostSettings
 from tasks.lib.remote import unpacked
 from tests.doubles import sshd
 
 ROOT = Path(__file__).resolve().parents[2]
-SSH = {"ssh_hostname": "127.0.0.1", "ssh_user": "root"}
 REFUSED = {**sshd.EMPTY, "changes": [sshd.CHANGE], "refused": ["not while jobs run"]}
 
 
@@ -77,12 +75,13 @@ def pyinfra(folder: Path, *arguments: str, **given: str) -> subprocess.Completed
     )
 
 
-def hosts(folder: Path, stack: ExitStack, **sparks: Callable[[str, str, paramiko.Channel], None]) -> str:
+def hosts(folder: Path, stack: ExitStack, user: str = "root", **sparks: sshd.Command) -> str:
     """An inventory of somebody else's with these hosts."""
     ports = {name: stack.enter_context(sshd.serving(spark)) for name, spark in sparks.items()}
     sshd.fleet_of(folder, ports)
     keys = {"ssh_key": str(folder / "key"), "ssh_known_hosts_file": str(folder / "known_hosts")}
-    found = [(name, {**SSH, **keys, "ssh_port": port}) for name, port in ports.items()]
+    ssh = {"ssh_hostname": "127.0.0.1", "ssh_user": user, **keys}
+    found = [(name, {**ssh, "ssh_port": port}) for name, port in ports.items()]
     (folder / "hosts.py").write_text(f"sparks = {found!r}\n")
     return "hosts.py"
 
@@ -212,9 +211,7 @@ def test_without_root_it_says_so(tmp_path: Path) -> None:
     spark = Spark()
     (tmp_path / "deploy.py").write_text("from sparkfleet.operations import swap\n\nswap()\n")
     with ExitStack() as stack:
-        inventory = hosts(tmp_path, stack, one=spark)
-        text = (tmp_path / inventory).read_text().replace("'root'", "'admin'")
-        (tmp_path / inventory).write_text(text)
+        inventory = hosts(tmp_path, stack, "admin", one=spark)
         done = pyinfra(tmp_path, inventory, "deploy.py", "-y")
     assert done.returncode == 1
     assert "swap: runs as another user than root: add _sudo=True" in done.stdout
@@ -238,9 +235,7 @@ def test_a_sudo_password_is_in_no_command_line(tmp_path: Path) -> None:
         "from sparkfleet.operations import swap\n\nswap(_sudo=True, _sudo_password='open sesame')\n"
     )
     with ExitStack() as stack:
-        inventory = hosts(tmp_path, stack, one=asks)
-        text = (tmp_path / inventory).read_text().replace("'root'", "'admin'")
-        (tmp_path / inventory).write_text(text)
+        inventory = hosts(tmp_path, stack, "admin", one=asks)
         done = pyinfra(tmp_path, inventory, "deploy.py", "-y")
     assert done.returncode == 0, done.stdout
     assert not any("sesame" in line for line, _ in seen)
@@ -272,12 +267,11 @@ def test_a_change_to_sshd_is_proved_from_here(tmp_path: Path) -> None:
 
 
 def test_the_name_tasks_stays_the_sites() -> None:
-    before = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == "tasks"}
+    before = dict(sys.modules)
     with own_tasks():
-        from tasks import swap
-    after = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == "tasks"}
-    assert swap.__name__ == "tasks.swap"
-    assert after == before
+        from tasks import vllm_source
+    assert vllm_source.__name__ == "tasks.vllm_source"
+    assert {name for name in sys.modules if is_tasks(name)} == {name for name in before if is_tasks(name)}
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a measure is planned as root")
