@@ -34,8 +34,8 @@ def data_of(fleet: Fleet, host: FleetHost, settings: HostSettings) -> dict[str, 
 class FleetConnector(SSHConnector):
     """The hosts of a fleet file, with its groups and settings, over SSH.
 
-    A host whose key is not pinned is refused. A sudo password is asked for once, and goes in on standard input; what a
-    host prints is read within bounds.
+    A host whose key is not pinned is refused. A sudo password is asked for once, and goes in on
+    standard input; what a host prints is read within bounds.
     """
 
     @staticmethod

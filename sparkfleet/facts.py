@@ -1,7 +1,8 @@
 """Facts of a Spark for pyinfra: `pyinfra HOST fact sparkfleet.facts.GpuHolders`, or `host.get_fact(GpuHolders)`.
 
-What a host answers is checked before anybody uses it: its size, its form, and that no text acts on a terminal.
-`Plan` is the measure's own, made as the operation makes it: docs/one-measure.md says what each returns.
+What a host answers is checked before anybody uses it: its size, its form, and that no text acts on
+a terminal. `Plan` is the measure's own, made as the operation makes it: docs/one-measure.md says
+what each returns.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ MOST = 1024 * 1024
 class Plan(FactBase[dict[str, Any]]):
     """What a measure would change: `changes` (each `what`, `summary`, `diff`), `warnings`, `refused`, `error`.
 
-    `settings`: the measure's keys in the fleet file, the defaults without. It needs root: `--sudo`, or `SUDO` in the
-    configuration. From the shell: `pyinfra HOST fact sparkfleet.facts.Plan measure=swap settings='{"margin": "2GiB"}'`.
+    `settings`: the measure's keys in the fleet file, the defaults without. It needs root: `--sudo`,
+    or `SUDO` in the configuration. From the shell: `pyinfra HOST fact sparkfleet.facts.Plan
+    measure=swap settings='{"margin": "2GiB"}'`.
     """
 
     # pyinfra gives a fact's command no input, and sparkhost takes all it needs from there, so that nothing of it
@@ -93,8 +95,8 @@ class Applied(FactBase[dict[str, Any]]):
 class GpuHolders(FactBase[list[dict[str, Any]]]):
     """Processes that hold GPU memory, by nvidia-smi: `pid`, `user`, `name`, `bytes`; [] without nvidia-smi.
 
-    On a Spark that memory is the host's own: it is missing from MemAvailable. `bytes` is None where the driver
-    does not say.
+    On a Spark that memory is the host's own: it is missing from MemAvailable. `bytes` is None where
+    the driver does not say.
     """
 
     @staticmethod

@@ -1,7 +1,8 @@
 """Makes our package `tasks` importable without the name: a site's deploy may have a `tasks` of its own.
 
-pyinfra puts the directory of a deploy first on the path, and `tasks/` is what its users call their files. So
-`import tasks` there is theirs; our modules keep each other by reference, and need the name only while they load.
+pyinfra puts the directory of a deploy first on the path, and `tasks/` is what its users call their
+files. So `import tasks` there is theirs; our modules keep each other by reference, and need the
+name only while they load.
 """
 
 from __future__ import annotations

@@ -5,8 +5,9 @@
     swap(mode="off", margin="2GiB", _sudo=True)
     ssh(_sudo=True)
 
-A measure of `HostSettings` has the operation of its name: keywords are its keys in the fleet file, with the same
-values, units, defaults and errors. `help(swap)` lists them. A refusal fails the operation on that host alone.
+A measure of `HostSettings` has the operation of its name: keywords are its keys in the fleet file,
+with the same values, units, defaults and errors. `help(swap)` lists them. A refusal fails the
+operation on that host alone.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Makes a pyinfra operation of a measure: plan by one command, apply by one a part, fail by what the host refuses.
 
-The host does the work (ADR 2), as in our own deploy: these are its functions (`tasks.lib.converge`) for one measure,
-with a run of its own. What differs is what somebody else's deploy needs: nothing of pyinfra is extended
-(`tasks.lib.way`), the operation itself fails where the measure does, and it counts as one change.
+The host does the work (ADR 2), as in our own deploy: these are its functions (`tasks.lib.converge`)
+for one measure, with a run of its own. What differs is what somebody else's deploy needs: nothing
+of pyinfra is extended (`tasks.lib.way`), the operation itself fails where the measure does, and it
+counts as one change.
 """
 
 from __future__ import annotations
