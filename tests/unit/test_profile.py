@@ -182,6 +182,8 @@ def test_the_note_is_there_while_a_step_runs(tmp_path: Path) -> None:
         (["--headroom", "900T", "--", "true", "{batch}"], "there is no room for a run"),
         (["--time", "1", "--", "true", "{batch}"], "--time: got '1', expected a duration"),
         (["--plain", "--", "/nonexistent", "{batch}"], "/nonexistent: No such file or directory"),
+        (["--plain", "--", "python3 tiny.py {batch}"], "'python3 tiny.py {batch}' is one word with blanks"),
+        (["--", "true", "{batch}"], "spark-run: No such file or directory; --plain runs the command without it"),
     ],
 )
 def test_a_mistake_is_one_line(words: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -191,6 +193,47 @@ def test_a_mistake_is_one_line(words: list[str], says: str, tmp_path: Path, caps
     error = capsys.readouterr().err
     assert says in error
     assert error.count("\n") == 1
+
+
+def test_a_command_that_never_started_is_tried_again(tmp_path: Path) -> None:
+    """Nor does it take the place of what was known of the value."""
+    program = tmp_path / "program"
+    words = [*PLAIN, "--vary", "batch=1", "--out", str(tmp_path / "out"), "--", str(program), "{batch}"]
+    assert main(words) == 2
+    assert statuses(tmp_path / "out") == {}
+    program.write_text("#!/bin/sh\nexit 3\n")
+    program.chmod(0o755)
+    assert main(words) == 1
+    assert statuses(tmp_path / "out") == {1: "failed"}
+    program.unlink()
+    assert main(["--again", *words]) == 2
+    assert statuses(tmp_path / "out") == {1: "failed"}
+
+
+def test_variables_of_a_recipe_reach_its_command_and_yours_win(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "r.toml").write_text(
+        'command = ["sh", "-c", "echo $HERE $YOURS # {batch} {where}"]\nvary = "batch=1"\nset = {where = "place"}\n'
+        'environment = {HERE = "{where}/x", YOURS = "recipe"}\n'
+    )
+    monkeypatch.setenv("YOURS", "user")
+    assert main([*PLAIN, "--recipe", str(tmp_path / "r.toml"), "--out", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out" / "batch-1.log").read_text() == "place/x user\n"
+
+
+def test_the_allocator_of_a_job_is_left_to_spark_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It knows the job's share; a variable that is set already would keep it from saying so."""
+    launcher = tmp_path / "spark-run"
+    launcher.write_text('#!/bin/sh\necho "${PYTORCH_CUDA_ALLOC_CONF-unset}"\n')
+    launcher.chmod(0o755)
+    (tmp_path / "r.toml").write_text(
+        'command = ["true", "{batch}"]\nvary = "batch=1"\n'
+        'environment = {PYTORCH_CUDA_ALLOC_CONF = "expandable_segments:True"}\n'
+    )
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.delenv("PYTORCH_CUDA_ALLOC_CONF", raising=False)
+    words = ["--by", "processes", "--headroom", "512M", "--recipe", str(tmp_path / "r.toml"), "--out", str(tmp_path)]
+    assert main(words) == 0
+    assert (tmp_path / "batch-1.log").read_text() == "unset\n"
 
 
 def test_a_directory_with_something_else_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

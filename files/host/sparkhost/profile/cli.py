@@ -81,8 +81,10 @@ def rate(word: str) -> float:
     return value
 
 
-def series_of(options: argparse.Namespace, given: list[str], total: int) -> tuple[Series, list[int]]:
-    """What is to be profiled, and the values.
+def series_of(
+    options: argparse.Namespace, given: list[str], total: int
+) -> tuple[Series, list[int], recipe.Recipe | None]:
+    """What is to be profiled, the values, and the recipe where it is one.
 
     Raises:
         Mistake: options that do not go together.
@@ -90,6 +92,7 @@ def series_of(options: argparse.Namespace, given: list[str], total: int) -> tupl
     if bool(options.recipe) == bool(given):
         raise Mistake(f"expected --recipe NAME or -- COMMAND, see {PROGRAM} --help")
     settings: dict[str, str] = {}
+    ready: recipe.Recipe | None = None
     template, vary = given, options.vary or "batch=1:256"
     if options.recipe:
         ready = recipe.read(options.recipe)
@@ -101,7 +104,7 @@ def series_of(options: argparse.Namespace, given: list[str], total: int) -> tupl
     command.check(template, [name, *settings])
     if options.total_batch is not None and options.total_batch < 1:
         raise Mistake(f"--total-batch: got {options.total_batch}, expected a whole number above 0")
-    return Series(template, name, settings, options.by, total), values
+    return Series(template, name, settings, options.by, total), values, ready
 
 
 def report(summary: dict[str, Any], vary: str, directory: Path) -> list[str]:
@@ -135,14 +138,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(words[:end])
     memory = Memory()
     try:
-        series, values = series_of(options, words[end + 1 :], memory.read("MemTotal"))
+        series, values, ready = series_of(options, words[end + 1 :], memory.read("MemTotal"))
         floor = named("--headroom", options.headroom) if options.headroom else int(term_below() * MARGIN)
         limits = Limits(floor, duration(options.time), options.rate)
         if options.memory:
             named("--memory", options.memory)
         store = Store(options.out, series)
         store.load(options.anew)
-        profile = Profile(store, limits, options, memory)
+        profile = Profile(store, limits, options, memory, ready)
         if profile.room == 0:
             raise Mistake(
                 f"--headroom: {show_size(memory.read('MemAvailable'))} are available, and {show_size(limits.floor)} "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 
 from sparkhost.launcher.units import Mistake
@@ -57,10 +58,12 @@ def check(template: Sequence[str], names: Sequence[str]) -> None:
     """Every name must have a place in the command: else a series would measure the same run again and again.
 
     Raises:
-        Mistake: the command is missing, or has no place for a name.
+        Mistake: the command is missing, is quoted as one word, or has no place for a name.
     """
     if not template:
         raise Mistake("a command is missing: spark-profile [OPTIONS] -- COMMAND with {batch}, or --recipe NAME")
+    if len(template[0].split()) > 1 and shutil.which(template[0]) is None:
+        raise Mistake(f"{template[0]!r} is one word with blanks: leave the quotes around the command out")
     for name in names:
         if not any(f"{{{name}}}" in word for word in template):
             raise Mistake(f"the command has no {{{name}}}: say where the value goes")

@@ -99,6 +99,17 @@ class Store:
         """Takes the note of a step away that was ended on purpose: the host did survive it."""
         self.steps = {value: step for value, step in self.steps.items() if step.status != "unfinished"}
 
+    def take_back(self, value: int, known: Step | None) -> None:
+        """Puts what was known of a value back in place of the note of a step that never began.
+
+        Raises:
+            OSError: as `note`.
+        """
+        del self.steps[value]
+        if known:
+            self.steps[value] = known
+        self.write(JSON, json.dumps(self.document(), indent=1) + "\n")
+
     def note(self, step: Step) -> None:
         """Keeps a step, and has it on disk when this returns.
 

@@ -8,7 +8,7 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,6 +44,10 @@ class Outcome(NamedTuple):
     peaks: Peaks
 
 
+class NotStarted(Mistake):
+    """The command could not even be started."""
+
+
 def wrapped(command: Sequence[str], name: str, cap: str | None) -> list[str]:
     """The command as a job of the launcher. Its own look at the memory is left out: this program has looked."""
     options = ["--quiet", "--no-preflight", "--name", name, *(["--memory", cap] if cap else [])]
@@ -65,19 +69,34 @@ def finder(name: str) -> Callable[[], str | None]:
     return find
 
 
-def run(command: Sequence[str], log: Path, limits: Limits, memory: Memory, job: str | None = None) -> Outcome:
+def run(
+    command: Sequence[str],
+    log: Path,
+    limits: Limits,
+    memory: Memory,
+    job: str | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Outcome:
     """Runs a command to its end, or ends it. Its output goes to `log`. `job`: its name where the launcher runs it.
 
+    `environment`: variables for it beside those of this process, which win.
+
     Raises:
-        Mistake: it cannot be started.
+        NotStarted: it cannot be started.
     """
     with log.open("wb") as output:
         try:
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env={**(environment or {}), **os.environ},
             )
         except OSError as error:
-            raise Mistake(f"{command[0]}: {error.strerror}") from error
+            hint = "; --plain runs the command without it, and nothing caps it then" if job else ""
+            raise NotStarted(f"{command[0]}: {error.strerror}{hint}") from error
     sampler = Sampler(process.pid, memory, finder(job)) if job else Sampler(process.pid, memory)
     status: Status = "ok"
     try:

@@ -6,15 +6,17 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sparkhost.doctor import text
+from sparkhost.launcher.promise import TORCH_ALLOCATOR
 from sparkhost.launcher.units import MIB, show_duration, show_size
 from sparkhost.profile import command, fit, plot
+from sparkhost.profile.recipe import Recipe
 from sparkhost.profile.results import CSV, JSON, PLOT, Step, Store
 from sparkhost.profile.sample import Memory
-from sparkhost.profile.step import Limits, run, settled, wrapped
+from sparkhost.profile.step import Limits, NotStarted, run, settled, wrapped
 
 TOLERANCE = 512 * MIB
 """What MemAvailable may stay below where it was, between two steps."""
@@ -25,8 +27,10 @@ LOG_END = 1 << 16
 class Profile:
     """A series on this host."""
 
-    def __init__(self, store: Store, limits: Limits, options: argparse.Namespace, memory: Memory) -> None:
-        self.store, self.limits, self.options, self.memory = store, limits, options, memory
+    def __init__(
+        self, store: Store, limits: Limits, options: argparse.Namespace, memory: Memory, ready: Recipe | None = None
+    ) -> None:
+        self.store, self.limits, self.options, self.memory, self.ready = store, limits, options, memory, ready
         self.series = store.series
         self.notes: list[str] = []
 
@@ -59,18 +63,32 @@ class Profile:
                 return self.explain(step)
         return ""
 
+    def environment(self, values: Mapping[str, str]) -> dict[str, str]:
+        """The recipe's variables. A job gets the allocator's from spark-run, with its share of the memory in them."""
+        found = dict(self.ready.environment) if self.ready else {}
+        if not self.options.plain:
+            found = {name: text for name, text in found.items() if name not in TORCH_ALLOCATOR}
+        return dict(zip(found, command.fill(list(found.values()), values), strict=True))
+
     def attempt(self, value: int) -> Step:
         """One value, noted before and after."""
         series = self.series
-        words = command.fill(series.template, {**series.settings, series.vary: str(value)})
+        values = {**series.settings, series.vary: str(value)}
+        words, environment = command.fill(series.template, values), self.environment(values)
         name = f"profile-{series.vary}-{value}-{os.getpid()}"[:48]
         log = self.store.directory / f"{series.vary}-{value}.log"
+        known = self.store.steps.get(value)
         self.store.note(Step(value, "unfinished", 0))
         before = self.memory.read("MemAvailable")
-        if self.options.plain:
-            outcome = run(words, log, self.limits, self.memory)
-        else:
-            outcome = run(wrapped(words, name, self.options.memory), log, self.limits, self.memory, name)
+        try:
+            if self.options.plain:
+                outcome = run(words, log, self.limits, self.memory, None, environment)
+            else:
+                words = wrapped(words, name, self.options.memory)
+                outcome = run(words, log, self.limits, self.memory, name, environment)
+        except NotStarted:  # the note stands for a host that froze: this command has not run
+            self.store.take_back(value, known)
+            raise
         peaks = outcome.peaks
         peak = peaks.processes if series.by == "processes" else max(peaks.before - peaks.available, 0)
         step = Step(value, outcome.status, peak, outcome.code, peaks)
@@ -97,6 +115,8 @@ class Profile:
             stream.seek(max(stream.seek(0, os.SEEK_END) - LOG_END, 0))
             known = list(text.look(stream.read().decode(errors="replace"), str(log)))
         hint = f": {known[0].why}; {known[0].fix}" if known else f": see {log}"
+        if self.ready and self.ready.checked:
+            hint += f"; the recipe's options were checked against {self.ready.checked}"
         return f"{head}: failed with exit code {step.code}{hint}"
 
     def summary(self, stopped: str) -> dict[str, Any]:
