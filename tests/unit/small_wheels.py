@@ -40,9 +40,11 @@ def new_venv(path: Path) -> Path:
     return path
 
 
-def install(venv: Path, directory: Path, name: str, version: str, files: dict[str, bytes]) -> None:
+def install(
+    venv: Path, directory: Path, name: str, version: str, files: dict[str, bytes], requires: Sequence[str] = ()
+) -> None:
     """Puts a distribution into a venv, with uv."""
-    made = wheel(directory, name, version, files)
+    made = wheel(directory, name, version, files, requires)
     python = str(venv / "bin" / "python")
     command = [str(UV), "pip", "install", "-q", "--offline", "--no-index", "--no-deps", "--python", python, str(made)]
     subprocess.run(command, check=True, capture_output=True, timeout=60)

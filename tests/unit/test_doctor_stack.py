@@ -24,7 +24,11 @@ def venv(tmp_path: Path) -> Path:
 
 
 def look(venv: Path, environment: dict[str, str] | None = None) -> dict[str, Finding]:
-    return {finding.id: finding for finding in stack.look(Venv(venv), environment or {})}
+    """On a host with a C library and no more, whatever this machine has."""
+    root = venv.parent / "root"
+    (root / "usr/lib").mkdir(parents=True, exist_ok=True)
+    (root / "usr/lib/libc.so.6").touch()
+    return {finding.id: finding for finding in stack.look(Venv(venv), environment or {}, root)}
 
 
 def torch(cuda: str, library: bool = True) -> dict[str, bytes]:
@@ -52,8 +56,11 @@ def test_mangled_names_are_the_same_library(venv: Path, tmp_path: Path, name: st
 
 
 @pytest.mark.parametrize("name", ["libcudart.so.13", "libcudart.faf08d9a.so.13", "libcudart_static.so.12"])
-def test_other_libraries_are_no_trouble(venv: Path, tmp_path: Path, name: str) -> None:
+def test_other_libraries_are_no_runtime_of_cuda_12(venv: Path, tmp_path: Path, name: str) -> None:
+    """Nobody brings them, which is told; once somebody does, nothing is."""
     install(venv, tmp_path, "torchaudio", "2.11.0", {"torchaudio/x.so": library(tmp_path, "x.so", name)})
+    assert set(look(venv)) == {"library-missing"}
+    install(venv, tmp_path, "nvidia-cuda-runtime", "13.0.88", {f"nvidia/lib/{name}": (tmp_path / name).read_bytes()})
     assert look(venv) == {}
 
 
@@ -233,3 +240,131 @@ def test_names_are_compared_as_installers_do(name: str, expected: str) -> None:
 @pytest.mark.parametrize(("version", "expected"), [("3.5.0", (3, 5)), ("3.10.1+git", (3, 10)), ("x", (0, 0))])
 def test_releases_are_compared_as_numbers(version: str, expected: tuple[int, int]) -> None:
     assert ptxas.release(version) == expected
+
+
+def missing(venv: Path, tmp_path: Path, name: str, path: str, needs: str) -> Finding | None:
+    install(venv, tmp_path, name, "1.0", {path: library(tmp_path, Path(path).name, needs)})
+    return look(venv).get("library-missing")
+
+
+def test_a_library_that_nothing_brings_is_named(venv: Path, tmp_path: Path) -> None:
+    """torch without its nvidia-* packages: the import ends with libcudnn.so.9."""
+    finding = missing(venv, tmp_path, "torch", "torch/lib/libtorch_cuda.so", "libcudnn.so.9")
+    assert finding is not None
+    assert finding.weight == "broken"
+    assert "torch 1.0" in finding.saw
+    assert "libcudnn.so.9" in finding.saw
+    assert "--reinstall torch" in finding.fix
+
+
+def test_a_library_of_another_wheel_or_under_a_link_is_there(venv: Path, tmp_path: Path) -> None:
+    install(venv, tmp_path, "nvidia-cudnn-cu13", "9.1", {"nvidia/cudnn/lib/libcudnn.so.9.1.0": b""})
+    lib = Venv(venv).sites[0] / "nvidia/cudnn/lib"
+    assert missing(venv, tmp_path, "torch", "torch/lib/libtorch_cuda.so", "libcudnn.so.9") is not None
+    (lib / "libcudnn.so.9").symlink_to("libcudnn.so.9.1.0")
+    assert "library-missing" not in look(venv)
+
+
+@pytest.mark.parametrize("name", ["libcuda.so.1", "libnvidia-ml.so.1", "libpython3.12.so.1.0", "libc.so.6"])
+def test_what_the_driver_the_interpreter_and_the_host_bring_is_not_missing(
+    venv: Path, tmp_path: Path, name: str
+) -> None:
+    assert missing(venv, tmp_path, "vllm", "vllm/cumem.so", name) is None
+
+
+def test_a_library_in_a_directory_of_the_loaders_is_there(venv: Path, tmp_path: Path) -> None:
+    assert missing(venv, tmp_path, "vllm", "vllm/_C.so", "libnvrtc.so.13") is not None
+    root = tmp_path / "root"
+    (root / "etc/ld.so.conf.d").mkdir(parents=True)
+    (root / "etc/ld.so.conf.d/cuda.conf").write_text("# CUDA\n/opt/cuda/lib\n")
+    (root / "opt/cuda/lib").mkdir(parents=True)
+    (root / "opt/cuda/lib/libnvrtc.so.13").touch()
+    assert "library-missing" not in look(venv)
+
+
+def test_of_variants_for_several_releases_one_that_loads_is_enough(venv: Path, tmp_path: Path) -> None:
+    four = library(tmp_path, "libcodec_core4.so", "libavcodec.so.58")
+    install(venv, tmp_path, "torchcodec", "0.9", {"torchcodec/libcodec_core4.so": four})
+    assert look(venv)["library-missing"].weight == "note"
+    seven = library(tmp_path, "libcodec_core7.so")
+    (Venv(venv).sites[0] / "torchcodec/libcodec_core7.so").write_bytes(seven)
+    assert look(venv) == {}
+
+
+def test_a_venv_that_sees_the_systems_packages_is_not_judged(venv: Path, tmp_path: Path) -> None:
+    assert missing(venv, tmp_path, "vllm", "vllm/_C.so", "libtorch.so") is not None
+    settings = venv / "pyvenv.cfg"
+    settings.write_text(settings.read_text().replace("packages = false", "packages = true"))
+    assert "library-missing" not in look(venv)
+
+
+def test_what_a_cpu_torch_lacks_is_told_once(venv: Path, tmp_path: Path) -> None:
+    install(venv, tmp_path, "torch", "2.10.0", torch("None", library=False))
+    install(venv, tmp_path, "vllm", "0.19", {"vllm/_C.so": library(tmp_path, "_C.so", "libtorch_cuda.so")})
+    assert set(look(venv)) == {"torch-cpu"}
+
+
+def extension(venv: Path, tmp_path: Path, version: str, requires: list[str]) -> Finding | None:
+    """An extension of torch's, beside torch 2.13.0."""
+    files = {**torch("'13.0'"), "torch/lib/libtorch.so": b""}
+    install(venv, tmp_path, "torch", "2.13.0", files)
+    made = {"ext/_C.so": library(tmp_path, "_C.so", "libtorch.so")}
+    install(venv, tmp_path, "ext", version, made, requires)
+    return look(venv).get("torch-abi")
+
+
+@pytest.mark.parametrize(
+    ("version", "requires"),
+    [("1.0", ["torch==2.9.0"]), ("1.0", ["numpy", "torch (==2.9.1)"]), ("1.0+cu130torch2.9", []), ("1.0+pt2.9", [])],
+)
+def test_an_extension_of_another_torch_is_found(venv: Path, tmp_path: Path, version: str, requires: list[str]) -> None:
+    finding = extension(venv, tmp_path, version, requires)
+    assert finding is not None
+    assert "is built for torch 2.9" in finding.saw
+    assert "torch 2.13.0 is installed" in finding.saw
+
+
+@pytest.mark.parametrize(
+    ("version", "requires"),
+    [
+        ("1.0", ["torch==2.13.0"]),
+        ("1.0", ["torch>=2.9"]),
+        ("1.0", []),
+        ("1.0+cu130", ["torch==2.9.0; extra == 'old'"]),
+        ("1.0+cu130torch2.13", []),
+    ],
+)
+def test_an_extension_of_this_torch_or_of_any_is_not(
+    venv: Path, tmp_path: Path, version: str, requires: list[str]
+) -> None:
+    assert extension(venv, tmp_path, version, requires) is None
+
+
+def binary(tmp_path: Path, number: int | None = None) -> bytes:
+    """A library of this machine, or with another e_machine."""
+    data = bytearray(library(tmp_path, "x.so"))
+    if number:
+        struct.pack_into("<H", data, 18, number)
+    return bytes(data)
+
+
+def test_a_bitsandbytes_for_another_processor_or_cuda_is_found(venv: Path, tmp_path: Path) -> None:
+    other = 183 if elf.machine_of(Path("/proc/self/exe")) == "x86_64" else 62
+    place = "bitsandbytes/libbitsandbytes_cuda"
+    install(venv, tmp_path, "torch", "2.13.0", torch("'13.0'"))
+    install(venv, tmp_path, "bitsandbytes", "0.45", {f"{place}130.so": binary(tmp_path, other)})
+    assert "has no library for" in look(venv)["bitsandbytes"].saw
+    install(venv, tmp_path, "bitsandbytes", "0.46", {f"{place}128.so": binary(tmp_path)})
+    assert "has no libbitsandbytes_cuda130.so" in look(venv)["bitsandbytes"].saw
+    install(venv, tmp_path, "bitsandbytes", "0.48", {f"{place}130.so": binary(tmp_path)})
+    assert look(venv) == {}
+
+
+def test_a_cudnn_of_the_host_in_the_path_of_libraries_is_found(venv: Path, tmp_path: Path) -> None:
+    install(venv, tmp_path, "nvidia-cudnn-cu13", "9.1", {"nvidia/cudnn/lib/libcudnn.so.9": b""})
+    own = Venv(venv).sites[0] / "nvidia/cudnn/lib"
+    host = tmp_path / "cudnn"
+    host.mkdir()
+    assert look(venv, {"LD_LIBRARY_PATH": f"{host}:{own}"}) == {}
+    (host / "libcudnn.so.9").touch()
+    assert look(venv, {"LD_LIBRARY_PATH": f"/usr/lib:{host}"})["cudnn-of-host"].where == f"{host}/libcudnn.so.9"

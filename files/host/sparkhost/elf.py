@@ -19,6 +19,8 @@ DT_NULL, DT_NEEDED, DT_STRTAB, DT_STRSZ = 0, 1, 5, 10
 HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 PROGRAM = struct.Struct("<IIQQQQQQ")
 ENTRY = struct.Struct("<qQ")
+# e_machine of elf(5), as uname(2) names them.
+MACHINES = {62: "x86_64", 183: "aarch64"}
 # More than any library has; a damaged file must not fill the memory.
 MOST_BYTES = 64 * 2**20
 
@@ -80,6 +82,18 @@ def needed_by(path: Path) -> list[str]:
             return needed(stream)
     finally:
         os.close(descriptor)
+
+
+def machine_of(path: Path) -> str | None:
+    """For which processor a file is, as uname(2) names it; None for another one, or no ELF file at all."""
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(HEADER.size)
+    except OSError:
+        return None
+    if len(head) < HEADER.size or not is_elf(head):
+        return None
+    return MACHINES.get(HEADER.unpack(head)[2])
 
 
 def exactly(stream: BinaryIO, offset: int, size: int) -> bytes:

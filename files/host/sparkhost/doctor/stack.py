@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from sparkhost.doctor import ptxas
+from sparkhost.doctor import missing, ptxas
 from sparkhost.doctor.finding import Finding
 from sparkhost.doctor.venv import Distribution, Venv, text_of
-from sparkhost.elf import BadElf, needed_by
+from sparkhost.elf import machine_of
 
 # Names may be mangled by auditwheel: libcudart.faf08d9a.so.12, libcudart-faf08d9a.so.12.4.
 CUDART_12 = re.compile(r"libcudart(?:[.-][0-9a-f]{6,})?\.so\.12(?:\.[\d.]+)?")
@@ -20,11 +21,16 @@ CUDA = re.compile(r"""^cuda(?:\s*:[^=]*)?\s*=\s*(None|['"][^'"]*['"])""", re.MUL
 REINSTALL = "reinstall it from PyPI's cu130 builds: torch >= 2.11 and vllm >= 0.20 on aarch64"
 
 
-def look(venv: Venv, environment: Mapping[str, str]) -> Iterator[Finding]:
-    """Every trouble of a venv. `environment`: of the process that uses it."""
+def look(venv: Venv, environment: Mapping[str, str], root: Path = Path("/")) -> Iterator[Finding]:
+    """Every trouble of a venv. `environment`: of the process that uses it; `root`: where the host's libraries are."""
     yield from cudart(venv)
     yield from flash(venv)
-    yield from torch(venv)
+    of_torch = list(torch(venv))
+    yield from of_torch
+    yield from missing.look(venv, environment, bool(of_torch), root)
+    yield from missing.other_torch(venv)
+    yield from bitsandbytes(venv, os.uname().machine)
+    yield from cudnn(venv, environment)
     yield from ptxas.look(venv, environment)
     yield from mixed(venv)
 
@@ -32,16 +38,10 @@ def look(venv: Venv, environment: Mapping[str, str]) -> Iterator[Finding]:
 def cudart(venv: Venv) -> Iterator[Finding]:
     """Libraries that ask for CUDA 12's runtime: one finding a distribution, with the first file."""
     found: dict[str, tuple[Distribution | None, list[tuple[Path, str]]]] = {}
-    brought = False
-    for path in venv.libraries():
-        if CUDART_12.fullmatch(path.name):
-            brought = True
-            continue
-        try:
-            wanted = next((name for name in needed_by(path) if CUDART_12.fullmatch(name)), None)
-        except (BadElf, OSError):
-            continue
-        if wanted:
+    brought = any(CUDART_12.fullmatch(name) for name in venv.library_names)
+    for path, names in venv.needs.items():
+        wanted = next((name for name in names if CUDART_12.fullmatch(name)), None)
+        if wanted and not CUDART_12.fullmatch(path.name):
             owner = venv.owner(path)
             found.setdefault(str(owner), (owner, []))[1].append((path, wanted))
     for owner, files in found.values():
@@ -121,6 +121,49 @@ def torch(venv: Venv) -> Iterator[Finding]:
             "two builds were installed over each other",
             "uv pip install --reinstall-package torch torch, from the same lock or index as before",
         )
+
+
+def bitsandbytes(venv: Venv, machine: str) -> Iterator[Finding]:
+    """It has a library for each release of CUDA, named by torch's (130 for 13.0), and wheels for each processor."""
+    found, of_torch = venv.has("bitsandbytes"), venv.has("torch")
+    if found is None:
+        return
+    directory = found.info.parent / "bitsandbytes"
+    fitting = [path for path in sorted(directory.glob("libbitsandbytes_*.so")) if machine_of(path) == machine]
+    cuda = cuda_of(of_torch) if of_torch else None
+    number = re.match(r"(\d+)\.(\d+)", cuda or "")
+    wanted = f"libbitsandbytes_cuda{number[1]}{number[2]}.so" if number else None
+    if not fitting:
+        saw = f"{found} in {venv.path} has no library for {machine}"
+    elif wanted and wanted not in {path.name for path in fitting}:
+        saw = f"{found} in {venv.path} has no {wanted}, which it looks for with a torch of CUDA {cuda}"
+    else:
+        return
+    yield Finding(
+        "bitsandbytes",
+        "broken",
+        str(directory),
+        saw,
+        "8-bit optimizers and 4-bit weights fail as soon as they are used",
+        "a release with wheels for aarch64 and CUDA 13: uv pip install -U 'bitsandbytes>=0.48'",
+    )
+
+
+def cudnn(venv: Venv, environment: Mapping[str, str]) -> Iterator[Finding]:
+    """A cuDNN of the host that the loader may find before the one that torch was built with."""
+    name = next((name for name in sorted(venv.library_names) if re.fullmatch(r"libcudnn\.so\.\d+", name)), None)
+    for word in environment.get("LD_LIBRARY_PATH", "").split(":") if name else ():
+        place = Path(word or ".")
+        if name and (place / name).is_file() and not place.resolve().is_relative_to(venv.path.resolve()):
+            yield Finding(
+                "cudnn-of-host",
+                "warning",
+                str(place / name),
+                f"LD_LIBRARY_PATH names {place}, which has a {name} of its own beside that of {venv.path}",
+                'parts of two releases in one process: "cuDNN version incompatibility", or a crash in a convolution',
+                "take that directory out of LD_LIBRARY_PATH: wheels find their own libraries without it",
+            )
+            return
 
 
 def mixed(venv: Venv) -> Iterator[Finding]:

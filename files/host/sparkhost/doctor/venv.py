@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import re
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
+
+from sparkhost.elf import BadElf, needed_by
 
 NORMAL = re.compile(r"[-_.]+")
 LARGEST = 1 << 23
@@ -75,6 +78,20 @@ class Venv:
             for path in sorted(site.rglob("*.so*")):
                 if path.is_file() and not path.is_symlink():
                     yield path
+
+    @cached_property
+    def library_names(self) -> set[str]:
+        """Under which names its libraries can be asked for, links included."""
+        return {path.name for site in self.sites for path in site.rglob("*.so*")}
+
+    @cached_property
+    def needs(self) -> dict[Path, list[str]]:
+        """What each library asks for (DT_NEEDED); without those that cannot be read."""
+        found = {}
+        for path in self.libraries():
+            with contextlib.suppress(BadElf, OSError):
+                found[path] = needed_by(path)
+        return found
 
     def owner(self, path: Path) -> Distribution | None:
         return self.owners.get(path)
