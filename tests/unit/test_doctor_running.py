@@ -153,7 +153,8 @@ class Root:
         self.write("usr/local/cuda/version.json", json.dumps({"cuda": {"name": "CUDA SDK", "version": version}}))
 
     def look(self) -> dict[str, Finding]:
-        return {finding.id: finding for finding in host.look(self.path, "6.14.0-1013-nvidia")}
+        path = "/home/ann/bin:/usr/local/cuda/bin:/usr/bin:/bin"
+        return {finding.id: finding for finding in host.look(self.path, "6.14.0-1013-nvidia", path)}
 
 
 @pytest.fixture
@@ -205,6 +206,25 @@ def test_driver_and_toolkit_must_fit(root: Root, driver: str, toolkit: str, expe
     root.driver(driver)
     root.toolkit(toolkit)
     assert set(root.look()) == expected
+
+
+def test_an_nvcc_of_the_distribution_that_is_first_in_the_path_is_found(root: Root) -> None:
+    first = root.write("usr/bin/nvcc", "")
+    assert root.look()["nvcc-first"].where == str(first)
+    root.write("usr/local/cuda/bin/nvcc", "")
+    assert root.look() == {}
+
+
+def test_an_nvcc_of_another_cuda_is_named_with_its_version(root: Root) -> None:
+    target = root.write("opt/cuda-12.4/bin/nvcc", "")
+    version = root.write("opt/cuda-12.4/version.json", '{"cuda": {"version": "12.4.1"}}')
+    root.write("home/ann/bin/x", "")
+    (root.path / "home/ann/bin/nvcc").symlink_to(target)
+    assert "is of CUDA 12.4" in root.look()["nvcc-first"].saw
+    version.write_text('{"cuda": {"version": "13.0.2"}}')
+    assert root.look() == {}
+    version.write_text("[" * 100_000)  # nobody knows which it is
+    assert root.look() == {}
 
 
 def nvidia_smi_double(directory: Path, answer: str, code: int = 0) -> str:

@@ -191,11 +191,26 @@ def test_sources_that_ask_for_flash_attention_2_are_found(tmp_path: Path) -> Non
         ('if name == "flash_attention_2":', False),
         ('attn_implementation="sdpa"  # not "flash_attention_2"', False),
         ('attn_implementation="sdpa" if x != "flash_attention_2" else y', False),
+        ("--attn_implementation flash_2 \\", True),
+        ("attn_implementation: flash_2x", False),
+        ("model = load(name, use_flash_attention_2=True)", True),
+        ("use_flash_attention_2: bool = True", True),
+        ("use_flash_attention_2=False", False),
+        ("flash_attn: fa2", True),
+        ("--flash_attn fa2 \\", True),
+        ("flash_attn: sdpa", False),
+        ("flash_attention: true", True),
+        ("  flash_attention: false", False),
+        ("# flash_attention: true", False),
+        ("sdp_attention: true", False),
     ],
 )
 def test_a_line_that_asks_is_told_from_one_that_names_it(line: str, asks: bool) -> None:
-    code = line.split("#", 1)[0]
-    assert bool(project.ASKED.search(code)) is asks
+    assert project.asks(line, "train.yaml") is asks
+
+
+def test_the_key_of_axolotl_is_one_in_a_configuration_only() -> None:
+    assert not project.asks("flash_attention: True", "model.py")
 
 
 def test_what_the_compiler_links_is_what_is_read(tmp_path: Path) -> None:
@@ -368,3 +383,47 @@ def test_a_cudnn_of_the_host_in_the_path_of_libraries_is_found(venv: Path, tmp_p
     assert look(venv, {"LD_LIBRARY_PATH": f"{host}:{own}"}) == {}
     (host / "libcudnn.so.9").touch()
     assert look(venv, {"LD_LIBRARY_PATH": f"/usr/lib:{host}"})["cudnn-of-host"].where == f"{host}/libcudnn.so.9"
+
+
+CU128 = '[[tool.uv.index]]\nname = "old"\nurl = "https://download.pytorch.org/whl/cu128"\n'
+EXPLICIT = f"{CU128}explicit = true\n[tool.uv.sources]\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("pyproject.toml", CU128),
+        ("pyproject.toml", EXPLICIT + 'torch = {index = "old"}\n'),
+        ("pyproject.toml", EXPLICIT + "torch = [{index = 'old', marker = \"sys_platform == 'linux'\"}]\n"),
+        ("pyproject.toml", '[project]\ndependencies = ["torch==2.5.1+cu121"]\n'),
+        ("pyproject.toml", '[tool.uv]\nextra-index-url = ["https://download.pytorch.org/whl/cu118"]\n'),
+        ("uv.toml", CU128.replace("tool.uv.", "")),
+        ("requirements.txt", "numpy\n--extra-index-url https://download.pytorch.org/whl/cu124\ntorch\n"),
+        ("requirements-gpu.txt", "torch @ https://x.org/whl/cu126/torch-2.7-cp312-linux_x86_64.whl\n"),
+    ],
+)
+def test_packages_of_cuda_12_that_a_spark_would_get_are_found(tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content)
+    (finding,) = project.look(tmp_path)
+    assert finding.id == "cuda-12-index"
+    path, number = finding.where.rsplit(":", 1)
+    assert "cu1" in Path(path).read_text().splitlines()[int(number) - 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("pyproject.toml", CU128.replace("cu128", "cu130")),
+        ("pyproject.toml", EXPLICIT),
+        ("pyproject.toml", EXPLICIT + "torch = {index = 'old', marker = \"platform_machine == 'x86_64'\"}\n"),
+        ("pyproject.toml", EXPLICIT + 'torch = [{index = "old", group = "cuda12"}]\n'),
+        ("pyproject.toml", "this is [no TOML /cu121"),
+        ("pyproject.toml", 'tool = 5\nproject = ["x"]\n'),
+        ("requirements.txt", "# --index-url https://download.pytorch.org/whl/cu124\ncupy-cuda12x\n"),
+        ("requirements.txt", "torch==2.5.1+cu121; platform_machine == 'x86_64'\n"),
+        ("notes.txt", "--index-url https://download.pytorch.org/whl/cu124\n"),
+    ],
+)
+def test_packages_of_cuda_12_for_others_are_not(tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content)
+    assert list(project.look(tmp_path)) == []

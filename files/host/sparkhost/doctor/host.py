@@ -19,12 +19,16 @@ HIDDEN = 8 * GIB
 OLDEST_DRIVER = 580
 
 
-def look(root: Path = Path("/"), release: str | None = None) -> Iterator[Finding]:
-    """Every trouble of the host. `root`: where its file system is; `release`: of the kernel, by default the running."""
+def look(root: Path = Path("/"), release: str | None = None, path: str | None = None) -> Iterator[Finding]:
+    """Every trouble of the host.
+
+    `root`: where its file system is; `release`: of the kernel, by default the running; `path`: by default $PATH.
+    """
     yield from swap(root)
     yield from cache(root)
     yield from driver(root, release or os.uname().release)
     yield from toolkit(root)
+    yield from compiler(root, os.environ.get("PATH", "") if path is None else path)
 
 
 def swap(root: Path) -> Iterator[Finding]:
@@ -114,13 +118,44 @@ def driver(root: Path, release: str) -> Iterator[Finding]:
         )
 
 
-def toolkit(root: Path) -> Iterator[Finding]:
-    path = root / "usr/local/cuda/version.json"
+def version_in(path: Path) -> tuple[int, int] | None:
+    """Of a toolkit, from the version.json that NVIDIA's packages have."""
     try:
         version = str(json.loads(text_of(path))["cuda"]["version"])
         major, minor = (int(part) for part in version.split(".")[:2])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return major, minor
+
+
+def compiler(root: Path, path: str) -> Iterator[Finding]:
+    """The nvcc that builds find first. Ubuntu's package nvidia-cuda-toolkit is CUDA 12.0 in 24.04, in /usr/bin."""
+    found = next((each for word in path.split(":") if (each := root / word.strip("/") / "nvcc").is_file()), None)
+    if found is None or found.is_relative_to(root / "usr/local/cuda"):
         return
+    real = Path(os.path.realpath(found))
+    version = version_in(real.parent.parent / "version.json")
+    if version is None and real.parent not in (root / "usr/bin", root / "usr/lib/nvidia-cuda-toolkit/bin"):
+        return
+    if version is None or version[0] < 13:
+        yield Finding(
+            "nvcc-first",
+            "broken",
+            str(found),
+            f"the first nvcc in PATH is of {'CUDA {}.{}'.format(*version) if version else 'the distribution'}",
+            "builds take it: it does not know a GB10 (\"Unsupported gpu architecture 'compute_121a'\"), and DeepSpeed "
+            "refuses a toolkit of another CUDA than torch's",
+            "export PATH=/usr/local/cuda/bin:$PATH (the measure cuda_env sets it for every session), or "
+            "sudo apt remove nvidia-cuda-toolkit",
+        )
+
+
+def toolkit(root: Path) -> Iterator[Finding]:
+    path = root / "usr/local/cuda/version.json"
+    if (numbers := version_in(path)) is None:
+        return
+    major, minor = numbers
+    version = f"{major}.{minor}"
     if major < 13:
         yield Finding(
             "toolkit-12",
