@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from sparkhost import stack_store, stack_users
+from sparkhost.pipes import quiet_without_reader
 from sparkhost.smoke import matrix
 from sparkhost.stack_hashes import hashes
 from sparkhost.stack_verify import problems, walk
@@ -32,6 +33,7 @@ OURS = {
 }
 
 
+@quiet_without_reader
 def main(arguments: Sequence[str]) -> int:
     """Exit codes: 0, 1 something is wrong with a stack or there is none, 2 a wrong call, 3 nothing could be shown."""
     match list(arguments):

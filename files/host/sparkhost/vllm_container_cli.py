@@ -11,6 +11,7 @@ from typing import Any
 
 from sparkhost import bounded
 from sparkhost.cgroups import cgroup_of
+from sparkhost.pipes import quiet_without_reader
 
 NAME = "sparkfleet-vllm"
 CGROUPS = Path("/sys/fs/cgroup")
@@ -28,6 +29,7 @@ examples:
   journalctl -u sparkfleet-vllm    what it says itself"""
 
 
+@quiet_without_reader
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="spark-vllm", description=TEXT, epilog=END, formatter_class=argparse.RawDescriptionHelpFormatter

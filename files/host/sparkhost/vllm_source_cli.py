@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sparkhost import vllm_source_store
+from sparkhost.pipes import quiet_without_reader
 from sparkhost.vllm_source_record import Record, asked_for, log_of, read_record
 from sparkhost.vllm_source_shell import any_text, one_line
 from sparkhost.vllm_source_store import home
@@ -30,6 +31,7 @@ examples:
 TAIL = 4096
 
 
+@quiet_without_reader
 def main(arguments: Sequence[str]) -> int:
     """Exit codes: 0, 1 there is no build or one failed, 2 a wrong call."""
     any_text()

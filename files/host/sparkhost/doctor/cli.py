@@ -14,6 +14,7 @@ from sparkhost.doctor.finding import Finding, lines, plain, sorted_by_weight
 from sparkhost.doctor.text import Unknown
 from sparkhost.doctor.venv import Venv, is_venv, venv_of
 from sparkhost.launcher.units import Mistake
+from sparkhost.pipes import quiet_without_reader
 
 PROGRAM = "spark-doctor"
 UNKNOWN = 3
@@ -143,6 +144,7 @@ def show(found: Sequence[Finding], unknown: Sequence[Unknown]) -> None:
         print(f"{PROGRAM}: nothing is wrong with what was looked at")
 
 
+@quiet_without_reader
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0, 1 where something is wrong, 2 for a mistake, 3 where a text holds no known error."""
     options = parser().parse_args(arguments)

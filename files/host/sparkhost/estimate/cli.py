@@ -18,6 +18,7 @@ from sparkhost.estimate.terms import BASES, Run
 from sparkhost.headroom import term_below
 from sparkhost.launcher.holders import meminfo
 from sparkhost.launcher.units import GIB, Mistake, parse_size, show_size
+from sparkhost.pipes import quiet_without_reader
 
 PROGRAM = "spark-estimate"
 EPILOG = """\
@@ -159,6 +160,7 @@ def run_of(options: argparse.Namespace, shape: Shape) -> Run:
     )
 
 
+@quiet_without_reader
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0; 1 where nothing fits; 2 for a mistake on the command line or in the config.json."""
     options = parser().parse_args(arguments)

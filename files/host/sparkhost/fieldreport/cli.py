@@ -10,6 +10,7 @@ from sparkhost.fieldreport import host, trials
 from sparkhost.fieldreport.cuda import LIBRARY
 from sparkhost.fieldreport.report import document, markdown
 from sparkhost.launcher.units import GIB, MIB, Mistake, parse_size
+from sparkhost.pipes import quiet_without_reader
 from sparkhost.profile.sample import Memory
 from sparkhost.sampler import nvml
 
@@ -29,6 +30,7 @@ examples:
   spark-field-report --no-gpu --json"""
 
 
+@quiet_without_reader
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the report."""
     parser = argparse.ArgumentParser(

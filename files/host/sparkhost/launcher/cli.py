@@ -7,6 +7,7 @@ import sys
 
 from sparkhost.launcher.options import USAGE, parse
 from sparkhost.launcher.units import Mistake, show_duration, show_size
+from sparkhost.pipes import quiet_without_reader
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 MISTAKE = 2
 
 
+@quiet_without_reader
 def main(arguments: Sequence[str] | None = None) -> int:
     """spark-run."""
     words = list(sys.argv[1:] if arguments is None else arguments)
@@ -169,6 +171,7 @@ def clean(words: list[str]) -> int:
     return 0
 
 
+@quiet_without_reader
 def top(arguments: Sequence[str] | None = None) -> int:
     """spark-top: who holds the memory now. The same for every user: cgroups and samples can be read by all."""
     words = list(sys.argv[1:] if arguments is None else arguments)

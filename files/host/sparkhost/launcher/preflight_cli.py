@@ -14,6 +14,7 @@ from sparkhost.launcher.config import BadConfig
 from sparkhost.launcher.holders import holders, meminfo, table
 from sparkhost.launcher.request import DropCache
 from sparkhost.launcher.units import MIB, Mistake, parse_size, show_size
+from sparkhost.pipes import quiet_without_reader
 
 SHORT, MISTAKE = 1, 2
 EPILOG = """\
@@ -40,6 +41,7 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
+@quiet_without_reader
 def main(arguments: Sequence[str] | None = None) -> int:
     """spark-preflight; the exit code."""
     options = parser().parse_args(arguments)

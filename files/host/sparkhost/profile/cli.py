@@ -13,6 +13,7 @@ from typing import Any
 
 from sparkhost.headroom import MARGIN, term_below
 from sparkhost.launcher.units import GIB, Mistake, parse_duration, parse_size, show_size
+from sparkhost.pipes import quiet_without_reader
 from sparkhost.profile import command, recipe
 from sparkhost.profile.results import CSV, JSON, PLOT, Series, Store
 from sparkhost.profile.sample import Memory
@@ -131,6 +132,7 @@ def report(summary: dict[str, Any], vary: str, directory: Path) -> list[str]:
     return [*found, f"results: {directory}/{JSON}, {CSV}, {PLOT}"]
 
 
+@quiet_without_reader
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0, 1 where nothing can be recommended, 2 for a mistake; 130 after Ctrl-C, with the results so far."""
     words = list(sys.argv[1:] if arguments is None else arguments)

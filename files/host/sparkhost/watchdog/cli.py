@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from sparkhost.pipes import quiet_without_reader
 from sparkhost.watchdog import config as configuration
 from sparkhost.watchdog.config import BadConfig, Config
 from sparkhost.watchdog.freezer import Freezer
@@ -84,6 +85,7 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+@quiet_without_reader
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:

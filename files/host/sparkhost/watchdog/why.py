@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from sparkhost.observer import told
+from sparkhost.pipes import quiet_without_reader
 from sparkhost.watchdog.alive import STATE as ALIVE
 from sparkhost.watchdog.alive import absence
 from sparkhost.watchdog.postmortem import readable
@@ -25,6 +26,7 @@ examples:
 """
 
 
+@quiet_without_reader
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0, also where nothing has happened."""
     parser = argparse.ArgumentParser(
