@@ -3,7 +3,7 @@
 Why: a batch that is too large takes the whole host on a Spark, not one job, and most of what goes wrong with CUDA 13 on
 aarch64 is a handful of known troubles. `spark-estimate` says beforehand what a run will need, `spark-profile` finds out
 by trying without endangering the host, `spark-doctor` names the trouble and the fix (docs/tools.md).
-`spark-field-report` tries what is only reported of a Spark.
+`spark-field-report` tries what is only reported of a Spark, `spark` lists the programs.
 
 They need nothing but Ubuntu's python3, run as the user who calls them, and change nothing on the host.
 """
@@ -23,8 +23,8 @@ from tasks.lib.programs import program
 from tasks.lib.templates import render
 
 PROGRAM = "tools"
-PACKAGES = ("doctor", "estimate", "fieldreport", "profile")
-COMMANDS = ("spark-doctor", "spark-estimate", "spark-field-report", "spark-profile")
+PACKAGES = ("doctor", "estimate", "fieldreport", "overview.py", "profile")
+COMMANDS = ("spark", "spark-doctor", "spark-estimate", "spark-field-report", "spark-profile")
 # What users call is on their PATH, which /opt/sparkfleet is not.
 USER_BIN = "/usr/local/bin"
 SHARE = "/opt/sparkfleet/share"

@@ -8,7 +8,7 @@ from sparkfleet.settings.base import Measure
 
 
 class ToolsSettings(Measure):
-    """Commands for who trains: spark-estimate, spark-profile, spark-doctor and spark-field-report."""
+    """Commands for who trains: spark-estimate, spark-profile, spark-doctor, spark-field-report; spark lists them."""
 
     recipes: bool = Field(
         default=True,

@@ -13,7 +13,15 @@ from tests.lab import Host, Lab
 
 MEASURES = ("swap", "training_slice", "tools")
 OTHERS = all_but(*MEASURES)
-TOOLS = ("spark-doctor", "spark-estimate", "spark-field-report", "spark-profile", "spark-preflight", "spark-run")
+TOOLS = (
+    "spark",
+    "spark-doctor",
+    "spark-estimate",
+    "spark-field-report",
+    "spark-profile",
+    "spark-preflight",
+    "spark-run",
+)
 
 
 @pytest.fixture(scope="module", params=["spark1", "spark2"])

@@ -16,7 +16,7 @@ from sparkhost.launcher.units import GIB
 from sparkhost.resource import from_json
 from tasks import tools as measure
 
-COMMANDS = ("spark-doctor", "spark-estimate", "spark-field-report", "spark-profile")
+COMMANDS = ("spark", "spark-doctor", "spark-estimate", "spark-field-report", "spark-profile")
 
 
 @pytest.fixture(scope="module")

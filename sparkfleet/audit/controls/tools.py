@@ -9,7 +9,7 @@ from sparkfleet.audit.model import Aspect, Control, Evidence, Judgement, Severit
 from sparkfleet.settings import HostSettings
 
 NOT_FOUND = 127
-NAMES = ("spark-doctor", "spark-estimate", "spark-field-report", "spark-profile")
+NAMES = ("spark", "spark-doctor", "spark-estimate", "spark-field-report", "spark-profile")
 
 
 def answer(evidence: Evidence, settings: HostSettings) -> Judgement:
@@ -23,7 +23,7 @@ def answer(evidence: Evidence, settings: HostSettings) -> Judgement:
         match = re.fullmatch(rf"{name} (\d+) ?(.*)", line)
         if not match:
             raise malformed(evidence, "tools_answer")
-        if match[1] != "0" or not match[2].startswith(f"usage: {name}"):
+        if match[1] != "0" or not match[2].startswith(f"usage: {name} "):
             wrong.append(f"{name}: exit code {match[1]}: {match[2] or 'no message'}")
     return judged(not wrong, wanted, listed(wrong) or f"{len(lines)} tools answer")
 
