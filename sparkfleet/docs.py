@@ -1,4 +1,4 @@
-"""Writes what is made from the code: settings, the audit's controls, the doctor's rules. `python -m sparkfleet.docs`"""
+"""Writes what is made from the code: settings, controls, known errors, compatibility. `python -m sparkfleet.docs`"""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel
 
+from sparkfleet import compatibility
 from sparkfleet.audit.controls import CONTROLS
 from sparkfleet.settings import FleetFile, HostEntry, HostSettings, RolloutSettings, Seconds, Size
 from sparkfleet.settings.shares import Sized
@@ -18,6 +19,7 @@ from sparkhost.doctor.rules import RULES
 
 AUDIT = Path(__file__).resolve().parents[1] / "docs" / "audit.md"
 DOCTOR = AUDIT.with_name("doctor.md")
+COMPATIBILITY = AUDIT.with_name("compatibility.md")
 RULES_BEGIN = "<!-- rules: begin; what stands here is generated, and edits are lost -->\n"
 RULES_END = "<!-- rules: end -->"
 BEGIN, END = "<!-- controls: begin; what stands here is generated, and edits are lost -->\n", "<!-- controls: end -->"
@@ -37,6 +39,15 @@ host works it out, so hosts of 64 and of 128 GB can have the same settings. The 
 (MemTotal), rounded to five binary digits, which takes away what firmware and driver keep here more and there less: a
 Spark's 119.7 to 121.7 GiB are 120, and 59 to 61 GiB are 60. A deploy shows the figure, with the rule in a comment
 beside it, before it is in force (`--dry`).
+"""
+
+COMPATIBILITY_HEAD = """\
+# What works on a Spark, and how it is started
+
+Made by `python -m sparkfleet.docs` from `sparkfleet/compatibility.py`. It is about a GB10 (sm_121), CUDA 13.0, aarch64.
+"measured": run by us, but on other machines, for we have no GB10; "reported": seen on a GB10 by somebody, in the thread
+that is named; "source": read in a wheel, a program or its documentation. "installs": we know of nobody who ran it there.
+As of November 2026; `spark-doctor VENV` says what of it holds for yours.
 """
 
 WORDS: dict[Any, str] = {
@@ -135,7 +146,21 @@ def doctor_page() -> str:
     return between(DOCTOR, RULES_BEGIN, RULES_END, [row(("id", "", "why", "fix", "source")), row(["---"] * 5), *rows])
 
 
+def compatibility_page() -> str:
+    """docs/compatibility.md, whole."""
+    packages = [
+        row((item.name, item.state, item.version, item.how, item.known, item.source)) for item in compatibility.PACKAGES
+    ]
+    flags = [row((item.program, f"`{item.value}`", item.why, item.known, item.source)) for item in compatibility.FLAGS]
+    parts = [COMPATIBILITY_HEAD, "## Packages\n"]
+    parts += [row(("", "state", "version", "how", "known by", "source")), row(["---"] * 6), *packages]
+    parts += ["\n## Launch flags for unified memory\n"]
+    parts += [row(("program", "flag", "why", "known by", "source")), row(["---"] * 5), *flags]
+    return "\n".join(parts) + "\n"
+
+
 if __name__ == "__main__":
+    COMPATIBILITY.write_text(compatibility_page(), encoding="utf-8")
     DOCTOR.write_text(doctor_page(), encoding="utf-8")
     PAGE.write_text(settings_page(), encoding="utf-8")
     AUDIT.write_text(audit_page(), encoding="utf-8")

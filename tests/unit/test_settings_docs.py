@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 from pydantic import BaseModel
 
-from sparkfleet import docs
+from sparkfleet import compatibility, docs
 from sparkfleet.settings import FleetFile, HostEntry, HostSettings, Measure, Size, load_fleet
 from sparkfleet.settings.yaml_file import read_yaml
 
@@ -56,6 +57,20 @@ def test_the_list_of_controls_is_up_to_date() -> None:
 def test_the_list_of_known_errors_is_up_to_date() -> None:
     stale = docs.DOCTOR.read_text(encoding="utf-8") != docs.doctor_page()
     assert not stale, "docs/doctor.md is stale: run python -m sparkfleet.docs"
+
+
+def test_the_page_of_compatibility_is_up_to_date() -> None:
+    stale = docs.COMPATIBILITY.read_text(encoding="utf-8") != docs.compatibility_page()
+    assert not stale, "docs/compatibility.md is stale: run python -m sparkfleet.docs"
+
+
+def test_what_is_said_of_a_program_has_a_source_that_can_be_followed() -> None:
+    """A thread, a page of ours, or a named page of somebody's; what is reported is never ours alone."""
+    for item in (*compatibility.PACKAGES, *compatibility.FLAGS):
+        assert re.search(r"[\w.-]+/[\w.-]+#\d+|\]\(\w+\.md\)|forum \d+|page on", item.source), item
+        assert item.known != "reported" or re.search(r"#\d+|forum \d+", item.source), item
+        for page in re.findall(r"\]\((\w+\.md)\)", item.source + getattr(item, "how", "")):
+            assert docs.COMPATIBILITY.with_name(page).is_file()
 
 
 @pytest.mark.parametrize("model", [FleetFile, HostEntry, *MEASURES.values()])

@@ -157,10 +157,11 @@ def cudnn(venv: Venv, environment: Mapping[str, str]) -> Iterator[Finding]:
         if name and (place / name).is_file() and not place.resolve().is_relative_to(venv.path.resolve()):
             yield Finding(
                 "cudnn-of-host",
-                "warning",
+                "note",
                 str(place / name),
                 f"LD_LIBRARY_PATH names {place}, which has a {name} of its own beside that of {venv.path}",
-                'parts of two releases in one process: "cuDNN version incompatibility", or a crash in a convolution',
+                "torch's own wheels look beside themselves first (DT_RPATH), other builds here: then it is "
+                '"cuDNN version incompatibility", or a crash in a convolution',
                 "take that directory out of LD_LIBRARY_PATH: wheels find their own libraries without it",
             )
             return
