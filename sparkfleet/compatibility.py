@@ -1,11 +1,11 @@
-"""What is known of programs on a GB10 with CUDA 13 on aarch64: data, of which docs/compatibility.md is made."""
+"""What is known of programs on a GB10 with CUDA 13: docs/compatibility.md is made of it."""
 
 from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
 Known = Literal["measured", "reported", "source"]
-"""Run by us, but never on a GB10; run there by somebody; read in a wheel, a program or its documentation."""
+"""Run by us, but never on a GB10; seen there by somebody; read in a wheel, a program or its pages."""
 State = Literal["runs", "installs", "partly", "fails"]
 """`installs`: it resolves and installs, and nobody is known to us who ran it there."""
 
@@ -119,7 +119,7 @@ FLAGS = (
     Flag(
         "vLLM",
         "--safetensors-load-strategy eager",
-        "without mmap an 80B model loaded in 1.5 instead of 8.7 minutes; while it loads it takes more host memory",
+        "without mmap an 80B model loaded in 1.5 instead of 8.7 minutes, with more host memory while it did",
         "reported",
         "NVIDIA developer forum 349886",
     ),
@@ -147,7 +147,7 @@ FLAGS = (
     Flag(
         "llama.cpp",
         "-ngl 99",
-        "all layers on the GPU: it has no other memory that could be full (122 models, up to 91 GiB)",
+        "all layers on the GPU: it has no memory of its own that could be full (122 models, up to 91 GiB)",
         "reported",
         "AlexsJones/llmfit#872",
     ),

@@ -46,7 +46,7 @@ COMPATIBILITY_HEAD = """\
 
 Made by `python -m sparkfleet.docs` from `sparkfleet/compatibility.py`. It is about a GB10 (sm_121), CUDA 13.0, aarch64.
 "measured": run by us, but on other machines, for we have no GB10; "reported": seen on a GB10 by somebody, in the thread
-that is named; "source": read in a wheel, a program or its documentation. "installs": we know of nobody who ran it there.
+that is named; "source": read in a wheel, a program or its documentation. "installs": we know nobody who ran it there.
 As of November 2026; `spark-doctor VENV` says what of it holds for yours.
 """
 

@@ -169,6 +169,11 @@ def test_a_healthy_spark_has_no_trouble(root: Root) -> None:
     assert root.look() == {}
 
 
+def test_a_cgroup_driver_that_was_chosen_on_purpose_is_no_trouble(root: Root) -> None:
+    root.write("etc/docker/daemon.json", '{"exec-opts": ["native.cgroupdriver=cgroupfs"]}')
+    assert root.look() == {}
+
+
 def test_swap_that_is_back_on_is_found(root: Root) -> None:
     root.write("proc/swaps", "Filename\tType\tSize\tUsed\tPriority\n/swap.img file 16777212 0 -2\n")
     assert root.look()["swap-on"].saw == "/swap.img (16.0 GiB)"

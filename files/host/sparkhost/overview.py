@@ -1,4 +1,4 @@
-"""The command `spark`: which programs there are for who works on this host, and what each answers."""
+"""The command `spark`: which programs there are on this host, and what each answers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sparkhost.pipes import quiet_without_reader
 
 PROGRAM = "spark"
 EPILOG = """\
-Each has --help, with examples and exit codes. What a measure has not put on this host is named at the end.
+Each has --help, with examples and exit codes. What is not on this host is named at the end.
 Exit code: 0, 2 a mistake on the command line.
 
 examples:

@@ -1,4 +1,4 @@
-"""A command whose reader has seen enough (`| head`) ends without a word, as programs do that SIGPIPE ends."""
+"""A command whose reader has seen enough (`| head`) ends without a word, as SIGPIPE would have it."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def has_reader() -> bool:
 def quiet_without_reader(main: Callable[P, int]) -> Callable[P, int]:
     """A command's `main`, which ends with exit code 141 where nobody reads its output any more.
 
-    What is still buffered is written here: at the interpreter's end it would be a message about an ignored exception.
-    A broken pipe of something else, such as a socket, is raised as before.
+    What is still buffered is written here: at the interpreter's end it would be a message about an
+    ignored exception. A broken pipe of something else, such as a socket, is raised as before.
     """
 
     def run(*args: P.args, **kwargs: P.kwargs) -> int:

@@ -1,4 +1,4 @@
-"""Where a project takes packages from: indexes and wheels of CUDA 12 that it would use on a Spark, too."""
+"""Where a project takes packages from: indexes and wheels of CUDA 12 that a Spark would use, too."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ def tables(value: object) -> list[dict[str, Any]]:
 
 
 def of_uv(settings: dict[str, Any]) -> Iterator[str]:
-    """Addresses that uv would use on a Spark, of `[tool.uv]` or uv.toml (docs.astral.sh/uv, package indexes).
+    """Addresses that uv would use on a Spark, of `[tool.uv]` or uv.toml.
 
-    An index that is `explicit` is for the sources that name it; a source of a group or an extra is the user's choice.
+    An index that is `explicit` is for the sources that name it; a source of a group or an extra is
+    the user's choice (docs.astral.sh/uv, package indexes).
     """
     sources = settings.get("sources")
     used = [
@@ -79,7 +80,10 @@ def of_requirements(text: str) -> Iterator[str]:
 
 
 def look(path: Path) -> Iterator[Finding]:
-    """One finding a file, with the first line. A file that is no TOML says nothing: its own program says so."""
+    """One finding a file, with the first line.
+
+    A file that is no TOML says nothing: its own program tells.
+    """
     text = text_of(path, LARGEST)
     try:
         if path.name.endswith(".toml"):

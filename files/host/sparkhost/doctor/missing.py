@@ -1,8 +1,9 @@
-"""Libraries that a venv's files want and nothing brings, and extensions of another torch than the installed one.
+"""Libraries that a venv's files want and nothing brings, and extensions of another torch.
 
-A name that is wanted (DT_NEEDED) is looked for among all libraries of the venv, wherever they lie: wheels reach each
-other's by RPATH `$ORIGIN/…`, and torch loads NVIDIA's itself, so the place proves nothing. Then where ld.so(8) looks.
-Files that differ by digits only are variants, one for each release of CUDA, FFmpeg or GPU: one that loads is enough.
+A name that is wanted (DT_NEEDED) is looked for among all libraries of the venv, wherever they lie:
+wheels reach each other's by RPATH `$ORIGIN/…`, and torch loads NVIDIA's itself, so the place proves
+nothing. Then where ld.so(8) looks. Files that differ by digits only are variants, one for each
+release of CUDA, FFmpeg or GPU: one that loads is enough.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from sparkhost.doctor.ptxas import release
 from sparkhost.doctor.venv import Distribution, Venv, text_of
 from sparkhost.elf import wants_cuda_12
 
-# The driver's and the interpreter's: the host has them where it runs anything, a build machine has not.
+# The driver's and the interpreter's: a host that runs anything has them, a build machine has not.
 OF_HOST = re.compile(r"lib(?:cuda|nvcuvid|nvidia-[\w-]+|nvoptix|python[\d.]+t?|GLX?_\w+)\.so")
-# Without these torch, or what builds on it, does not load. Others (MPI, InfiniBand, FFmpeg) are of parts that are
-# loaded when somebody asks for them.
+# Without these torch, or what builds on it, does not load. Others (MPI, InfiniBand, FFmpeg) are of
+# parts that are loaded when somebody asks for them.
 OF_STACK = re.compile(r"lib(?:cu\w+|nv\w+|nccl\w*|torch\w*|c10\w*|shm)(?:[.-][0-9a-f]{4,40})?\.so")
 OF_TORCH = re.compile(r"lib(?:torch\w*|c10\w*)\.so")
 DIRECTORIES = ("lib", "lib64", "usr/lib", "usr/lib64", "usr/local/lib")
@@ -55,7 +56,7 @@ def on_host(venv: Venv, environment: Mapping[str, str], root: Path) -> set[str]:
 
 
 def sees_others(venv: Venv) -> bool:
-    """Whether it also has the packages of the interpreter that it was made from, which are not looked at."""
+    """Whether it also has its interpreter's packages, which are not looked at."""
     text = text_of(venv.path / "pyvenv.cfg", LARGEST)
     return re.search(r"^include-system-site-packages\s*=\s*true", text, re.MULTILINE | re.IGNORECASE) is not None
 
@@ -67,7 +68,10 @@ def family(path: Path, venv: Venv) -> str:
 
 
 def look(venv: Venv, environment: Mapping[str, str], torch_is_wrong: bool, root: Path = Path("/")) -> Iterator[Finding]:
-    """One finding a distribution, with its first file. `torch_is_wrong`: what torch lacks is told already."""
+    """One finding a distribution, with its first file.
+
+    `torch_is_wrong`: what torch lacks is told already.
+    """
     if sees_others(venv):
         return
     brought = venv.library_names | on_host(venv, environment, root)
@@ -113,7 +117,7 @@ def finding(venv: Venv, path: Path, owner: Distribution | None, names: list[str]
 
 
 def pinned(item: Distribution) -> str | None:
-    """The torch that it was built with: its own version says so (+cu130torch2.9), or it wants exactly that one."""
+    """The torch that it was built with, by its own version (+cu130torch2.9) or the one it pins."""
     if match := LOCAL.search(item.version):
         return match[1]
     match = PIN.search(text_of(item.info / "METADATA", LARGEST))
@@ -121,7 +125,7 @@ def pinned(item: Distribution) -> str | None:
 
 
 def other_torch(venv: Venv) -> Iterator[Finding]:
-    """Distributions with libraries that want torch's, and that were built with another release of it."""
+    """Distributions whose libraries want torch's, and were built with another release of it."""
     torch = venv.has("torch")
     if torch is None:
         return

@@ -157,7 +157,7 @@ def asked(process: Process) -> Iterator[Finding]:
             process.name,
             "its command line asks for flash attention 2",
             "transformers then wants the package flash-attn, which does not work on a GB10",
-            "--attn_implementation sdpa; with open-instruct --attn_implementation torch, formerly --use_flash_attn false",
+            "--attn_implementation sdpa (open-instruct: torch, formerly --use_flash_attn false)",
         )
     heads = [word.partition("=")[0] for word in process.argv]
     if any(map(TRAINS.match, heads)) and not any(map(LENGTHS.match, heads)):
