@@ -157,10 +157,11 @@ OTHERS = ("watchdog", "observer", "launcher", "sampler", "doctor", "estimate", "
 ALLOWED = {
     "bounded": "the reader itself",
     "small_files": "the reader of watchdog and launcher, which import little: O_NONBLOCK, and its own bound",
-    "elf.needed_by": "O_NONBLOCK, regular files only; reads parts of at most MOST_BYTES",
+    "elf.opened": "O_NONBLOCK, regular files only; reads parts of at most MOST_BYTES",
     "files.copy_file": "writes",
     "files.sync_directory": "a directory",
     "files.digest": "a file of root's below /opt, in pieces of 1 MiB",
+    "pipes": "/dev/null",
     "deploylock.held": "root's own file, O_NOFOLLOW, mode 0600",
     "guard": "of the take-back, which must work without any module that is not its own",
     "rollback": "the same",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from pathlib import Path
 
@@ -373,6 +374,11 @@ def test_a_bitsandbytes_for_another_processor_or_cuda_is_found(venv: Path, tmp_p
     assert "has no libbitsandbytes_cuda130.so" in look(venv)["bitsandbytes"].saw
     install(venv, tmp_path, "bitsandbytes", "0.48", {f"{place}130.so": binary(tmp_path)})
     assert look(venv) == {}
+
+
+def test_a_library_that_is_a_pipe_holds_nobody_up(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.so")
+    assert elf.machine_of(tmp_path / "x.so") is None
 
 
 def test_a_cudnn_of_the_host_in_the_path_of_libraries_is_found(venv: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ Only what GB10 and its servers have: 64 bits, little endian. The layout is elf(5
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import stat
@@ -73,13 +74,25 @@ def needed_by(path: Path) -> list[str]:
         BadElf: the file cannot be read as one.
         OSError: it cannot be opened.
     """
+    with opened(path) as stream:
+        return needed(stream)
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """A regular file to read.
+
+    Raises:
+        BadElf: it is no regular file.
+        OSError: it cannot be opened.
+    """
     # A FIFO would block for ever without it (open(2)).
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # open() would refuse a directory, and leave it open
             raise BadElf("no regular file")
         with open(descriptor, "rb", closefd=False) as stream:
-            return needed(stream)
+            yield stream
     finally:
         os.close(descriptor)
 
@@ -87,9 +100,9 @@ def needed_by(path: Path) -> list[str]:
 def machine_of(path: Path) -> str | None:
     """For which processor a file is, as uname(2) names it; None for another one, or no ELF file at all."""
     try:
-        with path.open("rb") as stream:
+        with opened(path) as stream:
             head = stream.read(HEADER.size)
-    except OSError:
+    except (BadElf, OSError):
         return None
     if len(head) < HEADER.size or not is_elf(head):
         return None
