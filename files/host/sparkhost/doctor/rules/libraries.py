@@ -145,7 +145,7 @@ RULES = (
         "broken",
         r"FlashAttention2? has been toggled on|No module named 'flash_attn|flash_attn[^\n]*undefined symbol",
         "flash_attention_2 is asked for, and the package flash-attn is missing or does not load; it is not needed",
-        'uv pip uninstall flash-attn, and attn_implementation="sdpa"; with open-instruct --attn_implementation sdpa',
+        'uv pip uninstall flash-attn, and attn_implementation="sdpa"; with open-instruct --attn_implementation torch',
         "NVIDIA/Isaac-GR00T#474; transformers' own message",
         "ImportError: FlashAttention2 has been toggled on, but it cannot be used",
         "vllm_flash_attn is used",
