@@ -151,8 +151,9 @@ def apply(settings: TrainingSliceSettings) -> Sequence[Resource]:
 def remove(settings: TrainingSliceSettings) -> Sequence[Resource]:
     """All of it gone, once no job runs. Accounts that were created are locked; they and their homes stay."""
     return (
+        # First: who keeps a job running must not put off the own lock. Jobs go on: expiry counts at a login only.
+        TrainingPeople(settings.group, {}, [], wanted=False, gives=False),
         NoJobs(SLICE),
-        # Accounts are locked before anything that can fail.
         TrainingPeople(settings.group, {}, [], wanted=False),
         NoService(SOCKET),
         NoDockerParent(SLICE),

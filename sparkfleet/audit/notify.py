@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import tempfile
+import time
 from contextlib import suppress
 
 from sparkfleet.audit.diff import Diff, summary
@@ -21,6 +22,14 @@ SUMMARY = "SPARKFLEET_AUDIT_SUMMARY"
 RUN = "SPARKFLEET_AUDIT_RUN"
 """The hook's variable with the new run's id."""
 _TAIL = 4096
+MOST = 16 * 2**20
+"""Bytes that a hook may print: it fills a temporary file of ours."""
+_LOOK = 0.05
+"""Seconds between looks at the size of that file."""
+
+
+class _TooLong(Exception):
+    """The hook printed more than MOST."""
 
 
 def parsed(hook: str) -> list[str]:
@@ -42,11 +51,12 @@ def notify(found: Diff, hook: str, *, seconds: float = SECONDS) -> bool:
     """Runs the hook if verdicts got worse. Returns whether it ran.
 
     It gets the difference as JSON on standard input, and in its environment `SPARKFLEET_AUDIT_SUMMARY` and
-    `SPARKFLEET_AUDIT_RUN`. Nothing that a host said is in an argument. After `seconds` it is ended, with whatever it
-    has started.
+    `SPARKFLEET_AUDIT_RUN`. Nothing that a host said is in an argument. After `seconds`, or MOST bytes of output, it is
+    ended, with whatever it has started.
 
     Raises:
-        CommandFailed: it cannot be started, failed, or took too long; one line, exit code 1 (4: no such program).
+        CommandFailed: it cannot be started, failed, took too long, or said too much; one line, exit code 1
+            (4: no such program).
     """
     if not found.worse:
         return False
@@ -66,7 +76,11 @@ def notify(found: Diff, hook: str, *, seconds: float = SECONDS) -> bool:
             text = f"hook {_name(words)}: cannot be started: {reason}: name a program that can be run"
             raise CommandFailed(text, ExitCode.BAD_CONFIGURATION) from error
         try:
-            rc = process.wait(seconds)
+            rc = _wait(process, output.fileno(), seconds)
+        except _TooLong as error:
+            _end(process)
+            text = f"hook {_name(words)}: says more than {MOST // 2**20} MiB, it was ended: nobody may have been told"
+            raise CommandFailed(text) from error
         except subprocess.TimeoutExpired as error:
             _end(process)
             text = f"hook {_name(words)}: no end within {seconds:g} s, it was ended: nobody may have been told"
@@ -78,6 +92,19 @@ def notify(found: Diff, hook: str, *, seconds: float = SECONDS) -> bool:
             said = f"killed by signal {-rc}" if rc < 0 else f"ended with {rc}"
             raise CommandFailed(f"hook {_name(words)}: {said}: {_last_line(output.fileno())}")
     return True
+
+
+def _wait(process: subprocess.Popen[bytes], output: int, seconds: float) -> int:
+    """The exit status of the hook. Raises _TooLong or subprocess.TimeoutExpired; it still runs then."""
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            return process.wait(_LOOK)
+        except subprocess.TimeoutExpired:
+            if os.fstat(output).st_size > MOST:
+                raise _TooLong from None
+            if time.monotonic() > until:
+                raise
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -30,6 +30,10 @@ SUFFIX = ".json.gz"
 UNFINISHED = ".unfinished-"
 # Evidence compresses well even so, and twice as fast as with 6.
 LEVEL = 3
+MOST = 512 * 2**20
+"""Bytes of a run without compression: a file of 1 MiB can hold 1 GiB. A host's evidence has 0.1 to 2 MiB."""
+MOST_OF_A_LINE = 2**16
+"""Bytes of a line of a run's head."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,13 @@ class Store:
             raise CommandFailed(
                 f"{visible(run.id)[:60]!r} is no id of a run, expected one such as 20261124T121500Z-3f9c"
             )
-        data = gzip.compress(json_file.dumps(run, controls).encode("ascii"), LEVEL, mtime=0)
+        text = json_file.dumps(run, controls).encode("ascii")
+        if len(text) > MOST:
+            raise CommandFailed(
+                f"{self.folder}: the run has {len(text) // 2**20} MiB, more than {MOST // 2**20} MiB, and was not "
+                "kept: audit part of the fleet (--limit)"
+            )
+        data = gzip.compress(text, LEVEL, mtime=0)
         target = self.folder / f"{run.id}{SUFFIX}"
         try:
             with self._locked():
@@ -128,7 +138,11 @@ class Store:
         found = self.find(id)
         path = self.folder / f"{found}{SUFFIX}"
         try:
-            return json_file.loads(gzip.decompress(path.read_bytes()).decode("ascii"))
+            with gzip.open(path) as stream:
+                data = stream.read(MOST + 1)
+            if len(data) > MOST:
+                raise NotAReport(f"it has more than {MOST // 2**20} MiB")
+            return json_file.loads(data.decode("ascii"))
         except (OSError, EOFError, zlib.error, UnicodeDecodeError, NotAReport) as error:
             raise self._damaged(path, error) from error
 
@@ -167,7 +181,7 @@ class Store:
         path = self.folder / f"{id}{SUFFIX}"
         try:
             with gzip.open(path, "rt", encoding="ascii") as stream:
-                head = json_file.head("".join(stream.readline() for _ in range(4)))
+                head = json_file.head("".join(stream.readline(MOST_OF_A_LINE) for _ in range(4)))
         except (OSError, EOFError, zlib.error, UnicodeDecodeError, NotAReport) as error:
             raise self._damaged(path, error) from error
         totals = {str(status): int(count) for status, count in dict(head.get("totals") or {}).items()}

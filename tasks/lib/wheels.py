@@ -5,9 +5,12 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
+import gevent
+from gevent.event import Event
 from gevent.lock import BoundedSemaphore
 from paramiko import SFTPClient, SFTPError, SSHException
 from pyinfra.api.host import Host
@@ -29,6 +32,10 @@ PIP_SECONDS = 3600.0
 """The largest wheel of a stack has 1 GB."""
 SFTP_SECONDS = 120.0
 """Most that a host may take for any one step of an upload."""
+UPLOAD_SECONDS, LEAST_RATE = 300.0, 500_000
+"""Seconds that a whole upload may take, and one more for so many bytes: each step may be in time, and all of them not.
+All hosts wait for the slowest. A hundred of them share 1 Gbit/s at 1.25 MB/s each; what was cut is gone on with.
+"""
 UPLOADS = ".cache/sparkfleet-uploads"
 LONG = 200e6
 """Bytes of an upload from which on its progress is told."""
@@ -88,6 +95,7 @@ def deliver(host: Host, wheels: Mapping[str, Path], tell: Callable[[str], None])
 
     Raises:
         NoWheel: the host does not take it; a full disk, mostly.
+        TimeoutError: it takes it too slowly (UPLOAD_SECONDS, LEAST_RATE).
         EOFError, SSHException: the connection was lost.
     """
     connector = host.connector
@@ -97,7 +105,7 @@ def deliver(host: Host, wheels: Mapping[str, Path], tell: Callable[[str], None])
         raise NoWheel(f"no way to upload a file to {host.name}: only SSH and @local hosts take wheels")
     total, sent, told = sum(wheel.stat().st_size for wheel in wheels.values()), 0, 0
     targets: dict[str, str] = {}
-    with sftp_of(connector) as sftp:
+    with sftp_of(connector, UPLOAD_SECONDS + total / LEAST_RATE) as sftp:
         home = sftp.normalize(".")
         directory = f"{home}/{UPLOADS}"
         try:
@@ -117,12 +125,35 @@ def deliver(host: Host, wheels: Mapping[str, Path], tell: Callable[[str], None])
     return targets
 
 
-def sftp_of(connector: SSHConnector) -> SFTPClient:
-    """Raises SSHException where the connection is gone; OSError."""
+@contextmanager
+def sftp_of(connector: SSHConnector, seconds: float) -> Iterator[SFTPClient]:
+    """A way to upload files, for so long at most.
+
+    Raises:
+        TimeoutError: all of it takes longer; the connection is closed then.
+        SSHException: the connection is gone; OSError.
+    """
     transport = connector.client.get_transport() if connector.client else None
     if transport is None:
         raise SSHException("the connection is gone")
-    return bounds.open_sftp(transport, SFTP_SECONDS)
+    late = Event()
+
+    def end() -> None:
+        late.set()
+        # Not only an exception: on its way out, a file that is open waits for every answer that is due.
+        transport.close()
+
+    timer = gevent.spawn_later(seconds, end)
+    try:
+        with bounds.open_sftp(transport, SFTP_SECONDS) as sftp:
+            yield sftp
+    except Exception as error:
+        if late.is_set():
+            text = f"an upload was not done within {seconds:.0f} s: the next deploy goes on with it"
+            raise TimeoutError(text) from error
+        raise
+    finally:
+        timer.kill()
 
 
 def upload(sftp: SFTPClient, wheel: Path, target: str) -> None:
@@ -151,6 +182,6 @@ def take_away(host: Host, paths: Iterable[str]) -> None:
     """Removes delivered wheels from the host again; the cache on the controller stays."""
     connector = host.connector
     if isinstance(connector, SSHConnector) and connector.client is not None:
-        with sftp_of(connector) as sftp:
+        with sftp_of(connector, UPLOAD_SECONDS) as sftp:
             for path in paths:
                 sftp.remove(path)

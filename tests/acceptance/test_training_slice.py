@@ -202,8 +202,10 @@ def test_it_is_taken_off_once_no_job_runs(lab: Lab, host: Host, folder: Path) ->
     refused = deploy(lab, absent)
     assert refused.rc == 1
     assert f"1 jobs run in training.slice: {unit_of(job)}: wait for their end" in refused.output
+    assert "user carol: lock: a deploy has made this account" in refused.output
+    assert host.sudo("chage --list carol | grep '^Account expires'").stdout.split(":")[1].strip() != "never"
     assert runs(host, job)
-    assert spark_run(host, f"stop {job}").rc == 0
+    host.sudo(f"systemctl stop {unit_of(job)}")
     assert spark_run(host, f"wait {job}").rc == 143
     removed = deploy(lab, absent)
     assert removed.rc == 0, removed.output

@@ -106,6 +106,14 @@ def test_it_is_ended_when_it_takes_too_long_with_what_it_started(tmp_path: Path)
         pytest.fail("the hook's child is still there")
 
 
+def test_it_is_ended_when_it_never_stops_talking(tmp_path: Path) -> None:
+    started = time.monotonic()
+    with pytest.raises(CommandFailed, match="says more than 16 MiB, it was ended: nobody may have been told"):
+        notify(WORSE, script(tmp_path, f"echo $$ >{tmp_path}/pid; exec yes"), seconds=30)
+    assert time.monotonic() - started < 10
+    assert not Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}").exists()
+
+
 def test_what_it_leaves_running_does_not_hold_the_audit_up(tmp_path: Path) -> None:
     hook = script(tmp_path, f"sleep 30 & echo $! >{tmp_path}/child")
     started = time.monotonic()

@@ -9,17 +9,20 @@ import stat
 import subprocess
 import sys
 import textwrap
+import tracemalloc
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from sparkfleet.audit import store as store_module
 from sparkfleet.audit.model import Run
 from sparkfleet.audit.store import Retention, Store, default_folder, new_id
 from sparkfleet.exit_codes import CommandFailed
 from tests.unit.audit_runs import CONTROLS, hostile, small
 
+MIB = 2**20
 NOW = datetime.now(UTC)
 
 
@@ -141,6 +144,27 @@ def test_a_damaged_file_is_one_line_and_hides_no_other(damage: str, store: Store
     assert "\n" not in str(caught.value)
     assert good.name.startswith(next(iter(store.runs())).id)
     assert store.load("latest") == at(0)
+
+
+def test_a_small_file_that_holds_very_much_is_not_unpacked(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "MOST", MIB)
+    path = store.append(at(1))
+    path.write_bytes(gzip.compress(b"x" * 64 * MIB))
+    assert path.stat().st_size < MIB
+    tracemalloc.start()
+    with pytest.raises(CommandFailed, match=r"is damaged .it has more than 1 MiB"):
+        store.load(at(1).id)
+    assert list(store.runs()) == []
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 * MIB
+
+
+def test_what_could_not_be_read_again_is_not_kept(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "MOST", 10)
+    with pytest.raises(CommandFailed, match="was not kept: audit part of the fleet"):
+        store.append(at(1))
+    assert store.ids() == ()
 
 
 WRITER = """

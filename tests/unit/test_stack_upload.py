@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,7 @@ from paramiko.common import AUTH_SUCCESSFUL, OPEN_SUCCEEDED
 
 from tasks.lib.wheels import size_of, upload
 
+ROOT = Path(__file__).resolve().parents[2]
 CONTENT = bytes(range(256)) * 8192
 
 
@@ -22,6 +27,7 @@ class Files(paramiko.SFTPServerInterface):
     """A folder, served as sshd's own SFTP server does: a double of a host at its interface."""
 
     folder: Path
+    handle: type[paramiko.SFTPHandle]
 
     def path(self, name: str) -> Path:
         return self.folder / name.lstrip("/")
@@ -35,7 +41,7 @@ class Files(paramiko.SFTPServerInterface):
     def open(self, path: str, flags: int, attr: paramiko.SFTPAttributes) -> Any:
         writes = "ab" if flags & os.O_APPEND else "wb"
         stream = self.path(path).open(writes if flags & os.O_WRONLY else "rb")
-        handle = paramiko.SFTPHandle(flags)
+        handle = self.handle(flags)
         setattr(handle, "readfile", stream)  # noqa: B010 - paramiko's way to serve a file
         setattr(handle, "writefile", stream)  # noqa: B010
         return handle
@@ -49,25 +55,40 @@ class Anybody(paramiko.ServerInterface):
         return int(OPEN_SUCCEEDED)
 
 
-@pytest.fixture
-def sftp(tmp_path: Path) -> Iterator[paramiko.SFTPClient]:
-    """A connection to a server whose folder is `host` below the test's."""
-    (tmp_path / "host").mkdir()
+class Drips(paramiko.SFTPHandle):
+    """Takes what it is given, and takes its time for each piece."""
+
+    def write(self, offset: int, data: Any) -> int:
+        time.sleep(0.2)
+        return super().write(offset, data)
+
+
+@contextmanager
+def served(folder: Path, handle: type[paramiko.SFTPHandle] = paramiko.SFTPHandle) -> Iterator[paramiko.Transport]:
+    """A connection to a server that serves this folder."""
     ours, theirs = socket.socketpair()
     server = paramiko.Transport(theirs)
     server.add_server_key(paramiko.ECDSAKey.generate())
-    interface = type("Served", (Files,), {"folder": tmp_path / "host"})
+    interface = type("Served", (Files,), {"folder": folder, "handle": handle})
     server.set_subsystem_handler("sftp", paramiko.SFTPServer, interface)
     ready = threading.Event()
     server.start_server(event=ready, server=Anybody())
     client = paramiko.Transport(ours)
     client.start_client(timeout=30)
     client.auth_none("admin")
-    found = paramiko.SFTPClient.from_transport(client)
-    assert found is not None
-    yield found
+    yield client
     client.close()
     server.close()
+
+
+@pytest.fixture
+def sftp(tmp_path: Path) -> Iterator[paramiko.SFTPClient]:
+    """A connection to a server whose folder is `host` below the test's."""
+    (tmp_path / "host").mkdir()
+    with served(tmp_path / "host") as transport:
+        found = paramiko.SFTPClient.from_transport(transport)
+        assert found is not None
+        yield found
 
 
 @pytest.fixture
@@ -106,3 +127,39 @@ def test_a_file_that_is_too_long_is_sent_anew(sftp: paramiko.SFTPClient, wheel: 
 
 def test_the_size_of_nothing_is_none(sftp: paramiko.SFTPClient) -> None:
     assert size_of(sftp, "/nothing") is None
+
+
+# In a process of its own: limits of time are gevent's, which must be there before all else.
+DRIPPING = """\
+from gevent import monkey
+monkey.patch_all()
+import sys, time
+from pathlib import Path
+from types import SimpleNamespace
+from tasks.lib.wheels import sftp_of, upload
+from tests.unit.test_stack_upload import Drips, served
+folder = Path(sys.argv[1])
+(folder / "host").mkdir()
+(folder / "wheel").write_bytes(bytes(64 * 2**20))
+with served(folder / "host", Drips) as transport:
+    connector = SimpleNamespace(client=SimpleNamespace(get_transport=lambda: transport))
+    began = time.monotonic()
+    try:
+        with sftp_of(connector, 1) as sftp:
+            upload(sftp, folder / "wheel", "/wheel")
+    except TimeoutError as error:
+        print(time.monotonic() - began < 5, transport.is_active(), error)
+"""
+
+
+def test_a_host_that_takes_an_upload_drop_by_drop_is_given_up(tmp_path: Path) -> None:
+    """No step takes long: without a limit for all of them this one would take minutes."""
+    done = subprocess.run(
+        [sys.executable, "-c", DRIPPING, str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout.startswith("True False an upload was not done within 1 s: the next deploy goes on with it")

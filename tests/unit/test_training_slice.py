@@ -195,8 +195,23 @@ def test_admins_are_excepted_and_stale_exceptions_go(host: Path, monkeypatch: py
     assert found == names | {str(stale): "remove"}
     none = Exceptions("n.conf", "", [], [], "g", wanted=False)
     assert [change.what for change in none.plan(Context())] == [str(stale)]
-    with pytest.raises(Refused, match="no user nobody-of-this-name"):
-        Exceptions("n.conf", "x", [], ["nobody-of-this-name"], "g").plan(Context())
+
+
+def test_an_admin_who_is_not_known_costs_no_other_the_exception(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does a place that cannot be written to. What is there may be the unknown one's, and stays."""
+    monkeypatch.delenv("SUDO_UID", raising=False)
+    stays = host / "units" / "user-999999.slice.d" / "n.conf"
+    stays.parent.mkdir(parents=True)
+    stays.write_text("# managed by sparkfleet\n")
+    (host / "units" / "user-0.slice.d").write_text("in the way")
+    exceptions = Exceptions("n.conf", "# managed by sparkfleet\n", [], ["daemon", "nobody-of-this-name"], "g")
+    done = converge.apply_measure([exceptions])
+    written = host / "units" / "user-1.slice.d" / "n.conf"
+    assert [change["what"] for change in done["changes"]] == [str(written)]
+    assert written.exists()
+    assert stays.exists()
+    assert done["refused"] == ["training_slice.admins: no user nobody-of-this-name on this host: correct the name"]
+    assert f"{host}/units/user-0.slice.d/n.conf: Not a directory" in done["error"]
 
 
 def test_an_admin_among_training_users_is_named(host: Path) -> None:
@@ -343,6 +358,48 @@ def test_a_foreign_cap_is_not_tried_to_mend_and_one_until_the_next_boot_is(
     held_by(monkeypatch, 8 * GIB, str(drop_in))
     (host / "cg" / "user.slice" / "user-1001.slice" / "memory.max").write_text(f"{8 * GIB}\n")
     assert planned() == 0
+
+
+def test_one_users_slice_costs_no_other_its_cap(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel says something that nobody foresaw of one of them. PID 1 is a double: there is none in a test."""
+    drop_in = host / "50-cap.conf"
+    drop_in.touch()
+    started: list[str] = []
+    held_by(monkeypatch, 8 * GIB, str(drop_in))
+    monkeypatch.setattr(caps, "daemon_reload", lambda: None)
+
+    def start_below(name: str) -> None:
+        started.append(name)
+        (host / "cg" / "user.slice" / name / "memory.max").write_text(f"{8 * GIB}\n")
+
+    monkeypatch.setattr(caps, "start_below", start_below)
+    for uid, said in ((1001, "max"), (1002, "a lot"), (1003, "max")):
+        cgroup(host, f"user.slice/user-{uid}.slice", 1)
+        (host / "cg" / "user.slice" / f"user-{uid}.slice" / "memory.max").write_text(f"{said}\n")
+    done = converge.apply_measure([CapInForce("user.slice/user-*.slice", 8 * GIB, str(drop_in))])
+    assert started == ["user-1001.slice", "user-1003.slice"]
+    assert [change["what"] for change in done["changes"]] == started
+    assert done["error"].startswith("user-1002.slice: a mistake of ours: ValueError")
+
+
+def test_who_keeps_a_job_running_does_not_put_off_the_own_lock(
+    host: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The removal is refused, the account is locked, and nothing of the job's is touched."""
+    (tmp_path / "usermod").write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/calls\n')
+    (tmp_path / "usermod").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(people, "RECORD", tmp_path / "record")
+    people.Record(created=["daemon"]).save()
+    cgroup(host, "training.slice/spark-job-1-0123abcd.service", 1)
+    absent = measure.remove(TrainingSliceSettings(group="daemon"))
+    planned = converge.plan_measure(absent, Context())
+    done = converge.apply_measure(absent)
+    assert [change["what"] for change in planned["changes"]] == ["user daemon"]
+    assert done["changes"] == planned["changes"]
+    assert (tmp_path / "calls").read_text() == "--expiredate 1 -- daemon\n"
+    assert done["refused"] == planned["refused"]
+    assert done["refused"][0].startswith("1 jobs run in training.slice: spark-job-1-0123abcd.service: wait")
 
 
 @pytest.mark.parametrize("module", ["cli", "stub", "helper", "report", "leftovers"])

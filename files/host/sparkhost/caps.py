@@ -1,16 +1,18 @@
-"""Whether the kernel has a slice's cap in force: files and PID 1 alone prove nothing."""
+"""Whether the kernel has a slice's cap in force: files and PID 1 alone prove nothing.
+
+Each slice is a piece of its own: what goes wrong with one user's leaves all others their caps.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import ClassVar
 
 from sparkhost import bounded, slices
 from sparkhost.pid1 import show
-from sparkhost.resource import Change, Context, Resource
+from sparkhost.resource import Change, Context, Partly, Resource, Troubles
 from sparkhost.slices import PAGE, gib_or_none
 from sparkhost.systemd import CONTROL, RELOAD, daemon_reload, reload_for, set_at_run_time, start_below
 
@@ -41,7 +43,7 @@ class CapInForce(Resource):
         changes += [reload_for(change.what) for change in changes[:1]]
         if any(change.what in (RELOAD, self.drop_in) for change in context.pending):
             return changes  # a dry run has neither written nor reloaded
-        looks = list(self._looks())
+        looks = list(self._looks(context.troubles))
         told = {change.what for change in changes}
         return changes + [
             Change(name, f"have systemd put its MemoryMax in force: memory.max is {gib_or_none(found)}")
@@ -63,21 +65,23 @@ class CapInForce(Resource):
     def _exempt(self, name: str) -> bool:
         return bool(self.exception) and (slices.UNITS / f"{name}.d" / self.exception).exists()
 
-    def _looks(self) -> Iterator[tuple[str, int | None, int | None]]:
+    def _looks(self, troubles: Troubles) -> Iterator[tuple[str, int | None, int | None]]:
         """Of each slice: its name, the kernel's memory.max, and what it should be."""
         if not Path(self.drop_in).exists() and self.memory_max is not None:
             return  # its file was refused: nothing is to be in force
         for cgroup in self._cgroups():
-            name = cgroup.name
-            if "*" in name:
-                return  # nobody has a session
-            held, wanted = self._wanted(name, None if self._exempt(name) else self.memory_max)
-            try:
-                text = bounded.read_text(cgroup / "memory.max").strip()
-            except OSError:
-                yield name, held, wanted  # nothing runs in it: it will have what PID 1 holds
-            else:
-                yield name, None if text == "max" else int(text), wanted
+            if "*" not in cgroup.name:  # else nobody has a session
+                with troubles.piece(f"{cgroup.name}: "):
+                    yield self._look(cgroup)
+
+    def _look(self, cgroup: Path) -> tuple[str, int | None, int | None]:
+        name = cgroup.name
+        held, wanted = self._wanted(name, None if self._exempt(name) else self.memory_max)
+        try:
+            text = bounded.read_text(cgroup / "memory.max").strip()
+        except OSError:
+            return name, held, wanted  # nothing runs in it: it will have what PID 1 holds
+        return name, None if text == "max" else int(text), wanted
 
     def _wanted(self, name: str, ours: int | None) -> tuple[int | None, int | None]:
         """What PID 1 holds, and what it should hold: somebody's later drop-in has the word (`Holds`)."""
@@ -94,12 +98,20 @@ class CapInForce(Resource):
         return value, value if kept else ours
 
     def apply(self) -> None:
+        """Raises Partly: some slices could not be done, all others were."""
+        troubles = Troubles()
         overrides = self._set_at_run_time()
-        for path in chain(*overrides.values()):
-            path.unlink()
-        names = list(dict.fromkeys([*overrides, *(n for n, found, wanted in self._looks() if found != wanted)]))
+        for name, paths in overrides.items():
+            with troubles.piece(f"{name}: "):
+                for path in paths:
+                    path.unlink()
+        differ = (name for name, found, wanted in self._looks(troubles) if found != wanted)
+        names = list(dict.fromkeys([*overrides, *differ]))
         if overrides or any(show(name, "NeedDaemonReload").get("NeedDaemonReload") == "yes" for name in names):
             daemon_reload()
         for name in names:
             # A reload alone does not reach the cgroups of slices that run: that comes with the next unit started below.
-            start_below(name)
+            with troubles.piece(f"{name}: "):
+                start_below(name)
+        if troubles.failures or troubles.refused:
+            raise Partly(troubles)

@@ -135,7 +135,9 @@ class TrainingPeople(Resource):
     members: list[str]
     wanted: bool = True
     gives: bool = True
-    """Whether it goes on after taking away: a second one, further back in a measure, then gives."""
+    """Whether it goes on after taking away: a second one, further back in a measure, then gives, or removes the group,
+    whose number must not become another's while jobs have it.
+    """
 
     def plan(self, context: Context) -> Sequence[Change]:
         steps = self._steps(read_record(), context.troubles)
@@ -159,11 +161,11 @@ class TrainingPeople(Resource):
 
     def _steps(self, record: Record, troubles: Troubles) -> Iterator[Step]:
         yield from self._taken(record)
-        if not self.gives:
-            return
-        yield from self._given(record, troubles)
-        yield from self._keys(record, troubles)
-        if not self.wanted and record.group and exists(self.group):
+        if self.gives:
+            yield from self._given(record, troubles)
+        if self.gives or not self.wanted:
+            yield from self._keys(record, troubles)
+        if self.gives and not self.wanted and record.group and exists(self.group):
             yield Step(f"group {self.group}", "remove", partial(self._remove_group, record))
 
     def _taken(self, record: Record) -> Iterator[Step]:

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from sparkhost import bounded
 from sparkhost.files import File, NoFile
-from sparkhost.resource import Change, Context, Refused, Resource
+from sparkhost.resource import Change, Context, Partly, Refused, Resource, Troubles
 
 CGROUPS = Path("/sys/fs/cgroup")
 MEMINFO = Path("/proc/meminfo")
@@ -116,6 +116,7 @@ class Exceptions(Resource):
     """Users whose sessions are not capped: root, the members of admin groups, named ones, and who deploys.
 
     A drop-in in `user-UID.slice.d/` replaces the one of the *same file name* in `user-.slice.d/` (systemd.unit(5)).
+    Each user is a piece of its own: what goes wrong with one leaves the others their exceptions.
     """
 
     kind: ClassVar[str] = "cap_exceptions"
@@ -130,32 +131,44 @@ class Exceptions(Resource):
     """Whether there are to be any at all."""
 
     def plan(self, context: Context) -> Sequence[Change]:
-        changes = [change for part in self._parts(context) for change in part.plan(context)]
+        changes: list[Change] = []
+        for part in self._parts(context.troubles):
+            with context.troubles.piece(f"{part.path}: "):
+                changes += part.plan(context)
         context.warnings += self._doubtful()
         return changes
 
     def apply(self) -> None:
-        for part in self._parts(Context()):
-            if part.plan(Context()):
-                part.apply()
+        """Raises Partly: some users' pieces could not be done, all others were."""
+        troubles = Troubles()
+        for part in self._parts(troubles):
+            with troubles.piece(f"{part.path}: "):
+                if part.plan(Context()):
+                    part.apply()
+        if troubles.failures or troubles.refused:
+            raise Partly(troubles)
 
-    def _parts(self, context: Context) -> Iterator[File | NoFile]:
-        excepted = {uid for uid, _ in self._excepted()} if self.wanted else set()
+    def _parts(self, troubles: Troubles) -> Iterator[File | NoFile]:
+        unknown = Troubles()
+        excepted = {uid for uid, _ in self._excepted(unknown)} if self.wanted else set()
         for uid in sorted(excepted):
             yield File(str(UNITS / f"user-{uid}.slice.d" / self.name), self.content)
-        for path in sorted(UNITS.glob(f"user-*.slice.d/{self.name}")):
+        # An exception that is there may be that of a named admin whom a directory service does not know just now.
+        for path in sorted(UNITS.glob(f"user-*.slice.d/{self.name}")) if not unknown.refused else ():
             match = USER_SLICE.fullmatch(path.parent.name.removesuffix(".d"))
             if match and int(match[1]) not in excepted:
                 yield NoFile(str(path))
+        troubles.add(unknown)
 
-    def _excepted(self) -> Iterator[tuple[int, str]]:
+    def _excepted(self, troubles: Troubles) -> Iterator[tuple[int, str]]:
         yield 0, "root"
         for name in sorted({*self.users, *(n for group in self.groups for n in members(group))}):
             try:
                 yield pwd.getpwnam(name).pw_uid, name
             except KeyError:
                 if name in self.users:
-                    raise Refused(f"training_slice.admins: no user {name} on this host: correct the name") from None
+                    line = f"training_slice.admins: no user {name} on this host: correct the name"
+                    troubles.note(Refused(line))
         deployer = os.environ.get("SUDO_UID", "")  # sudo(8): who called it
         if deployer.isdecimal():
             yield int(deployer), "who deploys"
@@ -163,7 +176,7 @@ class Exceptions(Resource):
     def _doubtful(self) -> list[str]:
         if not self.wanted:
             return []
-        admins = {name for _, name in self._excepted()}
+        admins = {name for _, name in self._excepted(Troubles())}
         both = sorted(admins & set(members(self.training)))
         return [f"{', '.join(both)}: in the group {self.training} and an admin: not capped"] if both else []
 
