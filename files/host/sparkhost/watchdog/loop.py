@@ -14,7 +14,7 @@ import signal
 import time
 import traceback
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ from sparkhost.watchdog.model import (
 from sparkhost.watchdog.pauses import Pauses
 from sparkhost.watchdog.people import People
 from sparkhost.watchdog.process import Processes
-from sparkhost.watchdog.report import event, signalled
+from sparkhost.watchdog.report import event, signalled, told_grounds
 from sparkhost.watchdog.signs import Signs, Teller
 from sparkhost.watchdog.survey import Survey
 from sparkhost.watchdog.work import candidates, place_of
@@ -216,7 +216,7 @@ class Watchdog:
             action.stage.lower(),
             victim=action.victim,
             reason=action.reason,
-            grounds=[asdict(ground) for ground in action.grounds],
+            grounds=told_grounds(action),
             what=signalled(action, self.dry_run),
             processes_reached=reached,
             seconds_from_look_to_signal=round(done - look.time, 6),

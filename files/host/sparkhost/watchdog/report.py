@@ -56,6 +56,12 @@ def signalled(action: Signal, dry: bool) -> str:
     return f"{'would be ' if dry else ''}{verb}: {action.reason}"
 
 
+def told_grounds(action: Signal) -> list[dict[str, Any]]:
+    """What spoke for and against each candidate that was considered, for a record."""
+    chosen = {unit.key for unit in action.victim.units}
+    return [{**asdict(ground), "chosen": ground.key in chosen} for ground in action.grounds]
+
+
 def amount(size: float) -> str:
     """For a person: `12.3 GiB`, `512 MiB`."""
     return f"{size / GIB:.1f} GiB" if abs(size) >= GIB else f"{size / MIB:.0f} MiB"
@@ -98,12 +104,12 @@ def headline(record: Mapping[str, Any]) -> str:
 def why_this_one(grounds: Sequence[Mapping[str, Any]]) -> list[str]:
     """Why this one and not the others: what each held, what of that was its own, what it took."""
     return [
-        f"{'Chosen' if number == 0 else 'Not chosen'}: {ground['name']}: held {amount(ground['held'])}, "
+        f"{'Chosen' if ground['chosen'] else 'Not chosen'}: {ground['name']}: held {amount(ground['held'])}, "
         f"{amount(ground['own'])} of it for long, took {amount(ground['taken'])} that others needed, "
         f"grew by {amount(ground['grown'])} in a minute"
         + (f"; {amount(ground['promise'])} were promised to it" if ground["promise"] is not None else "")
         + "."
-        for number, ground in enumerate(grounds[:5])
+        for ground in grounds[:5]
     ]
 
 
