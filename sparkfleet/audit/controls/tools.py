@@ -9,7 +9,7 @@ from sparkfleet.audit.model import Aspect, Control, Evidence, Judgement, Severit
 from sparkfleet.settings import HostSettings
 
 NOT_FOUND = 127
-NAMES = ("spark", "spark-doctor", "spark-estimate", "spark-field-report", "spark-profile")
+NAMES = ("spark-doctor", "spark-estimate", "spark-field-report", "spark-profile")
 
 
 def answer(evidence: Evidence, settings: HostSettings) -> Judgement:

@@ -143,7 +143,7 @@ def spark_vllm_python(parameters: Parameters) -> Mapping[str, Seen]:
     return {"spark_vllm_python": run(("spark-vllm-python", "-I", "-c", code), env=None, shown=command)}
 
 
-TOOLS = ("spark", "spark-doctor", "spark-estimate", "spark-field-report", "spark-profile")
+TOOLS = ("spark-doctor", "spark-estimate", "spark-field-report", "spark-profile")
 TOOLS_LIBRARY = "/opt/sparkfleet/lib/tools/current"
 LOOKS: dict[str, Looks] = {
     "session": kind,
