@@ -1,4 +1,4 @@
-"""Commands for who trains on a Spark: what will fit, what does fit, and what is wrong.
+"""Commands for people who train on a Spark: what will fit, what does fit, and what is wrong.
 
 Why: a batch that is too large takes the whole host on a Spark, not one job, and most of what goes wrong with CUDA 13 on
 aarch64 is a handful of known troubles. `spark-estimate` says beforehand what a run will need, `spark-profile` finds out

@@ -8,7 +8,7 @@ from sparkfleet.settings.base import Measure
 
 
 class ToolsSettings(Measure):
-    """Commands for who trains: spark-estimate, spark-profile, spark-doctor, spark-field-report; spark lists them."""
+    """Commands for people who train: spark-estimate, spark-profile, spark-doctor, spark-field-report; and spark."""
 
     recipes: bool = Field(
         default=True,

@@ -1,4 +1,4 @@
-"""Reads a small file that others may have made: whole, up to a bound, and without waiting for who should write it.
+"""Reads a small file that others may have made: whole, up to a bound, and without waiting for a writer.
 
 For watchdog and launcher, whose reading must not depend on what somebody has put in a file's place.
 """

@@ -1,4 +1,4 @@
-"""What the observer last wrote, for who shows it: spark-top, spark-why and the metrics. Never raises."""
+"""What the observer last wrote, for the programs that show it: spark-top, spark-why and the metrics. Never raises."""
 
 from __future__ import annotations
 

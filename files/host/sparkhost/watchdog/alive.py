@@ -1,4 +1,4 @@
-"""Whether a watchdog runs on this host, by what it says of itself every 15 s: for who cannot ask systemd."""
+"""Whether a watchdog runs on this host, by what it says of itself every 15 s: for programs that cannot ask systemd."""
 
 from __future__ import annotations
 

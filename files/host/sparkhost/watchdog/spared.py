@@ -14,9 +14,10 @@ import signal
 from collections.abc import Collection
 from pathlib import Path
 
+from sparkhost import small_files
+
 # Seconds for all look-ups together.
 DEADLINE = 2.0
-LARGEST = 1 << 20
 
 
 def find_spared(names: Collection[str], etc: Path = Path("/etc"), deadline: float = DEADLINE) -> frozenset[int]:
@@ -40,8 +41,7 @@ def from_files(names: Collection[str], etc: Path) -> set[int]:
 
 def _rows(path: Path, fields: int) -> list[list[str]]:
     try:
-        with path.open("rb") as stream:
-            text = stream.read(LARGEST).decode(errors="replace")
+        text = small_files.read(str(path)).decode(errors="replace")
     except OSError:
         return []
     return [row for line in text.split("\n") if len(row := line.split(":")) == fields]
