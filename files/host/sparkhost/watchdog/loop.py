@@ -14,6 +14,7 @@ import signal
 import time
 import traceback
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -49,10 +50,8 @@ from sparkhost.watchdog.signs import Signs, Teller
 from sparkhost.watchdog.survey import Survey
 from sparkhost.watchdog.work import candidates, place_of
 
-# Decisions in a row that each lead to the next one at once. More would be an error of ours.
-MOST_STEPS = 12
-# Seconds between two equal complaints.
-COMPLAIN_EVERY = 10.0
+MOST_STEPS = 12  # decisions in a row that each lead to the next one at once; more would be an error of ours
+COMPLAIN_EVERY = 10.0  # seconds between two equal complaints
 STOP = {signal.SIGTERM, signal.SIGINT}
 ASKED = {*STOP, signal.SIGHUP}
 
@@ -136,8 +135,10 @@ class Watchdog:
         except Exception:
             self.mistakes += 1
             self._begin_anew(traceback.format_exc())
-        self.signs.tell(self, pause)
-        return self.survey.tour(pause)
+        with suppress(Exception):  # what is told or read ahead is worth less than the next look
+            self.signs.tell(self, pause)
+            pause = self.survey.tour(pause)
+        return pause
 
     def _step(self) -> float:
         policy = self.policy
@@ -158,15 +159,14 @@ class Watchdog:
 
     def _begin_anew(self, trouble: str) -> None:
         """After a mistake of ours: nobody stays frozen, and what may have led to it is forgotten."""
-        look = self.samples.look
-        try:
+        look, self.samples, self.hunt = self.samples.look, Samples(self.samples.look), None
+        with suppress(Exception):
             self.pauses.end()
-            if look.time - self._told["mistake"] >= COMPLAIN_EVERY:
-                self._told["mistake"] = look.time
-                text = f"a mistake of ours, the watchdog goes on: {trouble.strip().splitlines()[-1]}"
+        if look.time - self._told["mistake"] >= COMPLAIN_EVERY:
+            self._told["mistake"] = look.time
+            text = f"a mistake of ours, the watchdog goes on: {trouble.strip().splitlines()[-1]}"
+            with suppress(Exception):
                 self._tell("helpless", reason=text, traceback=trouble[-4000:])
-        finally:
-            self.samples, self.hunt = Samples(look), None
 
     def _alive(self) -> bool:
         """Whether the victim still has processes. A dry run's victim is taken to be gone: it was never asked."""
