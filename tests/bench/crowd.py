@@ -5,7 +5,7 @@ itself; no memory is filled: the thresholds are set above what is available. `--
 `files/host` in the same way. What it prints, in milliseconds, as median, p99 and the largest:
 
 - from a look to the list of candidates and to the end of a hog of 300 MiB, its memory given back, among so many
-  real sleepers;
+  real sleepers, in logins of 1,000 each with its own cgroup and charge where cgroup v2 has the memory controller;
 - how long it takes until the watchdog is ready, and the longest silence towards systemd;
 - the same list for a directory that stands for /proc, with 50,000 processes (a file system's files, not the kernel's);
 - who is in a unit with so many empty cgroups below it, and with 1,500 levels.
@@ -36,9 +36,11 @@ from tests.bench.guards import GIB, HOST, meminfo, rss_of
 INSIDE = "SPARKFLEET_BENCH_INSIDE"
 # It ends with its parent (PR_SET_PDEATHSIG, prctl(2)).
 HOG = (
-    "import ctypes, time; ctypes.CDLL(None).prctl(1, 9);"
+    "import ctypes, os, sys, time; open(sys.argv[1], 'w').write(str(os.getpid())); ctypes.CDLL(None).prctl(1, 9);"
     "kept = bytearray(b'x') * (300 << 20); print(flush=True); time.sleep(600)"
 )
+SESSION, FIRST_USER = 1_000, 20_001
+LEADER = "echo $$ > $2; i=0; while [ $i -lt $1 ]; do sleep 86400 & i=$((i+1)); done; echo; wait"
 STAT = "5 (sleep) S 1 5 5 0 -1 4194304 0 0 0 0 0 0 0 0 20 0 1 0 {start} 0 {pages} 0\n"
 
 
@@ -57,20 +59,59 @@ def timed(act: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
+def cgroup_root() -> Path | None:
+    """Where the cgroup v2 tree is."""
+    mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+    return next((Path(words[1]) for words in mounts if words[2] == "cgroup2"), None)
+
+
+@contextlib.contextmanager
+def login(user: int) -> Iterator[str]:
+    """The `cgroup.procs` of a session as logind makes them, with its charge; /dev/null where that cannot be."""
+    root = cgroup_root()
+    session = root and root / "user.slice" / f"user-{user}.slice" / f"session-{user}.scope"
+    try:
+        if root is None or session is None or "memory" not in (root / "cgroup.controllers").read_text().split():
+            yield "/dev/null"
+            return
+        session.mkdir(parents=True, exist_ok=True)
+        for path in (root, root / "user.slice", session.parent):
+            (path / "cgroup.subtree_control").write_text("+memory")
+        yield str(session / "cgroup.procs")
+    finally:
+        if session is not None and session.is_dir():
+            for path in (session, session.parent):
+                with contextlib.suppress(OSError):  # whoever was killed is gone a moment later
+                    path.rmdir()
+
+
 @contextlib.contextmanager
 def sleepers(number: int) -> Iterator[int]:
-    """As many processes as the machine lets start, each `sleep`; yields how many there are."""
-    made: list[int] = []
-    try:
-        with contextlib.suppress(BlockingIOError):
-            for _ in range(number):
-                made.append(os.posix_spawn("/bin/sleep", ["sleep", "86400"], {}))
-        yield len(made)
-    finally:
-        for pid in made:
-            os.kill(pid, signal.SIGKILL)
-        for pid in made:
-            os.waitpid(pid, 0)
+    """As many processes as the machine lets start, in logins of 1,000; yields how many there are.
+
+    Not children of this process: the watchdog has no crowd of its own, and takes none of it for one unit of work.
+    """
+    leaders: list[subprocess.Popen[bytes]] = []
+    before = count_processes()
+    with contextlib.ExitStack() as logins:
+        try:
+            for place, first in enumerate(range(0, number, SESSION)):
+                procs = logins.enter_context(login(FIRST_USER + place))
+                words = ["sh", "-c", LEADER, "sh", str(min(SESSION, number - first)), procs]
+                leaders.append(subprocess.Popen(words, stdout=subprocess.PIPE, start_new_session=True))
+            for leader in leaders:
+                assert leader.stdout is not None
+                leader.stdout.readline()
+            yield count_processes() - before
+        finally:
+            for leader in leaders:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(leader.pid, signal.SIGKILL)
+                leader.wait()
+
+
+def count_processes() -> int:
+    return sum(name.isdigit() for name in os.listdir("/proc"))  # noqa: PTH208
 
 
 class Systemd:
@@ -163,7 +204,10 @@ def crossings(folder: Path, rounds: int) -> None:
     print(f"ready after {timed(lambda: rehearse(watchdog)):.2f} s", flush=True)
     lists, signals, missed = [], [], 0
     for _ in range(rounds):
-        with subprocess.Popen([sys.executable, "-c", HOG], stdout=subprocess.PIPE, start_new_session=True) as hog:
+        with (
+            login(FIRST_USER - 1) as procs,
+            subprocess.Popen([sys.executable, "-c", HOG, procs], stdout=subprocess.PIPE, start_new_session=True) as hog,
+        ):
             assert hog.stdout is not None
             hog.stdout.readline()
             witness.watch(hog.pid)
@@ -180,6 +224,8 @@ def crossings(folder: Path, rounds: int) -> None:
                 hog.wait(5)
             except subprocess.TimeoutExpired:
                 missed += 1
+                victims = [m["victim"]["name"] for m in told.messages if "victim" in m]
+                print(f"ended instead of the hog: {'; '.join(victims)[:300] or 'nobody'}", flush=True)
                 hog.kill()
             ended = witness.ended()
             if looked:
@@ -229,8 +275,7 @@ def cgroups(number: int, rounds: int) -> None:
     """Asks who is in a unit with many cgroups below it, which are made for that."""
     from sparkhost.watchdog.cgroup import Cgroups
 
-    mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
-    root = next((Path(words[1]) for words in mounts if words[2] == "cgroup2"), None)
+    root = cgroup_root()
     if root is None:
         print("there is no cgroup v2 tree")
         return
