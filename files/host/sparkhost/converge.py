@@ -40,6 +40,7 @@ from sparkhost.resource import (
     from_json,
     mistake,
     one_line,
+    shown,
     trace,
 )
 
@@ -80,7 +81,7 @@ def plan_measure(resources: Sequence[Resource], context: Context) -> dict[str, A
     for resource in resources:
         context.warnings, context.troubles = [], Troubles()
         try:
-            found = resource.plan(context)
+            found = shown(resource.steps(context))
         except Exception as error:
             report.take(context)
             if report.blame(resource, error):
@@ -109,22 +110,23 @@ def apply_measure(resources: Sequence[Resource]) -> dict[str, Any]:
 
 def apply_one(resource: Resource, look: Look, report: Report) -> None:
     """Makes one resource so, and looks whether it is. Raises what it raises."""
-    with look:
-        changes = resource.plan(context := Context())
-    if changes:
-        look.forget()
-        whole = True
-        try:
-            resource.apply()
-        except Partly as partly:
-            whole = False
-            report.troubles.add(partly.troubles)
+    with resource.hold():
         with look:
-            left = resource.plan(context := Context())
-        report.changes += [change for change in changes if whole or change not in left]
-        if left and whole:
-            report.take(context)
-            raise Failed(f"{left[0].what}: still differs after the change: {left[0].summary}")
+            steps = [*resource.steps(context := Context())]
+        if changes := shown(steps):
+            look.forget()
+            whole = True
+            try:
+                resource.carry_out(steps, context.troubles)
+            except Partly as partly:
+                whole = False
+                report.troubles.add(partly.troubles)
+            with look:
+                left = shown(resource.steps(context := Context()))
+            report.changes += [change for change in changes if whole or change not in left]
+            if left and whole:
+                report.take(context)
+                raise Failed(f"{left[0].what}: still differs after the change: {left[0].summary}")
     report.take(context)
 
 

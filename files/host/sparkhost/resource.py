@@ -1,7 +1,8 @@
 """What a resource is: one piece of wanted state that can say what differs, and put it right.
 
-A deploy sends lists of resources. `plan()` only looks; `apply()` makes the difference go away. Both run
-the same code on the host, so a dry run and the real run cannot disagree about how a difference is found.
+How it works: `steps()` walks over what differs and only looks. Each step has the words that are
+shown and the act that mends it. A plan shows the steps, a run does them: the same list, from the
+same walk, so that a dry run and a run cannot differ (ADR 20).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import contextlib
 import errno
 import os
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -127,6 +128,33 @@ class Change:
     needs: list[Need] = field(default_factory=list)
 
 
+RELOAD = "daemon-reload"
+"""What a reload of PID 1 is called among the changes of a run."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing that differs, and the act that mends it: a plan shows it, a run does it."""
+
+    what: str
+    """The object that changes: a path, a device, a unit."""
+    says: str
+    """What is done to it, in a few words. Empty: it changes only what our own record says, which
+    nobody needs to be shown; such a step is done along with others alone."""
+    do: Callable[[], object]
+    """May raise `Refused`, `Failed`, OSError."""
+    diff: str = ""
+    """Unified diff of a text file, else empty."""
+    needs: Sequence[Need] = ()
+    alone: bool = False
+    """Whether a failure costs this step alone: no later one rests on it."""
+    again: bool = False
+    """Whether all later ones are looked for again once it is done, as it moves their ground."""
+
+    def change(self) -> Change:
+        return Change(self.what, self.says, self.diff, [*self.needs])
+
+
 @dataclass
 class Context:
     """What a plan knows beyond the host itself."""
@@ -137,6 +165,29 @@ class Context:
     """What a person should know although nothing is wrong enough to be refused: one line each, with the figures."""
     troubles: Troubles = field(default_factory=Troubles)
     """Of a resource of several pieces: those that could not be looked at, or are refused. It plans the others."""
+
+    def will_change(self, *objects: str | Path) -> bool:
+        """Whether something of this run, which a dry run has not done, changes one of these."""
+        return bool(self.changes_of(map(str, objects)))
+
+    def changes_of(self, objects: Iterable[str]) -> list[str]:
+        """Those of these objects that this run is about to change, in order."""
+        return sorted({change.what for change in self.pending}.intersection(objects))
+
+    def will_change_below(self, *starts: str) -> bool:
+        """Whether this run is about to change something whose name begins so."""
+        return any(change.what.startswith(starts) for change in self.pending)
+
+    def will_change_anything(self) -> bool:
+        return bool(self.pending)
+
+    def will_reload(self) -> bool:
+        """Whether PID 1 will have read its unit files again."""
+        return self.will_change(RELOAD)
+
+    def shows(self, step: Step) -> bool:
+        """Whether this run shows that very step already."""
+        return step.change() in self.pending
 
 
 @dataclass(frozen=True)
@@ -152,15 +203,50 @@ class Resource:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        Resource.KINDS[cls.kind] = cls
+        if "kind" in vars(cls):  # else a base of several kinds
+            Resource.KINDS[cls.kind] = cls
+        if {"plan", "apply"} & {*vars(cls)} and "steps" not in vars(cls):
+            cls.steps = old_steps  # type: ignore[assignment,method-assign]
+
+    def steps(self, context: Context) -> Iterable[Step]:
+        """What differs now, each with the act that mends it. Only looks: acts come later, or never.
+
+        May raise `Refused`: nothing of this resource is shown or done then.
+        """
+        raise NotImplementedError
 
     def plan(self, context: Context) -> Sequence[Change]:
-        """What differs now. Reads only. May raise `Refused`."""
-        raise NotImplementedError
+        """What differs now, to be shown. Raises what `steps` does."""
+        return shown(own_steps(self, context))
 
     def apply(self) -> None:
-        """Makes the host as wanted. Raises `Refused` or `Failed`, or OSError."""
-        raise NotImplementedError
+        """Does what a plan shows. Raises `Refused`, `Failed`, or OSError."""
+        with self.hold():
+            context = Context()
+            self.carry_out([*own_steps(self, context)], context.troubles)
+
+    def hold(self) -> contextlib.AbstractContextManager[object]:
+        """What is held while steps are looked for and done, such as a lock."""
+        return contextlib.nullcontext()
+
+    def carry_out(self, steps: Sequence[Step], troubles: Troubles) -> None:
+        """Does steps that were found. `troubles`: of pieces that could not be looked at.
+
+        Raises:
+            Partly: steps that stand alone have failed, or there were troubles; all others are done.
+        """
+        for step in steps:
+            with troubles.piece(f"{step.what}: ") if step.alone else contextlib.nullcontext():
+                step.do()
+            if step.again:
+                self.carry_out([*self.steps(Context())], troubles)
+                return
+        if troubles.failures or troubles.refused:
+            raise Partly(troubles)
+
+    def touches(self) -> Sequence[str]:
+        """Every path that its steps may change: a guard keeps what was there."""
+        return ()
 
     def units(self) -> Sequence[str]:
         """Units whose properties a plan will want, as far as that is known beforehand: PID 1 is asked once for all."""
@@ -176,6 +262,43 @@ class Resource:
 
     def to_json(self) -> dict[str, Any]:
         return {"kind": self.kind, **asdict(self)}
+
+
+class Check(Resource):
+    """A resource that changes nothing: it refuses what would endanger the host, or warns."""
+
+    def check(self, context: Context) -> None:
+        """May raise `Refused` or `Failed`, or add to `context.warnings`."""
+        raise NotImplementedError
+
+    def steps(self, context: Context) -> Iterable[Step]:
+        self.check(context)
+        return ()
+
+
+def shown(steps: Iterable[Step]) -> list[Change]:
+    """The steps that a person is shown."""
+    return [step.change() for step in steps if step.says]
+
+
+def nothing() -> None:
+    """The act of a step that another one does, or another part of a deploy: it is only shown."""
+
+
+def old_steps(resource: Resource, context: Context) -> Iterator[Step]:
+    """Of a class that has `plan` and `apply` of its own, not steps: the bridge until it has them."""
+    changes = resource.plan(context)
+    for at, change in enumerate(changes, 1):
+        act = resource.apply if at == len(changes) else nothing
+        yield Step(change.what, change.summary, act, change.diff, change.needs)
+
+
+def own_steps(resource: Resource, context: Context) -> Iterable[Step]:
+    """The steps of the nearest class that has some: a `plan` of an old class may ask its parent's."""
+    walks = (vars(c).get("steps") for c in type(resource).__mro__)
+    walk = next(walk for walk in walks if walk not in (None, old_steps))
+    found: Iterable[Step] = walk(resource, context)
+    return found
 
 
 # SHA-256 of a wheel → where the controller put it on this host; filled from the request.
