@@ -10,8 +10,9 @@ import contextlib
 import re
 import signal
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -25,7 +26,7 @@ from sparkhost.files import (
     write_atomic,
 )
 from sparkhost.pid1 import BOOTED, MANAGER_OBJECT, run
-from sparkhost.resource import Change, Context, Failed, Refused, Resource
+from sparkhost.resource import Check, Context, Failed, Refused, Resource, Step
 
 ENVIRONMENT = Path("/etc/environment")
 # PATH of sshd, login, su and root together, where /etc/environment sets none: what Ubuntu writes there.
@@ -102,21 +103,21 @@ class EnvironmentBlock(Resource):
             return old
         return None if rest.new_file and not rest.text else rest.text
 
-    def plan(self, context: Context) -> Sequence[Change]:
+    def steps(self, context: Context) -> Iterator[Step]:
         path = ENVIRONMENT.resolve()  # the file is edited, not the link that may lead to it
         old = read_text(path)
         new = self._wanted(old)
         if new == old:
-            return []
+            return
         before = (old or "").encode("utf-8", "surrogateescape")
         after = (new or "").encode("utf-8", "surrogateescape")
         found = take_out(old or "", self._block).found
         present = self.needs and Path(self.needs).is_dir()
         verb = ("update" if found else "add") if present else "take out"
-        return [Change(str(ENVIRONMENT), f"{verb} our block", text_diff(str(ENVIRONMENT), before, after))]
+        diff = text_diff(str(ENVIRONMENT), before, after)
+        yield Step(str(ENVIRONMENT), f"{verb} our block", partial(self._write, path), diff)
 
-    def apply(self) -> None:
-        path = ENVIRONMENT.resolve()
+    def _write(self, path: Path) -> None:
         old = read_text(path)
         new = self._wanted(old)
         if user_managers():
@@ -139,14 +140,9 @@ class FileWith(File):
     kind: ClassVar[str] = "file_with"
     needs: str = ""
 
-    def plan(self, context: Context) -> Sequence[Change]:
-        return super().plan(context) if Path(self.needs).is_dir() else NoFile(self.path).plan(context)
-
-    def apply(self) -> None:
-        if Path(self.needs).is_dir():
-            super().apply()
-        else:
-            NoFile(self.path).apply()
+    def steps(self, context: Context) -> Iterator[Step]:
+        there = Path(self.needs).is_dir()
+        return super().steps(context) if there else NoFile(self.path).steps(context)
 
 
 @dataclass(frozen=True)
@@ -167,15 +163,12 @@ class EnvironmentFile(Resource):
         lines = environment_lines(others, self.values, self.front)
         return FileWith(self.path, self.header + "".join(f"{line}\n" for line in lines), needs=self.needs)
 
-    def plan(self, context: Context) -> Sequence[Change]:
-        return self._file().plan(context)
-
-    def apply(self) -> None:
-        self._file().apply()
+    def steps(self, context: Context) -> Iterable[Step]:
+        return self._file().steps(context)
 
 
 @dataclass(frozen=True)
-class EnvironmentOverrides(Resource):
+class EnvironmentOverrides(Check):
     """Reports files that give a variable of ours another value in some kinds of session only, and leaves them.
 
     Looks at profile.d, at environment.d and at pam_env.conf: /etc/environment's values come before theirs.
@@ -186,9 +179,9 @@ class EnvironmentOverrides(Resource):
     needs: str
     values: dict[str, str]
 
-    def plan(self, context: Context) -> Sequence[Change]:
+    def check(self, context: Context) -> None:
         if not Path(self.needs).is_dir():
-            return []
+            return
         patterns = ("profile.d/*.sh", "environment.d/*.conf", "security/pam_env.conf")
         found = []
         for path in sorted(path for pattern in patterns for path in Path("/etc").glob(pattern)):
@@ -199,10 +192,6 @@ class EnvironmentOverrides(Resource):
                 f"not the same in every session: {', '.join(found)} to another value: "
                 "take it out there, or set it in the fleet file (cuda_env)"
             )
-        return []
-
-    def apply(self) -> None:
-        """Nothing: what an admin wrote stays."""
 
 
 def other_values(text: str, values: Mapping[str, str]) -> list[str]:
@@ -234,13 +223,11 @@ class UserManagers(Resource):
 
     kind: ClassVar[str] = "user_managers"
 
-    def plan(self, context: Context) -> Sequence[Change]:
-        pending = any(change.what == str(ENVIRONMENT) for change in context.pending)
-        if OUTDATED.exists() or (pending and user_managers()):
-            return [Change("user-managers", "read /etc/environment again (daemon-reload)")]
-        return []
+    def steps(self, context: Context) -> Iterator[Step]:
+        if OUTDATED.exists() or (context.will_change(ENVIRONMENT) and user_managers()):
+            yield Step("user-managers", "read /etc/environment again (daemon-reload)", self._signal)
 
-    def apply(self) -> None:
+    def _signal(self) -> None:
         for unit in user_managers():
             # PID 1 is their parent: it signals that process, or none. By busctl: systemctl's option has two names.
             with contextlib.suppress(Failed):  # its user has logged out

@@ -8,14 +8,14 @@ import hashlib
 import os
 import pwd
 import stat
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
 from sparkhost import bounded
 from sparkhost.diff import text_diff
-from sparkhost.resource import Change, Context, Failed, Resource
+from sparkhost.resource import Context, Failed, Resource, Step
 
 # What was on the host before us, kept under its own path, so that removal can put it back.
 BACKUPS = Path("/var/lib/sparkfleet/backup")
@@ -159,26 +159,33 @@ class File(Resource):
         except KeyError as error:
             raise Failed(f"{self.path}: no such user or group: {error.args[0]}") from error
 
-    def plan(self, context: Context) -> Sequence[Change]:
+    def touches(self) -> Sequence[str]:
+        return (self.path,)
+
+    def steps(self, context: Context) -> Iterator[Step]:
         path = Path(self.path)
         wanted = self.content.encode()
         if path.is_symlink():
             # A link to /dev/null masks a drop-in; any link at our path is somebody's override.
-            return [Change(self.path, f"replace the link to {path.readlink()} by our file")]
+            yield Step(self.path, f"replace the link to {path.readlink()} by our file", self.write)
+            return
         old = read_regular(path)
         if old is None:
-            return [Change(self.path, "create", text_diff(self.path, b"", wanted))]
-        if old != wanted:
-            return [Change(self.path, "rewrite", text_diff(self.path, old, wanted))]
-        status = path.stat()
+            yield Step(self.path, "create", self.write, text_diff(self.path, b"", wanted))
+        elif old != wanted:
+            yield Step(self.path, "rewrite", self.write, text_diff(self.path, old, wanted))
+        else:
+            yield from self._modes(path.stat())
+
+    def _modes(self, status: os.stat_result) -> Iterator[Step]:
         found = (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
         if found != (self.mode, *self._ids()):
             was = f"{found[1]}:{found[2]} {found[0]:04o}"
-            summary = f"set owner and mode to {self.owner}:{self.group} {self.mode:04o} (was {was})"
-            return [Change(self.path, summary)]
-        return []
+            says = f"set owner and mode to {self.owner}:{self.group} {self.mode:04o} (was {was})"
+            yield Step(self.path, says, self.write)
 
-    def apply(self) -> None:
+    def write(self) -> None:
+        """Puts the file in its place, and keeps what was there. Raises Failed, OSError."""
         path = Path(self.path)
         make_directories(path.parent)
         if not path.is_symlink():
@@ -195,18 +202,23 @@ class NoFile(Resource):
     kind: ClassVar[str] = "no_file"
     path: str
 
-    def plan(self, context: Context) -> Sequence[Change]:
+    def touches(self) -> Sequence[str]:
+        return (self.path,)
+
+    def steps(self, context: Context) -> Iterator[Step]:
         path = Path(self.path)
         if backup_of(path).exists():
-            return [Change(self.path, "put back what was there before sparkfleet")]
-        if path.is_symlink():
-            return [] if str(path.readlink()) == "/dev/null" else [Change(self.path, "remove")]
-        old = read_regular(path)
-        if old is None or MANAGED.encode() not in old:
-            return []  # gone, or somebody else's by now
-        return [Change(self.path, "remove", text_diff(self.path, old, b""))]
+            yield Step(self.path, "put back what was there before sparkfleet", self.remove)
+        elif path.is_symlink():
+            if str(path.readlink()) != "/dev/null":
+                yield Step(self.path, "remove", self.remove)
+        else:
+            old = read_regular(path)
+            if old and MANAGED.encode() in old:  # else gone, or somebody else's by now
+                yield Step(self.path, "remove", self.remove, text_diff(self.path, old, b""))
 
-    def apply(self) -> None:
+    def remove(self) -> None:
+        """Takes the file away, or puts back what was there before us. Raises OSError."""
         path = Path(self.path)
         if backup_of(path).exists():
             put_back(path)
@@ -224,10 +236,10 @@ class RetiredFile(NoFile):
 
     kind: ClassVar[str] = "retired_file"
 
-    def plan(self, context: Context) -> Sequence[Change]:
-        if Path(self.path).is_symlink():
-            return []
-        return [Change(c.what, f"{c.summary}: of an earlier sparkfleet", c.diff) for c in super().plan(context)]
+    def steps(self, context: Context) -> Iterator[Step]:
+        if not Path(self.path).is_symlink():
+            for step in super().steps(context):
+                yield replace(step, says=f"{step.says}: of an earlier sparkfleet")
 
 
 @dataclass(frozen=True)
@@ -238,17 +250,22 @@ class Link(Resource):
     path: str
     target: str
 
-    def plan(self, context: Context) -> Sequence[Change]:
+    def touches(self) -> Sequence[str]:
+        return (self.path,)
+
+    def steps(self, context: Context) -> Iterator[Step]:
         path = Path(self.path)
         if path.is_symlink():
-            old = str(path.readlink())
-            return [] if old == self.target else [Change(self.path, f"link to {self.target} (was {old})")]
-        if path.exists():
+            if (old := str(path.readlink())) != self.target:
+                yield Step(self.path, f"link to {self.target} (was {old})", self.switch)
+        elif path.exists():
             read_regular(path)
-            return [Change(self.path, f"replace the file by a link to {self.target}")]
-        return [Change(self.path, f"link to {self.target}")]
+            yield Step(self.path, f"replace the file by a link to {self.target}", self.switch)
+        else:
+            yield Step(self.path, f"link to {self.target}", self.switch)
 
-    def apply(self) -> None:
+    def switch(self) -> None:
+        """Makes the link lead there. Raises OSError."""
         path = Path(self.path)
         make_directories(path.parent)
         if not path.is_symlink() and path.exists():
@@ -268,13 +285,15 @@ class NoLink(Resource):
     path: str
     target_prefix: str
 
-    def plan(self, context: Context) -> Sequence[Change]:
+    def touches(self) -> Sequence[str]:
+        return (self.path,)
+
+    def steps(self, context: Context) -> Iterator[Step]:
         path = Path(self.path)
         if path.is_symlink() and str(path.readlink()).startswith(self.target_prefix):
-            return [Change(self.path, "remove the link")]
-        return []
+            yield Step(self.path, "remove the link", self._remove)
 
-    def apply(self) -> None:
+    def _remove(self) -> None:
         path = Path(self.path)
         path.unlink()
         if backup_of(path).exists():

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
 from sparkhost.files import File, NoFile, write_atomic
 from sparkhost.pid1 import run
-from sparkhost.resource import Change, Context, Resource
+from sparkhost.resource import Context, Resource, Step
 
 CACHE = Path("/etc/ld.so.cache")
 
@@ -56,25 +57,20 @@ class LibraryPath(Resource):
     def _file(self) -> File:
         return File(self.conf, f"{self.header}{self.directory}\n")
 
-    def plan(self, context: Context) -> Sequence[Change]:
-        rebuild = Change(str(CACHE), f"ldconfig, for {self.conf}")
-        if not self._present():
-            changes = NoFile(self.conf).plan(context)
-            return [*changes, rebuild] if changes else []
-        changes = self._file().plan(context)
-        if changes or cache_is_stale(Path(self.directory), Path(self.conf)):
-            return [*changes, rebuild]
-        return []
-
-    def apply(self) -> None:
-        conf = Path(self.conf)
+    def steps(self, context: Context) -> Iterator[Step]:
+        says = f"ldconfig, for {self.conf}"
         if self._present():
-            if self._file().plan(Context()):
-                self._file().apply()
-            run("ldconfig")
-            return
-        # First without the directory, then without the file: whoever dies in between is made up for by the next run.
+            found = [*self._file().steps(context)]
+            yield from found
+            if found or cache_is_stale(Path(self.directory), Path(self.conf)):
+                yield Step(str(CACHE), says, partial(run, "ldconfig"))
+        elif found := [*NoFile(self.conf).steps(context)]:
+            # The cache first: whoever dies in between is made up for by the next run.
+            yield Step(str(CACHE), says, self._forget)
+            yield from found
+
+    def _forget(self) -> None:
+        conf = Path(self.conf)
         if not conf.is_symlink() and conf.exists():
             write_atomic(conf, self.header.encode(), 0o644)
             run("ldconfig")
-        NoFile(self.conf).apply()

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
 from sparkhost import bounded
 from sparkhost.files import MANAGED, File, NoFile, read_regular
-from sparkhost.resource import Change, Context, Failed, Refused, Resource
+from sparkhost.resource import Context, Failed, Refused, Resource, Step
 
 STACKS = Path("/etc/pam.d")
 COMMON = STACKS / "common-session"
@@ -72,17 +73,16 @@ class PamProfile(Resource):
     def touches(self) -> list[str]:
         return [*touched(), self.path]
 
-    def plan(self, context: Context) -> Sequence[Change]:
-        changes = list(File(self.path, self.content).plan(context))
+    def steps(self, context: Context) -> Iterator[Step]:
+        found = [*File(self.path, self.content).steps(context)]
+        yield from found
+        enable = partial(pam_auth_update, "--enable", Path(self.path).name)
         if self.line.split() not in lines_of(COMMON.name):
-            changes.append(Change(str(COMMON), f"add `{self.line}` (pam-auth-update)"))
-        elif not changes and self.line.split() not in lines_of(self.service):
+            yield Step(str(COMMON), f"add `{self.line}` (pam-auth-update)", enable)
+        elif found:
+            yield Step(str(COMMON), "", enable)  # the line is there; the rest of a profile may be new
+        elif self.line.split() not in lines_of(self.service):
             raise Refused(f"{STACKS / self.service} does not include {COMMON.name}, so PAM never comes to our line")
-        return changes
-
-    def apply(self) -> None:
-        File(self.path, self.content).apply()
-        pam_auth_update("--enable", Path(self.path).name)
 
 
 @dataclass(frozen=True)
@@ -96,17 +96,17 @@ class NoPamProfile(Resource):
     def touches(self) -> list[str]:
         return [*touched(), self.path]
 
-    def plan(self, context: Context) -> Sequence[Change]:
-        changes = []
-        if self.line.split() in lines_of(COMMON.name):
-            changes.append(Change(str(COMMON), f"take `{self.line}` out (pam-auth-update)"))
+    def steps(self, context: Context) -> Iterator[Step]:
+        there = self.line.split() in lines_of(COMMON.name)
         content = read_regular(Path(self.path))
-        if content is not None and MANAGED.encode() in content:
-            changes.append(Change(self.path, "remove"))
-        return changes
+        ours = content is not None and MANAGED.encode() in content
+        if there or ours:
+            says = f"take `{self.line}` out (pam-auth-update)" if there else ""
+            yield Step(str(COMMON), says, self._disable)
+        if ours:
+            yield Step(self.path, "remove", NoFile(self.path).remove)
 
-    def apply(self) -> None:
+    def _disable(self) -> None:
         pam_auth_update("--remove", Path(self.path).name)
         if self.line.split() in lines_of(COMMON.name):
             raise Refused(f"`{self.line}` stands in {COMMON} by hand: take it out there, then deploy again")
-        NoFile(self.path).apply()
