@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from sparkfleet.settings import HostSettings, Size, TrainingSliceSettings
-from sparkhost import caps, converge, people, people_keys, slices
+from sparkhost import caps, converge, people, people_keys, slices, systemd
 from sparkhost.caps import CapInForce
 from sparkhost.files import File
 from sparkhost.installed import Installed
@@ -366,7 +366,7 @@ def test_one_users_slice_costs_no_other_its_cap(host: Path, monkeypatch: pytest.
     drop_in.touch()
     started: list[str] = []
     held_by(monkeypatch, 8 * GIB, str(drop_in))
-    monkeypatch.setattr(caps, "daemon_reload", lambda: None)
+    monkeypatch.setattr(systemd, "daemon_reload", lambda: None)
 
     def start_below(name: str) -> None:
         started.append(name)

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
 from sparkhost import bounded, slices
 from sparkhost.pid1 import show
-from sparkhost.resource import Change, Context, Partly, Resource, Troubles
+from sparkhost.resource import Context, Resource, Step, Troubles
 from sparkhost.slices import PAGE, gib_or_none
-from sparkhost.systemd import CONTROL, RELOAD, daemon_reload, reload_for, set_at_run_time, start_below
+from sparkhost.systemd import CONTROL, reload_for, set_at_run_time, start_below
 
 
 @dataclass(frozen=True)
@@ -35,21 +36,23 @@ class CapInForce(Resource):
     def _cgroups(self) -> list[Path]:
         return sorted(slices.CGROUPS.glob(self.slices)) or [slices.CGROUPS / self.slices]
 
-    def plan(self, context: Context) -> Sequence[Change]:
-        changes = [
-            Change(name, f"take back what was set at run time ({', '.join(path.name for path in paths)})")
-            for name, paths in self._set_at_run_time().items()
-        ]
-        changes += [reload_for(change.what) for change in changes[:1]]
-        if any(change.what in (RELOAD, self.drop_in) for change in context.pending):
-            return changes  # a dry run has neither written nor reloaded
-        looks = list(self._looks(context.troubles))
-        told = {change.what for change in changes}
-        return changes + [
-            Change(name, f"have systemd put its MemoryMax in force: memory.max is {gib_or_none(found)}")
-            for name, found, wanted in looks
-            if found != wanted and name not in told
-        ]
+    def steps(self, context: Context) -> Iterator[Step]:
+        overrides = self._set_at_run_time()
+        for name, paths in overrides.items():
+            says = f"take back what was set at run time ({', '.join(path.name for path in paths)})"
+            yield Step(name, says, partial(remove, paths), alone=True)
+        lags: dict[str, str] = {}
+        if not context.will_reload() and not context.will_change(self.drop_in):
+            # Else a dry run has neither written nor reloaded.
+            for name, found, wanted in self._looks(context.troubles):
+                if found != wanted and name not in overrides:
+                    lags[name] = f"have systemd put its MemoryMax in force: memory.max is {gib_or_none(found)}"
+        unread = [name for name in lags if show(name, "NeedDaemonReload").get("NeedDaemonReload") == "yes"]
+        if overrides or unread:
+            yield reload_for([*overrides, *unread][0])
+        # A reload alone does not reach the cgroups of slices that run: that comes with the next unit started below.
+        for name in [*overrides, *lags]:
+            yield Step(name, lags.get(name, ""), partial(start_below, name), alone=True)
 
     def _set_at_run_time(self) -> dict[str, list[Path]]:
         """By slice, what was set at run time against a cap of ours; all of it where the unit is ours."""
@@ -97,21 +100,7 @@ class CapInForce(Resource):
         kept = value != ours and later and found.get("NeedDaemonReload") != "yes"
         return value, value if kept else ours
 
-    def apply(self) -> None:
-        """Raises Partly: some slices could not be done, all others were."""
-        troubles = Troubles()
-        overrides = self._set_at_run_time()
-        for name, paths in overrides.items():
-            with troubles.piece(f"{name}: "):
-                for path in paths:
-                    path.unlink()
-        differ = (name for name, found, wanted in self._looks(troubles) if found != wanted)
-        names = list(dict.fromkeys([*overrides, *differ]))
-        if overrides or any(show(name, "NeedDaemonReload").get("NeedDaemonReload") == "yes" for name in names):
-            daemon_reload()
-        for name in names:
-            # A reload alone does not reach the cgroups of slices that run: that comes with the next unit started below.
-            with troubles.piece(f"{name}: "):
-                start_below(name)
-        if troubles.failures or troubles.refused:
-            raise Partly(troubles)
+
+def remove(paths: Sequence[Path]) -> None:
+    for path in paths:
+        path.unlink()

@@ -13,15 +13,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
 from sparkhost.files import MANAGED
 from sparkhost.pid1 import run, show
-from sparkhost.resource import Change, Context, Refused, Resource
-from sparkhost.systemd import RELOAD, daemon_reload, reload_for, start_below, unit_of
+from sparkhost.resource import Context, Refused, Resource, Step
+from sparkhost.systemd import reload_for, start_below, unit_of
 
 UNITS = Path("/etc/systemd/system")
 CGROUPS = Path("/sys/fs/cgroup")
@@ -105,21 +106,22 @@ class Holds(Resource):
         path = Path(self.file)
         return units_of(path) if path.is_relative_to(UNITS) and path.exists() else ()
 
-    def plan(self, context: Context) -> Sequence[Change]:
-        path, pending = Path(self.file), {change.what for change in context.pending}
+    def steps(self, context: Context) -> Sequence[Step]:
+        path = Path(self.file)
         if MANAGED not in read(path):
-            return []  # it was refused, or does not apply, which its own resource has said
-        if self.file in pending or RELOAD in pending:
-            return []  # a dry run has neither written nor reloaded
+            return ()  # it was refused, or does not apply, which its own resource has said
+        if context.will_change(path) or context.will_reload():
+            return ()  # a dry run has neither written nor reloaded
         if not path.is_relative_to(UNITS):
-            changes, refused = [], list(self._later(path))
+            found = Found(refused=[*self._later(path)])
         else:
-            looks = [self._unit(unit, path) for unit in units_of(path) if unit not in pending]
-            changes = [change for found, _ in looks for change in found]
-            refused = [line for _, said in looks for line in said]
-        if refused:
-            raise Refused("; ".join(refused))
-        return changes
+            found = Found()
+            for unit in units_of(path):
+                if not context.will_change(unit):
+                    self._unit(unit, path, found)
+        if found.refused:
+            raise Refused("; ".join(found.refused))
+        return found.in_order()
 
     def _later(self, path: Path) -> Iterator[str]:
         """Overrides of a file of sysctl's or of PID 1's own, which the next boot would read after it."""
@@ -135,26 +137,30 @@ class Holds(Resource):
                 if after and here != str(path) and ours.get(key.replace("/", "."), [value])[-1] != value:
                     yield self._line(f"the next boot sets {key}={value}", Path(here), path, "")
 
-    def _unit(self, unit: str, ours: Path) -> tuple[list[Change], list[str]]:
-        """What is to be done about a unit, and what is refused."""
-        found = show(unit, "LoadState", "FragmentPath", "DropInPaths", "NeedDaemonReload", "ControlGroup", "MainPID")
-        if found.get("LoadState") != "loaded":
-            return [], []  # masked, or not there: whoever starts it says so
-        if found.get("NeedDaemonReload") == "yes":
-            if unit == "ssh.service":
-                return [], []  # `SshdReady` has the say there: what it would bring in force could lock people out
-            return [Change(unit, "read its files again: they have changed"), reload_for(unit)], []
-        later, problem = self._later_drop_ins(unit, ours, found)
-        if problem:
-            return [], [problem]
+    def _unit(self, unit: str, ours: Path, found: Found) -> None:
+        """Adds what is to be done about a unit, and what is refused."""
+        has = show(unit, "LoadState", "FragmentPath", "DropInPaths", "NeedDaemonReload", "ControlGroup", "MainPID")
+        if has.get("LoadState") != "loaded":
+            return  # masked, or not there: whoever starts it says so
         values = values_of(read(ours))
-        if brief := until_boot(unit, ours, later):
-            names = ", ".join(map(str, brief))
-            return [Change(unit, f"take back what was set until the next boot ({names})"), reload_for(unit)], []
-        refused = list(self._overrides(unit, ours, values, later))
         # `Protection` and `CapInForce` look at units that are not ours: a session of ssh@.service must not be at -1000.
-        lags = list(lag(unit, values, found)) if ours.parent == UNITS and not refused else []
-        return lags, refused
+        put_in_force = partial(settle, unit, values if ours.parent == UNITS else {})
+        if has.get("NeedDaemonReload") == "yes":
+            if unit != "ssh.service":  # there `SshdReady` has the say: what came in force could lock people out
+                brief = until_boot(unit, ours, self._later_drop_ins(unit, ours, has)[0])
+                says = "read its files again: they have changed"
+                found.reread(Step(unit, says, partial(remove, brief)), put_in_force)
+            return
+        later, problem = self._later_drop_ins(unit, ours, has)
+        if problem:
+            found.refused.append(problem)
+        elif brief := until_boot(unit, ours, later):
+            says = f"take back what was set until the next boot ({', '.join(map(str, brief))})"
+            found.reread(Step(unit, says, partial(remove, brief)), put_in_force)
+        elif refused := [*self._overrides(unit, ours, values, later)]:
+            found.refused += refused
+        elif ours.parent == UNITS:
+            found.now += [Step(unit, says, put_in_force) for says in lag(values, has)]
 
     def _later_drop_ins(self, unit: str, ours: Path, found: Mapping[str, str]) -> tuple[list[Path], str]:
         """Those that are read after ours; or why ours is not read."""
@@ -199,16 +205,29 @@ class Holds(Resource):
             "unmanaged"
         )
 
-    def apply(self) -> None:
-        ours, changes = Path(self.file), self.plan(Context())
-        for unit in {change.what for change in changes} - {RELOAD}:
-            later, _ = self._later_drop_ins(unit, ours, show(unit, "FragmentPath", "DropInPaths"))
-            for path in until_boot(unit, ours, later):
-                path.unlink(missing_ok=True)
-        if any(change.what == RELOAD for change in changes):
-            daemon_reload()
-        for unit in {change.what for change in changes} - {RELOAD}:
-            settle(unit, values_of(read(ours)) if ours.parent == UNITS else {})
+
+@dataclass
+class Found:
+    """What the units of a file need: one reload serves all of them."""
+
+    refused: list[str] = field(default_factory=list)
+    now: list[Step] = field(default_factory=list)
+    """What needs no reload, or comes before it."""
+    after: dict[str, Callable[[], object]] = field(default_factory=dict)
+    """By unit, what has the kernel take what PID 1 has read again."""
+
+    def reread(self, first: Step, then: Callable[[], object]) -> None:
+        self.now.append(first)
+        self.after[first.what] = then
+
+    def in_order(self) -> list[Step]:
+        reload = [reload_for(*self.after)] if self.after else []
+        return [*self.now, *reload, *(Step(unit, "", act) for unit, act in self.after.items())]
+
+
+def remove(paths: Sequence[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
 
 
 def units_of(path: Path) -> list[str]:
@@ -231,16 +250,16 @@ def until_boot(unit: str, ours: Path, later: Sequence[Path]) -> list[Path]:
     return [path for path in own if ours.parent == UNITS or keys & values_of(read(path)).keys()]
 
 
-def lag(unit: str, values: Mapping[str, list[str]], found: Mapping[str, str]) -> Iterator[Change]:
-    """Where the kernel does not have what PID 1 holds: the unit was started, or reached, before that."""
+def lag(values: Mapping[str, list[str]], found: Mapping[str, str]) -> Iterator[str]:
+    """What is to be done where the kernel lacks what PID 1 holds: the unit was started, or reached, before that."""
     for key, name in KERNEL.items():
         wanted = kernel_value(key, values[key][-1]) if key in values else ""
         path = CGROUPS / found.get("ControlGroup", "").strip("/") / name
         if wanted and found.get("ControlGroup") and path.is_file() and path.read_text().strip() != wanted:
-            yield Change(unit, f"have systemd put {key} in force: {name} is {path.read_text().strip()}")
+            yield f"have systemd put {key} in force: {name} is {path.read_text().strip()}"
     score = PROC / found.get("MainPID", "0") / "oom_score_adj"
     if "OOMScoreAdjust" in values and score.is_file() and score.read_text().strip() != values["OOMScoreAdjust"][-1]:
-        yield Change(unit, f"set its main process's oom_score_adj (is {score.read_text().strip()})")
+        yield f"set its main process's oom_score_adj (is {score.read_text().strip()})"
 
 
 def settle(unit: str, values: Mapping[str, list[str]]) -> None:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import functools
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
 from sparkhost import bounded, unproved
 from sparkhost.files import File, NoFile
 from sparkhost.pid1 import show
-from sparkhost.resource import Change, Context, Failed, Refused, Resource
-from sparkhost.systemd import CONTROL, RELOAD, daemon_reload, reload_for, set_at_run_time, start_below
+from sparkhost.resource import Check, Context, Failed, Refused, Resource, Step, nothing
+from sparkhost.systemd import CONTROL, reload_for, set_at_run_time, start_below
 
 CGROUPS = Path("/sys/fs/cgroup")
 PROC = Path("/proc")
@@ -29,8 +30,8 @@ class PerConnectionFile(File):
 
     kind: ClassVar[str] = "per_connection_file"
 
-    def plan(self, context: Context) -> Sequence[Change]:
-        return super().plan(context) if accepts() else []
+    def steps(self, context: Context) -> Iterable[Step]:
+        return super().steps(context) if accepts() else ()
 
 
 @functools.cache
@@ -40,8 +41,8 @@ def accepts() -> bool:
 
 
 @dataclass(frozen=True)
-class KillableSession(Resource):
-    """Changes nothing: refuses where a new session, this deploy's own, cannot be killed although all files are right.
+class KillableSession(Check):
+    """Refuses where a new session, this deploy's own, cannot be killed although all files are right.
 
     `files`: those that make it so. While one of them is still to be changed, the session says nothing.
     """
@@ -49,19 +50,15 @@ class KillableSession(Resource):
     kind: ClassVar[str] = "killable_session"
     files: list[str]
 
-    def plan(self, context: Context) -> Sequence[Change]:
-        if {change.what for change in context.pending} & set(self.files) or unproved.read() is not None:
-            return []  # it was opened before that change; the proof looks at new ones
+    def check(self, context: Context) -> None:
+        if context.will_change(*self.files) or unproved.read() is not None:
+            return  # it was opened before that change; the proof looks at new ones
         score = int(bounded.read_text(PROC / "self" / "oom_score_adj"))
         if score < 0:
             raise Refused(
                 f"a new session has oom_score_adj {score}, so nothing in it can be killed when memory runs out: "
                 f"{self.files[0]} is in PAM's stack, but has no effect: see what `journalctl -t sshd` says about it"
             )
-        return []
-
-    def apply(self) -> None:
-        """Nothing to do: `plan` finds no changes, it only refuses."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +67,8 @@ class NoProgram(NoFile):
 
     kind: ClassVar[str] = "no_program"
 
-    def apply(self) -> None:
-        super().apply()
+    def remove(self) -> None:
+        super().remove()
         for directory in list(Path(self.path).parents)[:2]:
             try:
                 directory.rmdir()
@@ -97,37 +94,46 @@ class Protection(Resource):
     def units(self) -> Sequence[str]:
         return (self.unit,)
 
-    def plan(self, context: Context) -> Sequence[Change]:
-        if set_at_run_time(self.unit, "*-MemoryMin"):
-            taken = Change(self.unit, "take back the MemoryMin that was set at run time")
-            return [taken, reload_for(self.unit), *self._score_change()]
-        if any(change.what == self.drop_in or change.what == RELOAD for change in context.pending):
-            return self._score_change()  # a dry run has neither written the drop-in nor reloaded
-        found = show(self.unit, "LoadState", "OOMScoreAdjust", "MemoryMin", "DropInPaths", "ControlGroup")
-        if found["LoadState"] != "loaded":
-            raise Refused(f"ssh.protect: there is no unit {self.unit} on this host: correct its name, or leave it out")
-        for name, value in self._wanted().items():
-            if found.get(name) != value:
-                if self._is_overridden(name, found):
-                    return []  # `Holds` refuses that
-                why = f"{name} is {found.get(name)} at run time"
-                return [Change(self.unit, f"read its files again: {why}"), reload_for(self.unit)]
-        if short := self._short(found["ControlGroup"]):
-            if any(change.what == short.split()[0] for change in context.pending):
-                return self._score_change()  # that unit's own change comes first; a real run then looks again
-            if self.unit not in self.told:
-                return [Change(self.unit, f"have systemd put its memory.min in force: {short}")]
+    def steps(self, context: Context) -> Iterator[Step]:
+        if overrides := set_at_run_time(self.unit, "*-MemoryMin"):
+            yield from self._reread("take back the MemoryMin that was set at run time", partial(remove, overrides))
+        elif not context.will_change(self.drop_in) and not context.will_reload():
+            # Else a dry run has neither written the drop-in nor reloaded.
+            found = show(self.unit, "LoadState", "OOMScoreAdjust", "MemoryMin", "DropInPaths", "ControlGroup")
+            if found["LoadState"] != "loaded":
+                raise Refused(
+                    f"ssh.protect: there is no unit {self.unit} on this host: correct its name, or leave it out"
+                )
+            differs = [name for name, value in self._wanted().items() if found.get(name) != value]
+            if differs and self._is_overridden(differs[0], found):
+                return  # `Holds` refuses that
+            if differs:
+                why = f"{differs[0]} is {found.get(differs[0])} at run time"
+                yield from self._reread(f"read its files again: {why}", nothing)
+            else:
+                yield from self._grants(found["ControlGroup"], context)
+        score = self._score()
+        if score is not None and score != self.oom_score_adjust:
+            says = f"set its main process's oom_score_adj from {score} to {self.oom_score_adjust}"
+            yield Step(self.unit, says, self._set_score)
+
+    def _reread(self, says: str, first: Callable[[], object]) -> Iterator[Step]:
+        yield Step(self.unit, says, first)
+        yield reload_for(self.unit)
+        yield Step(self.unit, "", self._put_in_force)
+
+    def _grants(self, cgroup: str, context: Context) -> Iterator[Step]:
+        """What makes the kernel grant what PID 1 holds. Raises Refused."""
+        short = self._short(cgroup)
+        # The unit's own change comes first; a real run then looks again.
+        if not short or context.will_change(short.split()[0]):
+            return
+        if self.unit in self.told:
             raise Refused(
                 f"{self.unit} is not protected: {short}, {self.memory_min // MIB} MiB are needed: give it "
                 f"MemoryMin={self.memory_min // MIB}M"
             )
-        return self._score_change()
-
-    def _score_change(self) -> Sequence[Change]:
-        score = self._score()
-        if score is None or score == self.oom_score_adjust:
-            return []
-        return [Change(self.unit, f"set its main process's oom_score_adj from {score} to {self.oom_score_adjust}")]
+        yield Step(self.unit, f"have systemd put its memory.min in force: {short}", self._put_in_force)
 
     def _wanted(self) -> dict[str, str]:
         """Properties of the unit as `systemctl show` prints them."""
@@ -143,7 +149,7 @@ class Protection(Resource):
         drop_ins = found["DropInPaths"].split()
         later = drop_ins[drop_ins.index(self.drop_in) + 1 :] if self.drop_in in drop_ins else []
         return self.drop_in not in drop_ins or any(
-            not Path(path).is_relative_to(CONTROL[0])  # until the next boot only: `apply` takes it away
+            not Path(path).is_relative_to(CONTROL[0])  # until the next boot only: a step takes it away
             and re.search(rf"^\s*{name}\s*=", bounded.read_text(Path(path)), re.MULTILINE)
             for path in later
         )
@@ -159,19 +165,14 @@ class Protection(Resource):
             time.sleep(0.1)
         return ""
 
-    def apply(self) -> None:
-        wanted = self._wanted()
-        overrides = set_at_run_time(self.unit, "*-MemoryMin")
-        for path in overrides:
-            path.unlink()
-        if overrides or show(self.unit, *wanted) != wanted:
-            daemon_reload()
+    def _put_in_force(self) -> None:
         # A reload alone does not reach the cgroups of units that run (systemd 257): that comes with the next unit that
         # is started beside them.
         start_below("system.slice")
         self.told.add(self.unit)
-        if self._score() is not None:
-            score_file(self.unit).write_text(str(self.oom_score_adjust))
+
+    def _set_score(self) -> None:
+        score_file(self.unit).write_text(str(self.oom_score_adjust))
 
 
 @dataclass(frozen=True)
@@ -185,17 +186,19 @@ class NoProtection(Resource):
     def units(self) -> Sequence[str]:
         return (self.unit,)
 
-    def plan(self, context: Context) -> Sequence[Change]:
-        if any(change.what == self.drop_in or change.what == RELOAD for change in context.pending):
-            return []
+    def steps(self, context: Context) -> Iterator[Step]:
+        if context.will_change(self.drop_in) or context.will_reload():
+            return
         found = show(self.unit, "OOMScoreAdjust").get("OOMScoreAdjust", "-1000")
         score = score_of(self.unit)
-        if score != -1000 or found == "-1000":
-            return []
-        return [Change(self.unit, f"set its main process's oom_score_adj from {score} to {found}")]
+        if score == -1000 and found != "-1000":
+            says = f"set its main process's oom_score_adj from {score} to {found}"
+            yield Step(self.unit, says, partial(score_file(self.unit).write_text, found))
 
-    def apply(self) -> None:
-        score_file(self.unit).write_text(show(self.unit, "OOMScoreAdjust")["OOMScoreAdjust"])
+
+def remove(paths: Sequence[Path]) -> None:
+    for path in paths:
+        path.unlink()
 
 
 def score_file(unit: str) -> Path:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
 from sparkhost import bounded
 from sparkhost.files import File
 from sparkhost.pid1 import run, show, time_of
-from sparkhost.resource import Change, Context, Failed, Refused, Resource
-from sparkhost.systemd import RELOAD, UNIT_DIRECTORY
+from sparkhost.resource import Context, Failed, Refused, Resource, Step
+from sparkhost.systemd import UNIT_DIRECTORY
 
 # Seconds that a check of a file may take.
 CHECK_TIMEOUT = 30.0
@@ -32,15 +32,13 @@ class CheckedFile(File):
     program: str = ""
     """The directory of the installed program behind `check`."""
 
-    def plan(self, context: Context) -> Sequence[Change]:
-        changes = super().plan(context)
-        replaced = any(
-            change.what.startswith((self.program or self.check[0], self.check[0])) for change in context.pending
-        )
+    def steps(self, context: Context) -> Sequence[Step]:
+        found = [*super().steps(context)]
         # The old program may not know what the new one's file says.
-        if changes and not replaced and Path(self.check[0]).exists():
+        replaced = context.will_change_below(self.program or self.check[0], self.check[0])
+        if found and not replaced and Path(self.check[0]).exists():
             self._ask()
-        return changes
+        return found
 
     def _ask(self) -> None:
         """Raises:
@@ -54,9 +52,9 @@ class CheckedFile(File):
             lines = (result.stderr or result.stdout).strip().splitlines() or [f"exit code {result.returncode}"]
             raise Refused(f"{self.path} is not replaced: {lines[-1]}")
 
-    def apply(self) -> None:
+    def write(self) -> None:
         self._ask()
-        super().apply()
+        super().write()
 
 
 @dataclass(frozen=True)
@@ -77,36 +75,50 @@ class Service(Resource):
     def units(self) -> Sequence[str]:
         return (self.unit,)
 
-    def plan(self, context: Context) -> Sequence[Change]:
-        pending = {change.what for change in context.pending}
-        if self.only_with and self.only_with not in pending and not Path(self.only_with).exists():
-            return []
+    def steps(self, context: Context) -> Iterator[Step]:
+        if self.only_with and not context.will_change(self.only_with) and not Path(self.only_with).exists():
+            return
         found = show(self.unit, "LoadState", "ActiveState", "UnitFileState")
         if found["LoadState"] == "masked":
             raise Refused(
                 f"{self.unit} is masked: systemctl unmask {self.unit}, or set the measure's state to unmanaged"
             )
         if found["LoadState"] != "loaded":
-            if not pending & set(self.files) and not Path(UNIT_DIRECTORY, self.unit).exists():
-                return []  # its files were refused, which was said: nothing is to run
-            if RELOAD in pending or pending & set(self.files):
-                return [Change(self.unit, "enable and start")]
-            raise Failed(f"{self.unit}: systemd does not know it: see `systemctl status {self.unit}`")
+            if self._comes(context):
+                yield Step(self.unit, "enable and start", self._enable_and_start)
+            return
         enabled = found["UnitFileState"] == "enabled"
-        if found["ActiveState"] not in ("active", "activating", "reloading"):
+        if found["ActiveState"] in ("active", "activating", "reloading"):
+            if not enabled:
+                yield Step(self.unit, "enable", self._enable)
+            yield from self._refresh(context)
+        elif enabled:
+            yield Step(self.unit, f"start (is {found['ActiveState']})", self._restart)
+        else:
             # In the words of a dry run, which has not written the unit's file yet.
-            return [Change(self.unit, f"start (is {found['ActiveState']})" if enabled else "enable and start")]
-        changes = [] if enabled else [Change(self.unit, "enable")]
-        if newer := self._newer(self.files, pending):
-            changes.append(Change(self.unit, f"restart, for {', '.join(newer)}"))
-        elif newer := self._newer(self.reload_for, pending):
-            changes.append(Change(self.unit, f"reload, for {', '.join(newer)}"))
-        return changes
+            yield Step(self.unit, "enable and start", self._enable_and_start)
 
-    def _newer(self, files: Sequence[str], pending: set[str]) -> list[str]:
+    def _comes(self, context: Context) -> bool:
+        """Whether the unit, which PID 1 does not know, is there once this run has gone on. Raises Failed."""
+        if context.will_change(*self.files):
+            return True
+        if not Path(UNIT_DIRECTORY, self.unit).exists():
+            return False  # its files were refused, which was said: nothing is to run
+        if context.will_reload():
+            return True
+        raise Failed(f"{self.unit}: systemd does not know it: see `systemctl status {self.unit}`")
+
+    def _refresh(self, context: Context) -> Iterator[Step]:
+        """Where it runs with older files."""
+        if newer := self._newer(self.files, context):
+            yield Step(self.unit, f"restart, for {', '.join(newer)}", self._restart)
+        elif newer := self._newer(self.reload_for, context):
+            yield Step(self.unit, f"reload, for {', '.join(newer)}", self._reload)
+
+    def _newer(self, files: Sequence[str], context: Context) -> list[str]:
         """The files that changed after the unit was started or last reloaded by us."""
         since = self._settled()
-        return [path for path in files if path in pending or changed(Path(path)) > since]
+        return [path for path in files if context.will_change(path) or changed(Path(path)) > since]
 
     def _settled(self) -> int:
         """When the unit took its files, in microseconds since the epoch."""
@@ -121,17 +133,20 @@ class Service(Resource):
     def _mark(self) -> Path:
         return Path("/run/sparkfleet") / f"{self.unit}.reloaded"
 
-    def apply(self) -> None:
-        # "enable and start", "restart, for FILE": what is done comes before what for.
-        words = {word for change in self.plan(Context()) for word in re.split(r", | \(", change.summary)[0].split()}
-        if "enable" in words:
-            run("systemctl", "enable", "--quiet", self.unit)
-        if {"start", "restart"} & words:
-            run("systemctl", "restart", self.unit)
-        elif "reload" in words:
-            run("systemctl", "reload", self.unit)
-            self._mark().parent.mkdir(mode=0o755, exist_ok=True)
-            self._mark().touch()
+    def _enable(self) -> None:
+        run("systemctl", "enable", "--quiet", self.unit)
+
+    def _restart(self) -> None:
+        run("systemctl", "restart", self.unit)
+
+    def _enable_and_start(self) -> None:
+        self._enable()
+        self._restart()
+
+    def _reload(self) -> None:
+        run("systemctl", "reload", self.unit)
+        self._mark().parent.mkdir(mode=0o755, exist_ok=True)
+        self._mark().touch()
 
 
 @dataclass(frozen=True)
@@ -144,15 +159,14 @@ class NoService(Resource):
     def units(self) -> Sequence[str]:
         return (self.unit,)
 
-    def plan(self, context: Context) -> Sequence[Change]:
+    def steps(self, context: Context) -> Iterator[Step]:
         found = show(self.unit, "LoadState", "ActiveState", "UnitFileState")
         if found["LoadState"] != "loaded":
-            return []
-        if found["ActiveState"] in ("inactive", "failed") and found["UnitFileState"] != "enabled":
-            return []
-        return [Change(self.unit, "stop and disable")]
+            return
+        if found["ActiveState"] not in ("inactive", "failed") or found["UnitFileState"] == "enabled":
+            yield Step(self.unit, "stop and disable", self._stop)
 
-    def apply(self) -> None:
+    def _stop(self) -> None:
         run("systemctl", "disable", "--quiet", "--now", self.unit)
         (Path("/run/sparkfleet") / f"{self.unit}.reloaded").unlink(missing_ok=True)
 
@@ -164,11 +178,9 @@ class NoTree(Resource):
     kind: ClassVar[str] = "no_tree"
     path: str
 
-    def plan(self, context: Context) -> Sequence[Change]:
-        return [Change(self.path, "remove")] if Path(self.path).is_dir() else []
-
-    def apply(self) -> None:
-        shutil.rmtree(self.path)
+    def steps(self, context: Context) -> Iterator[Step]:
+        if Path(self.path).is_dir():
+            yield Step(self.path, "remove", partial(shutil.rmtree, self.path))
 
 
 def changed(path: Path) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -13,14 +13,12 @@ from typing import ClassVar
 from sparkhost.cgroups import cgroup_of
 from sparkhost.containers import container
 from sparkhost.pid1 import run, units_loaded_at
-from sparkhost.resource import Change, Context, Failed, Refused, Resource
+from sparkhost.resource import RELOAD, Context, Failed, Refused, Resource, Step
 
 UNIT_DIRECTORY = "/etc/systemd/system"
 CGROUPS = Path("/sys/fs/cgroup")
 # Where `systemctl set-property` keeps what it was told: with --runtime in the first, else in the second.
 CONTROL = (Path("/run/systemd/system.control"), Path("/etc/systemd/system.control"))
-# What a reload is called among the changes of a run.
-RELOAD = "daemon-reload"
 
 
 def changed_at(path: Path) -> int:
@@ -137,9 +135,9 @@ def _may_lose_nvidia(scope: str, path: str) -> bool:
     return not re.search(r"nvidia|char-195|/char/195", text)
 
 
-def reload_for(unit: str) -> Change:
+def reload_for(*units: str) -> Step:
     """A reload of a resource's own: told as one, so that a dry run expects no second one after it."""
-    return Change(RELOAD, f"run, for {unit}")
+    return Step(RELOAD, f"run, for {', '.join(units)}", daemon_reload)
 
 
 @dataclass(frozen=True)
@@ -155,14 +153,11 @@ class DaemonReload(Resource):
     forced: bool = False
     """Whether it is done although it takes the GPU from containers."""
 
-    def plan(self, context: Context) -> Sequence[Change]:
-        if any(c.what == RELOAD for c in context.pending):
-            return []  # one reload in this run serves all
-        pending = sorted({c.what for c in context.pending} & set(self.paths))
-        if pending:
-            return [Change(RELOAD, f"run, for {', '.join(pending)}")]
-        newer = self._newer()
-        return [Change(RELOAD, f"run, for {', '.join(newer)}")] if newer else []
+    def steps(self, context: Context) -> Iterator[Step]:
+        if context.will_reload():
+            return  # one reload in this run serves all
+        if newer := context.changes_of(self.paths) or self._newer():
+            yield Step(RELOAD, f"run, for {', '.join(newer)}", self._reload)
 
     def _newer(self) -> list[str]:
         loaded = units_loaded_at()
@@ -171,7 +166,7 @@ class DaemonReload(Resource):
         # The loading itself takes a moment, and ctime ticks with the kernel's timer: equal counts as loaded.
         return [path for path in self.paths if path in gone or (path in there and loaded < changed_at(Path(path)))]
 
-    def apply(self) -> None:
+    def _reload(self) -> None:
         newer = self._newer()
         daemon_reload(self.forced)
         put_in_force([path for path in newer if path.startswith(f"{UNIT_DIRECTORY}/")])
