@@ -140,7 +140,7 @@ class FileWith(File):
     kind: ClassVar[str] = "file_with"
     needs: str = ""
 
-    def steps(self, context: Context) -> Iterator[Step]:
+    def steps(self, context: Context) -> Iterable[Step]:
         there = Path(self.needs).is_dir()
         return super().steps(context) if there else NoFile(self.path).steps(context)
 

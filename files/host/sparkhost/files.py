@@ -8,7 +8,7 @@ import hashlib
 import os
 import pwd
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
@@ -162,7 +162,7 @@ class File(Resource):
     def touches(self) -> Sequence[str]:
         return (self.path,)
 
-    def steps(self, context: Context) -> Iterator[Step]:
+    def steps(self, context: Context) -> Iterable[Step]:
         path = Path(self.path)
         wanted = self.content.encode()
         if path.is_symlink():

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from sparkhost import bounded, slices
-from sparkhost.resource import Change, Context, Failed, Refused, Resource
+from sparkhost.resource import Check, Context, Failed, Refused
 
 MIB = 2**20
 # What the daemon says every 15 s.
@@ -21,8 +20,8 @@ SERVING = (2**30, 2**29)
 
 
 @dataclass(frozen=True)
-class FloorsFit(Resource):
-    """Changes nothing: refuses a `term_below` (bytes) that does not fit the host, or that would end a job at once.
+class FloorsFit(Check):
+    """Refuses a `term_below` (bytes) that does not fit the host, or that would end a job at once.
 
     More than half of MemTotal: the program refuses it as well (`spark-watchdog check`), but a first deploy would have
     put it there by then. More than MemAvailable: a watchdog that is started, or given a higher threshold, would begin
@@ -36,7 +35,7 @@ class FloorsFit(Resource):
     """Bytes; less than term_below. 0: not looked at."""
     dry_run: bool = False
 
-    def plan(self, context: Context) -> Sequence[Change]:
+    def check(self, context: Context) -> None:
         memory = slices.meminfo()
         total, available = memory["MemTotal"], memory["MemAvailable"]
         if 2 * self.term_below > total:
@@ -57,10 +56,6 @@ class FloorsFit(Resource):
                 "watchdog would end a job at once: wait for the end of what holds the memory; or, where this host is "
                 f"meant to live there, {fitting(available)}; or set watchdog.dry_run to true; then deploy again"
             )
-        return []
-
-    def apply(self) -> None:
-        """Nothing to do: `plan` finds no changes."""
 
 
 def fitting(available: int) -> str:

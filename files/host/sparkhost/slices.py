@@ -6,14 +6,14 @@ import grp
 import os
 import pwd
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
 from sparkhost import bounded
 from sparkhost.files import File, NoFile
-from sparkhost.resource import Change, Context, Partly, Refused, Resource, Troubles
+from sparkhost.resource import Check, Context, Refused, Resource, Step, Troubles
 
 CGROUPS = Path("/sys/fs/cgroup")
 MEMINFO = Path("/proc/meminfo")
@@ -49,8 +49,8 @@ def held(cgroup: Path) -> int:
 
 
 @dataclass(frozen=True)
-class SliceFits(Resource):
-    """Changes nothing: refuses a cap that this host's memory can never hold, and warns of one that it hardly can.
+class SliceFits(Check):
+    """Refuses a cap that this host's memory can never hold, and warns of one that it hardly can.
 
     `reserve`: what the watchdog keeps available; bytes, as `memory_max` is.
     """
@@ -61,7 +61,7 @@ class SliceFits(Resource):
     reserve: int
     slice: str
 
-    def plan(self, context: Context) -> Sequence[Change]:
+    def check(self, context: Context) -> None:
         memory = meminfo()
         total = memory["MemTotal"]
         room = total - self.reserve
@@ -80,30 +80,22 @@ class SliceFits(Resource):
                 f"system uses now are more than the host's {gib(total)}: jobs are killed by the watchdog before they "
                 f"reach their cap; {fitting(total - self.reserve - system)} would fit"
             )
-        return []
-
-    def apply(self) -> None:
-        """Nothing to do: `plan` finds no changes."""
 
 
 @dataclass(frozen=True)
-class NoJobs(Resource):
-    """Changes nothing: refuses the removal of the measure while jobs run, which would lose their cap."""
+class NoJobs(Check):
+    """Refuses the removal of the measure while jobs run, which would lose their cap."""
 
     kind: ClassVar[str] = "no_jobs"
     is_basis: ClassVar[bool] = True
     slice: str
 
-    def plan(self, context: Context) -> Sequence[Change]:
+    def check(self, context: Context) -> None:
         if jobs := sorted(path.name for path in (CGROUPS / self.slice).glob("spark-job-*.service")):
             raise Refused(
                 f"{len(jobs)} jobs run in {self.slice}: {', '.join(jobs[:8])}: wait for their end, or end them with "
                 "systemctl stop, then deploy again"
             )
-        return []
-
-    def apply(self) -> None:
-        """Nothing to do: `plan` finds no changes."""
 
 
 def fitting(count: int) -> str:
@@ -130,23 +122,12 @@ class Exceptions(Resource):
     wanted: bool = True
     """Whether there are to be any at all."""
 
-    def plan(self, context: Context) -> Sequence[Change]:
-        changes: list[Change] = []
+    def steps(self, context: Context) -> Iterator[Step]:
         for part in self._parts(context.troubles):
             with context.troubles.piece(f"{part.path}: "):
-                changes += part.plan(context)
+                for step in part.steps(context):
+                    yield replace(step, alone=True)
         context.warnings += self._doubtful()
-        return changes
-
-    def apply(self) -> None:
-        """Raises Partly: some users' pieces could not be done, all others were."""
-        troubles = Troubles()
-        for part in self._parts(troubles):
-            with troubles.piece(f"{part.path}: "):
-                if part.plan(Context()):
-                    part.apply()
-        if troubles.failures or troubles.refused:
-            raise Partly(troubles)
 
     def _parts(self, troubles: Troubles) -> Iterator[File | NoFile]:
         unknown = Troubles()
@@ -204,20 +185,22 @@ class CapFile(File):
     setting: str = ""
     exception: str = ""
 
-    def plan(self, context: Context) -> Sequence[Change]:
-        changes = super().plan(context)
-        if changes:
-            for cgroup in sorted(CGROUPS.glob(self.slices)):
-                exempt = UNITS / f"{cgroup.name}.d" / self.exception
-                if self.exception and (exempt.exists() or str(exempt) in {c.what for c in context.pending}):
-                    continue
-                if (count := held(cgroup)) > self.memory_max:
-                    raise Refused(
-                        f"{cgroup.name}{who(cgroup.name)} holds {gib(count)}, more than {self.setting} "
-                        f"{gib(self.memory_max)}: putting the cap in force would kill what runs there: wait for its "
-                        "end, or raise the cap, then deploy again"
-                    )
-        return changes
+    def steps(self, context: Context) -> Iterator[Step]:
+        for step in super().steps(context):
+            self._check(context)
+            yield step
+
+    def _check(self, context: Context) -> None:
+        for cgroup in sorted(CGROUPS.glob(self.slices)):
+            exempt = UNITS / f"{cgroup.name}.d" / self.exception
+            if self.exception and (exempt.exists() or context.will_change(exempt)):
+                continue
+            if (count := held(cgroup)) > self.memory_max:
+                raise Refused(
+                    f"{cgroup.name}{who(cgroup.name)} holds {gib(count)}, more than {self.setting} "
+                    f"{gib(self.memory_max)}: putting the cap in force would kill what runs there: wait for its "
+                    "end, or raise the cap, then deploy again"
+                )
 
 
 def who(name: str) -> str:

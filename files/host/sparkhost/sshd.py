@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -13,7 +13,7 @@ from typing import ClassVar
 from sparkhost import bounded
 from sparkhost.files import MANAGED
 from sparkhost.pid1 import show, time_of, units_loaded_at
-from sparkhost.resource import Change, Context, Refused, Resource
+from sparkhost.resource import Check, Context, Refused
 from sparkhost.systemd import CONTROL, changed_at
 
 SSHD = "/usr/sbin/sshd"
@@ -61,8 +61,8 @@ def _sshd(option: str) -> str:
 
 
 @dataclass(frozen=True)
-class SshdReady(Resource):
-    """Changes nothing: refuses where a restart of sshd would bring something else into force than our change.
+class SshdReady(Check):
+    """Refuses where a restart of sshd would bring something else into force than our change.
 
     `hook`: whether sessions are to be kept killable by PAM.
     """
@@ -70,12 +70,8 @@ class SshdReady(Resource):
     kind: ClassVar[str] = "sshd_ready"
     hook: bool
 
-    def plan(self, context: Context) -> Sequence[Change]:
+    def check(self, context: Context) -> None:
         check_ready(self.hook)
-        return []
-
-    def apply(self) -> None:
-        """Nothing to do: `plan` finds no changes, it only refuses."""
 
 
 @functools.cache
