@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -12,7 +12,7 @@ from typing import ClassVar
 from sparkhost import bounded
 from sparkhost.files import MANAGED, make_directories, read_regular, sync_directory, write_atomic
 from sparkhost.pid1 import MANAGER_OBJECT, run
-from sparkhost.resource import Change, Context, Failed, Refused, Resource
+from sparkhost.resource import Context, Failed, Refused, Resource, Step
 
 DEVICE = Path("/dev/watchdog")
 CLASS = Path("/sys/class/watchdog")
@@ -51,21 +51,20 @@ class HardwareWatchdog(Resource):
     only_with: str = ""
     """A file of ours without which nothing is done: what we never armed is not ours to disarm."""
 
-    def plan(self, context: Context) -> Sequence[Change]:
+    def steps(self, context: Context) -> Iterator[Step]:
         if not is_ours(self.only_with):
-            return []
+            return
         if self.timeout and not DEVICE.exists():
             raise Refused(
                 f"there is no {DEVICE} on this host: load its driver (sbsa_gwdt on a Spark) and deploy again, or set "
                 "hardware_watchdog.armed to false"
             )
         found = runtime_watchdog()
-        if found == self.timeout * 1_000_000:
-            return []
-        verb = f"arm, with {self.timeout} s" if self.timeout else "disarm"
-        return [Change(str(DEVICE), f"{verb} (was {found // 1_000_000} s)")]
+        if found != self.timeout * 1_000_000:
+            verb = f"arm, with {self.timeout} s" if self.timeout else "disarm"
+            yield Step(str(DEVICE), f"{verb} (was {found // 1_000_000} s)", self._set)
 
-    def apply(self) -> None:
+    def _set(self) -> None:
         run("busctl", "set-property", *MANAGER_OBJECT, "RuntimeWatchdogUSec", "t", str(self.timeout * 1_000_000))
         until = time.monotonic() + SETTLE
         # The self-test: the kernel, not PID 1, says whether the timer counts.
@@ -133,13 +132,14 @@ class Sysctl(Resource):
     name: str
     value: str
 
-    def plan(self, context: Context) -> Sequence[Change]:
+    def steps(self, context: Context) -> Iterator[Step]:
         if not path_of(self.name).exists():
             raise Refused(f"this kernel has no setting {self.name}: leave it out")
         found = value_of(self.name)
-        return [] if found == self.value else [Change(self.name, f"set to {self.value} (was {found})")]
+        if found != self.value:
+            yield Step(self.name, f"set to {self.value} (was {found})", self._set)
 
-    def apply(self) -> None:
+    def _set(self) -> None:
         record = read_record()
         known = record.setdefault(self.name, Before(value_of(self.name), []))
         known.ours = [*dict.fromkeys([*known.ours, self.value])]
@@ -160,15 +160,14 @@ class SysctlBefore(Resource):
     def _is_ours(self, known: Before) -> bool:
         return path_of(self.name).exists() and value_of(self.name) in known.ours
 
-    def plan(self, context: Context) -> Sequence[Change]:
-        known = read_record().get(self.name)
-        if known is None:
-            return []
-        if self._is_ours(known):
-            return [Change(self.name, f"set to {known.before} again, as it was before sparkfleet")]
-        return [Change(self.name, "leave it, as it is not what sparkfleet has set any more, and forget about it")]
+    def steps(self, context: Context) -> Iterator[Step]:
+        if known := read_record().get(self.name):
+            says = "leave it, as it is not what sparkfleet has set any more, and forget about it"
+            if self._is_ours(known):
+                says = f"set to {known.before} again, as it was before sparkfleet"
+            yield Step(self.name, says, self._put_back)
 
-    def apply(self) -> None:
+    def _put_back(self) -> None:
         record = read_record()
         known = record.pop(self.name)
         if self._is_ours(known):

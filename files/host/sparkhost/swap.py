@@ -7,8 +7,9 @@ import signal
 import stat
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -16,7 +17,7 @@ from sparkhost import bounded, fstab
 from sparkhost.diff import text_diff
 from sparkhost.files import keep_backup, make_directories, write_atomic
 from sparkhost.pid1 import run, unit_property
-from sparkhost.resource import Change, Context, Failed, Refused, Resource
+from sparkhost.resource import Check, Context, Failed, Refused, Resource, Step
 from sparkhost.slices import meminfo
 
 FSTAB = Path("/etc/fstab")
@@ -84,21 +85,19 @@ class SwapOff(Resource):
     after_reload: ClassVar[bool] = True
     margin: int
 
-    def plan(self, context: Context) -> Sequence[Change]:
+    def steps(self, context: Context) -> Iterator[Step]:
         swaps = read_swaps()
-        if not swaps:
-            return []
-        if reason := refusal(swaps, memory_available(), self.margin):
+        if swaps and (reason := refusal(swaps, memory_available(), self.margin)):
             raise Refused(reason)
-        return [Change(swap.device, f"swapoff ({swap.used // MIB} MiB in use)") for swap in swaps]
-
-    def apply(self) -> None:
         # The emptiest first: each one that is off leaves less to go wrong.
-        for swap in sorted(read_swaps(), key=lambda swap: swap.used):
-            if reason := refusal([swap], memory_available(), self.margin):
-                raise Refused(reason)
-            remember(swap.device)
-            swapoff(swap, self.margin)
+        for swap in sorted(swaps, key=lambda swap: swap.used):
+            yield Step(swap.device, f"swapoff ({swap.used // MIB} MiB in use)", partial(self._turn_off, swap))
+
+    def _turn_off(self, swap: ActiveSwap) -> None:
+        if reason := refusal([swap], memory_available(), self.margin):
+            raise Refused(reason)
+        remember(swap.device)
+        swapoff(swap, self.margin)
 
 
 def turned_off() -> list[str]:
@@ -155,17 +154,18 @@ class FstabSwap(Resource):
         # What is commented out needs no unit to be gone at once: its drop-in keeps it from being started.
         return (str(FSTAB),) if self.wanted == "restored" else ()
 
-    def plan(self, context: Context) -> Sequence[Change]:
+    def steps(self, context: Context) -> Iterator[Step]:
         if not FSTAB.exists():
-            return []
+            return
         old = bounded.read(FSTAB)
         new, numbers = self._edit(old)
         verb = "comment out" if self.wanted == "off" else "activate again"
         lines = ", ".join(str(number) for number in numbers)
         summary = f"{verb} the swap {'entry' if len(numbers) == 1 else 'entries'} in line {lines}"
-        return [Change(str(FSTAB), summary, text_diff(str(FSTAB), old, new))] if numbers else []
+        if numbers:
+            yield Step(str(FSTAB), summary, self._rewrite, text_diff(str(FSTAB), old, new))
 
-    def apply(self) -> None:
+    def _rewrite(self) -> None:
         # /etc/fstab may be a link (to a file under /etc/static, say): the file is replaced, not the link.
         path = FSTAB.resolve()
         status = path.stat()
@@ -209,7 +209,7 @@ def fstab_errors(content: bytes) -> int:
 
 
 @dataclass(frozen=True)
-class SwapGuard(Resource):
+class SwapGuard(Check):
     """Asks PID 1 whether the condition that keeps swap off holds for every swap unit that it knows.
 
     A drop-in of a later name can take it back. That is somebody's wish, in somebody's file: it is not
@@ -223,9 +223,9 @@ class SwapGuard(Resource):
     condition: str
     """The path that its `ConditionPathExists=` looks for."""
 
-    def plan(self, context: Context) -> Sequence[Change]:
-        if context.pending:
-            return []  # a dry run has neither written the drop-in nor reloaded: PID 1 cannot know it yet
+    def check(self, context: Context) -> None:
+        if context.will_change_anything():
+            return  # a dry run has neither written the drop-in nor reloaded: PID 1 cannot know it yet
         for unit, others in overridden(
             run("systemctl", "show", "--all", "-p", "Id,FragmentPath,DropInPaths", "*.swap"), self.drop_in
         ):
@@ -234,10 +234,6 @@ class SwapGuard(Resource):
                     f"{unit} can start at boot: {', '.join(others) or 'something'} overrides {self.drop_in}: "
                     "remove it, or set swap.mode to keep"
                 )
-        return []
-
-    def apply(self) -> None:
-        """Nothing to do: `plan` finds no changes, it only refuses."""
 
 
 def overridden(text: str, drop_in: str) -> list[tuple[str, list[str]]]:
@@ -269,12 +265,11 @@ class SwapOn(Resource):
     kind: ClassVar[str] = "swap_on"
     after_reload: ClassVar[bool] = True
 
-    def plan(self, context: Context) -> Sequence[Change]:
+    def steps(self, context: Context) -> Iterator[Step]:
         if TURNED_OFF.exists():
-            return [Change("swap", f"start again: {', '.join(turned_off())}")]
-        return []
+            yield Step("swap", f"start again: {', '.join(turned_off())}", self._start)
 
-    def apply(self) -> None:
+    def _start(self) -> None:
         devices = turned_off()
         TURNED_OFF.unlink()  # once: what cannot be started now is not ours to try for ever
         failures = []
