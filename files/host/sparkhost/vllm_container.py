@@ -10,15 +10,16 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
 from sparkhost import bounded, docker
 from sparkhost.files import make_directories, write_atomic
 from sparkhost.pid1 import run
-from sparkhost.resource import Change, Context, Failed, Refused, Resource
+from sparkhost.resource import Check, Context, Failed, Refused, Resource, Step
 
 # What we have pulled: {"images": ["nvcr.io/nvidia/vllm@sha256:…"]}. Others' images are theirs to remove.
 RECORD = Path("/var/lib/sparkfleet/vllm-container.json")
@@ -62,8 +63,8 @@ def last_words(result: subprocess.CompletedProcess[str]) -> str:
 
 
 @dataclass(frozen=True)
-class ContainerHost(Resource):
-    """Changes nothing: refuses where Docker, or the slice that the container is to be in, is missing."""
+class ContainerHost(Check):
+    """Refuses where Docker, or the slice that the container is to be in, is missing."""
 
     kind: ClassVar[str] = "container_host"
     is_basis: ClassVar[bool] = True
@@ -72,17 +73,13 @@ class ContainerHost(Resource):
     def units(self) -> Sequence[str]:
         return (docker.SERVICE,) if docker.installed() else ()
 
-    def plan(self, context: Context) -> Sequence[Change]:
+    def check(self, context: Context) -> None:
         check_docker()
-        if not Path(self.slice_file).exists() and self.slice_file not in {change.what for change in context.pending}:
+        if not Path(self.slice_file).exists() and not context.will_change(self.slice_file):
             raise Refused(
                 f"{self.slice_file} is not there, so that nothing would cap the container: set training_slice.state to "
                 "present"
             )
-        return []
-
-    def apply(self) -> None:
-        """Nothing to do: `plan` finds no changes, it only refuses."""
 
 
 @dataclass(frozen=True)
@@ -96,23 +93,23 @@ class ContainerImage(Resource):
     space: int
     """Bytes that must be free below Docker's directory before a pull."""
 
-    def plan(self, context: Context) -> Sequence[Change]:
+    def steps(self, context: Context) -> Iterator[Step]:
         if image_is_there(self.reference):
-            return []
+            return
         free, root = self._free()
         if free < self.space:
             raise Refused(
                 f"{root} has {free / GIB:.1f} GiB free, {self.space / GIB:.0f} GiB are needed to pull "
                 f"{self.reference}: free some space there, docker system df shows what Docker holds"
             )
-        return [Change(self.reference, f"pull the image ({free / GIB:.0f} GiB are free in {root})")]
+        yield Step(self.reference, f"pull the image ({free / GIB:.0f} GiB are free in {root})", self._pull)
 
     def _free(self) -> tuple[int, str]:
         root = docker.info(".DockerRootDir")
         status = os.statvfs(root)
         return status.f_bavail * status.f_frsize, root
 
-    def apply(self) -> None:
+    def _pull(self) -> None:
         note([*pulled(), self.reference])  # before: what a pull that is killed has left is ours as well
         try:
             result = bounded.call(["docker", "pull", "--quiet", self.reference], seconds=PULL_TIMEOUT)
@@ -133,27 +130,16 @@ class OldImages(Resource):
     wanted: str
     """A reference, or "" for none at all."""
 
-    def plan(self, context: Context) -> Sequence[Change]:
+    def steps(self, context: Context) -> Iterator[Step]:
         others = [image for image in pulled() if image != self.wanted]
-        if not others or any(change.what == self.wanted for change in context.pending):
-            return []  # without its image the new server does not run yet: the old one's is still needed
+        if not others or context.will_change(self.wanted):
+            return  # without its image the new server does not run yet: the old one's is still needed
         check_docker()
-        return [change for image in others for change in self._change(image, context)]
-
-    def _change(self, image: str, context: Context) -> Sequence[Change]:
-        if image_is_there(image) and (users := containers_of(image)):
-            context.warnings.append(f"{image} stays: used by {', '.join(users)}")
-            return ()
-        return (Change(image, "remove the old image"),)
-
-    def apply(self) -> None:
-        for change in self.plan(Context()):
-            if image_is_there(change.what):
-                run("docker", "image", "rm", change.what, timeout=300)
-            left = [image for image in pulled() if image != change.what]
-            note(left)
-        if not pulled():
-            RECORD.unlink(missing_ok=True)
+        for image in others:
+            if image_is_there(image) and (users := containers_of(image)):
+                context.warnings.append(f"{image} stays: used by {', '.join(users)}")
+            else:
+                yield Step(image, "remove the old image", partial(remove_image, image))
 
 
 @dataclass(frozen=True)
@@ -163,6 +149,15 @@ class NoImages(OldImages):
     kind: ClassVar[str] = "no_images"
     after_reload: ClassVar[bool] = False
     wanted: str = ""
+
+
+def remove_image(image: str) -> None:
+    """Removes an image of ours, if it is there, and forgets about it. Raises Failed."""
+    if image_is_there(image):
+        run("docker", "image", "rm", image, timeout=300)
+    note([known for known in pulled() if known != image])
+    if not pulled():
+        RECORD.unlink(missing_ok=True)
 
 
 def containers_of(image: str) -> list[str]:
