@@ -10,7 +10,7 @@ import pytest
 from sparkfleet.settings import Size, SshSettings
 from sparkhost import pam, protection
 from sparkhost.files import File
-from sparkhost.guard import Guarded, touches
+from sparkhost.guard import Guarded
 from sparkhost.resource import from_json
 from sparkhost.systemd import containers_at_risk
 from tasks import ssh as measure
@@ -34,7 +34,7 @@ def test_sizes_are_written_in_bytes() -> None:
 @pytest.mark.parametrize("make", [measure.apply, measure.remove])
 def test_every_file_that_can_change_is_kept_before_it_does(make: type) -> None:
     guarded = make(SshSettings())[0]
-    kept = {path for part in guarded.resources for path in touches(from_json(part))}
+    kept = {path for part in guarded.resources for path in from_json(part).touches()}
     assert {measure.HOOK, measure.PROFILE, measure.DROP_IN, measure.SLICE_DROP_IN} <= kept
     assert {"/etc/pam.d/common-session", "/var/lib/pam/seen", "/var/lib/pam/session"} <= kept
 

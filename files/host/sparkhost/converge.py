@@ -110,23 +110,23 @@ def apply_measure(resources: Sequence[Resource]) -> dict[str, Any]:
 
 def apply_one(resource: Resource, look: Look, report: Report) -> None:
     """Makes one resource so, and looks whether it is. Raises what it raises."""
-    with resource.hold():
-        with look:
-            steps = [*resource.steps(context := Context())]
-        if changes := shown(steps):
-            look.forget()
-            whole = True
-            try:
+    with look:
+        steps = [*resource.steps(context := Context())]
+    if changes := shown(steps):
+        look.forget()
+        whole = True
+        try:
+            with resource.hold():
                 resource.carry_out(steps, context.troubles)
-            except Partly as partly:
-                whole = False
-                report.troubles.add(partly.troubles)
-            with look:
-                left = shown(resource.steps(context := Context()))
-            report.changes += [change for change in changes if whole or change not in left]
-            if left and whole:
-                report.take(context)
-                raise Failed(f"{left[0].what}: still differs after the change: {left[0].summary}")
+        except Partly as partly:
+            whole = False
+            report.troubles.add(partly.troubles)
+        with look:
+            left = shown(resource.steps(context := Context()))
+        report.changes += [change for change in changes if whole or change not in left]
+        if left and whole:
+            report.take(context)
+            raise Failed(f"{left[0].what}: still differs after the change: {left[0].summary}")
     report.take(context)
 
 

@@ -1,17 +1,20 @@
 """Changes that could lock everybody out: made only with the way back armed, and kept only when proved.
 
-`Guarded` plans its parts like any other resources. Before the first of them changes anything, the host is made to take
-the change back by itself: by a timer, and at boot. The controller then proves that logins work and sends `GuardStep`s:
-`restart`, and over a *new* connection `confirm`. A dead controller, a cut network, a power cut: each ends with the host
-as it was. See docs/ssh.md.
+How it works: `Guarded` walks over the steps of its parts like any other resource. Before the first of
+them is done, the host is made to take the change back by itself: by a timer, and at boot. The
+controller then proves that logins work and sends `GuardStep`s: `restart`, and over a *new* connection
+`confirm`. A dead controller, a cut network, a power cut: each ends with the host as it was. What an
+earlier run has left is taken back first; as that moves the ground, the parts are looked at again
+then. See docs/ssh.md.
 """
 
 from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,7 +22,7 @@ from sparkhost import rollback, sshd, unproved
 from sparkhost.arming import arm
 from sparkhost.files import backup_of
 from sparkhost.pid1 import run
-from sparkhost.resource import Change, Context, Failed, Refused, Resource, from_json
+from sparkhost.resource import Context, Failed, Refused, Resource, Step, Troubles, from_json, nothing, shown
 from sparkhost.rollback import TIMER
 
 
@@ -48,47 +51,57 @@ class Guarded(Resource):
     def units(self) -> Sequence[str]:
         return ("ssh.service", "ssh.socket", *(unit for part in self.parts() for unit in part.units()))
 
-    def plan(self, context: Context) -> Sequence[Change]:
+    def hold(self) -> contextlib.AbstractContextManager[object]:
+        return unproved.locked()
+
+    def steps(self, context: Context) -> Iterator[Step]:
         check_no_older()
         armed = unproved.read()
         ours = armed is not None and armed.waits and armed.token == self.token
-        changes: list[Change] = []
-        if armed and not ours:
-            changes.append(Change("ssh", "take back an earlier change that was never proved, then make it again"))
-        elif unproved.ended():
-            changes.append(Change("ssh", "remove what an earlier change has left"))
         inner = Context([*context.pending])
+        found: list[Step] = []
         for part in self.parts():
-            found = part.plan(inner)
-            changes += found
-            inner.pending += found
+            more = [*part.steps(inner)]
+            found += more
+            inner.pending += shown(more)
+        clear = partial(settle, "a later deploy found that it had never been proved")
+        if armed and not ours:
+            says = "take back an earlier change that was never proved, then make it again"
+            yield Step("ssh", says, clear, again=True)
+        elif unproved.ended():
+            yield Step("ssh", "remove what an earlier change has left", clear, again=True)
+        elif ours and found:
+            yield Step("ssh", "", clear, again=True)
+        yield from found
         if not ours and (reason := self._restart_reason(inner)):
             sshd.check_read_configuration()
-            changes.append(Change("ssh.service", f"restart, {reason}; live sessions stay"))
-        return changes
+            # Done by a step of the proof, once a new login has worked.
+            yield Step("ssh.service", f"restart, {reason}; live sessions stay", nothing)
 
     def _restart_reason(self, context: Context) -> str:
         """Why sshd has to be started anew, or ""."""
-        pending = sorted({change.what for change in context.pending} & set(self.restart_for))
+        pending = context.changes_of(self.restart_for)
         if pending and rollback.is_active("ssh.service"):
             return f"for {', '.join(pending)}"
         return sshd.stale_listener(self.restart_for)
 
-    def apply(self) -> None:
-        with unproved.locked():
-            settle("a later deploy found that it had never been proved")
-            if not self.plan(Context()):
-                return
-            paths = [Path(path) for part in self.parts() for path in touches(part)]
-            armed = arm(self.token, [*paths, *map(backup_of, paths)], self.confirm_within)
-            try:
-                for part in self.parts():
-                    make(part)
-                sshd.check_configuration()
-                unproved.set_stage(armed, "changed")
-            except BaseException as error:
-                settle(" ".join(str(error).split()) or type(error).__name__, error)
-                raise
+    def carry_out(self, steps: Sequence[Step], troubles: Troubles) -> None:
+        """Does the steps with the way back armed, and takes them back where one fails."""
+        if not steps or steps[0].again:
+            super().carry_out(steps, troubles)  # which comes back here with what is left to do
+            return
+        paths = [Path(path) for part in self.parts() for path in part.touches()]
+        armed = arm(self.token, [*paths, *map(backup_of, paths)], self.confirm_within)
+        try:
+            super().carry_out(steps, troubles)
+            for part in self.parts():
+                if left := part.plan(Context()):
+                    raise Failed(f"{left[0].what}: still differs after the change: {left[0].summary}")
+            sshd.check_configuration()
+            unproved.set_stage(armed, "changed")
+        except BaseException as error:
+            settle(" ".join(str(error).split()) or type(error).__name__, error)
+            raise
 
 
 def settle(reason: str, cause: BaseException | None = None) -> None:
@@ -112,24 +125,6 @@ def check_no_older() -> None:
         )
 
 
-def touches(part: Resource) -> list[str]:
-    """Every path that a part may change."""
-    own = getattr(part, "touches", None)
-    if own is not None:
-        return list(own())
-    path = getattr(part, "path", None)
-    return [path] if path else []
-
-
-def make(part: Resource) -> None:
-    """Applies one part, and looks whether it took."""
-    if not part.plan(Context()):
-        return
-    part.apply()
-    if left := part.plan(Context()):
-        raise Failed(f"{left[0].what}: still differs after the change: {left[0].summary}")
-
-
 @dataclass(frozen=True)
 class GuardStep(Resource):
     """One step of the proof, on the change with this token: `restart`, `confirm`, `take_back`.
@@ -145,21 +140,20 @@ class GuardStep(Resource):
     reason: str = ""
     local: bool = False
 
-    def plan(self, context: Context) -> Sequence[Change]:
+    def steps(self, context: Context) -> Iterator[Step]:
         if (self.token, self.step) in self.done:
-            return []
-        if self._mine() is None:
-            if self.step == "take_back":
-                return []
+            return
+        if self._mine():
+            yield Step("ssh", self.step, self._do)
+        elif self.step != "take_back":
             raise Failed(f"the host does not wait for this proof any more: {last_report() or 'it was never armed'}")
-        return [Change("ssh", self.step)]
 
     def _mine(self) -> unproved.Armed | None:
         """This change, as long as it waits for its proof."""
         armed = unproved.read()
         return armed if armed and armed.waits and armed.token == self.token else None
 
-    def apply(self) -> None:
+    def _do(self) -> None:
         with unproved.locked():
             armed = self._mine()
             if armed is None:

@@ -221,12 +221,12 @@ class Resource:
 
     def apply(self) -> None:
         """Does what a plan shows. Raises `Refused`, `Failed`, or OSError."""
+        steps = [*own_steps(self, context := Context())]
         with self.hold():
-            context = Context()
-            self.carry_out([*own_steps(self, context)], context.troubles)
+            self.carry_out(steps, context.troubles)
 
     def hold(self) -> contextlib.AbstractContextManager[object]:
-        """What is held while steps are looked for and done, such as a lock."""
+        """What is held while steps are done, such as a lock."""
         return contextlib.nullcontext()
 
     def carry_out(self, steps: Sequence[Step], troubles: Troubles) -> None:
