@@ -6,13 +6,14 @@ import contextlib
 import platform
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 from sparkhost import stack_store
 from sparkhost.files import Link
-from sparkhost.resource import Change, Context, Failed, Need, Refused, Resource, uploaded
+from sparkhost.resource import Context, Failed, Need, Refused, Resource, Step, uploaded
 from sparkhost.stack_build import GIB, Wheel, alone, build, free, room
 from sparkhost.stack_store import Manifest, changed, fingerprint, home, read_manifest
 from sparkhost.vllm_source_store import bases
@@ -63,43 +64,44 @@ class StackRelease(Resource):
     def may_need(self) -> Sequence[Need]:
         return [Wheel(*wheel).need(machine) for machine, lock in self.locks.items() for wheel in lock["wheels"]]
 
-    def plan(self, context: Context) -> Sequence[Change]:
+    def steps(self, context: Context) -> Iterator[Step]:
         if self.pinned:
-            return self._plan_pinned()
+            yield from self._pinned()
+            return
         if self.problem:
             raise Refused(self.problem)
         lock = HostLock.of(self.locks, self.profile)
         where, manifest = home(lock.release), read_manifest(home(lock.release))
         if manifest and manifest.digest == lock.digest and fingerprint(where) == manifest.fingerprint:
             self._hint(context)
-            return []
+            return
         wrong = why_not(where, manifest, lock.digest)
-        if not wrong:
-            return [Change(str(where), "note the times of its files anew; their content is right")]
+        if manifest and not wrong:
+            yield times_anew(where, manifest)
+            return
         self._possible(lock, context)
         needs = [wheel.need(platform.machine()) for wheel in lock.wheels]
         size = sum(wheel.size for wheel in lock.wheels) / 1e9
         summary = f"install the stack: {len(lock.wheels)} packages, {size:.2f} GB of wheels ({shown(wrong)})"
-        return [Change(str(where), summary, needs=needs)]
+        yield Step(str(where), summary, partial(self._build, lock), needs=needs)
 
-    def _plan_pinned(self) -> Sequence[Change]:
+    def _pinned(self) -> Iterator[Step]:
         where, manifest = home(self.pinned), read_manifest(home(self.pinned))
         if manifest is None:
             known = ", ".join(stack_store.releases()) or "none"
             raise Refused(f"stack.release: {self.pinned} is not installed on this host (there is: {known})")
         if fingerprint(where) == manifest.fingerprint:
-            return []
+            return
         if wrong := changed(where, manifest):
             raise Refused(f"stack.release: {self.pinned} was changed ({shown(wrong)}): take the profile's own release")
-        return [Change(str(where), "note the times of its files anew; their content is right")]
+        yield times_anew(where, manifest)
 
     def _possible(self, lock: HostLock, context: Context) -> None:
         """Raises Refused where it cannot be built: said before gigabytes are uploaded."""
         if not Path(self.interpreter).exists():
             package = Path(self.interpreter).name
             raise Refused(f"there is no {self.interpreter}: apt-get install {package} {package}-dev")
-        coming = any(change.what == self.uv for change in context.pending)
-        if not coming and not Path(self.uv).exists():
+        if not context.will_change(self.uv) and not Path(self.uv).exists():
             raise Refused(f"there is no {self.uv}: the measure uv must be present")
         if free() < room(lock.wheels):
             raise Refused(
@@ -115,17 +117,18 @@ class StackRelease(Resource):
                 f"{name}-dev is not installed: Triton needs its Python.h: apt-get install {name}-dev"
             )
 
-    def apply(self) -> None:
-        lock = None if self.pinned else HostLock.of(self.locks, self.profile)
-        where = home(lock.release if lock else self.pinned)
-        manifest = read_manifest(where)
-        if manifest and not why_not(where, manifest, lock.digest if lock else manifest.digest):
-            stack_store.note(where, Manifest(**{**vars(manifest), "fingerprint": fingerprint(where)}))
-            return
-        if lock is None:
-            raise Refused(f"stack.release: {self.pinned} is damaged or gone: take the profile's own release")
+    def _build(self, lock: HostLock) -> None:
         files = {wheel.sha256: uploaded(wheel.sha256) for wheel in lock.wheels}
         build(lock.release, lock.digest, lock.wheels, files, self.uv, self.interpreter)
+
+
+def times_anew(where: Path, manifest: Manifest) -> Step:
+    """For a release that is right by its content, such as one of a backup that was played back."""
+
+    def note() -> None:
+        stack_store.note(where, replace(manifest, fingerprint=fingerprint(where)))
+
+    return Step(str(where), "note the times of its files anew; their content is right", note)
 
 
 def why_not(where: Path, manifest: Manifest | None, digest: str) -> list[str]:
@@ -171,14 +174,15 @@ class StackCurrent(_OfRelease):
     def _link(self) -> Link:
         return Link(str(stack_store.STORE / stack_store.CURRENT), self.wanted())
 
-    def plan(self, context: Context) -> Sequence[Change]:
-        return self._link().plan(context)
+    def steps(self, context: Context) -> Iterator[Step]:
+        for step in self._link().steps(context):
+            yield replace(step, do=self._switch)
 
-    def apply(self) -> None:
+    def _switch(self) -> None:
         link = self._link()
         if read_manifest(home(link.target)) is None:
             raise Failed(f"{home(link.target)} is not whole: nothing is switched to it")
-        link.apply()
+        link.switch()
 
 
 @dataclass(frozen=True)
@@ -188,13 +192,11 @@ class StackOld(_OfRelease):
     kind: ClassVar[str] = "stack_old"
     keep: int = 1
 
-    def plan(self, context: Context) -> Sequence[Change]:
-        coming = any(change.what.startswith(f"{stack_store.STORE}/") for change in context.pending)
-        return list(self._changes(context, coming))
-
-    def _changes(self, context: Context, coming: bool = False) -> Iterator[Change]:
-        for path in [] if coming else stack_store.leftovers():  # a build removes them itself
-            yield Change(str(path), "remove what a build that was killed has left")
+    def steps(self, context: Context) -> Iterator[Step]:
+        # A build removes them itself.
+        coming = context.will_change_below(f"{stack_store.STORE}/")
+        for path in [] if coming else stack_store.leftovers():
+            yield Step(str(path), "remove what a build that was killed has left", partial(self._remove, path))
         rested_on = bases()
         for release in stack_store.superfluous(self.keep, self.wanted()):
             if release in rested_on:  # vLLM that was built from source imports from it
@@ -204,21 +206,20 @@ class StackOld(_OfRelease):
                 pids = ", ".join(map(str, used[:MOST_NAMED]))
                 context.warnings.append(f"{home(release)} stays: {len(used)} processes use it (PID {pids})")
             else:
-                yield Change(str(home(release)), "remove the old stack")
+                where = home(release)
+                yield Step(str(where), "remove the old stack", partial(self._remove, where))
 
-    def apply(self) -> None:
+    def _remove(self, path: Path) -> None:
         if stack_store.current() != self.wanted():
             raise Failed(
                 f"{stack_store.STORE / stack_store.CURRENT} does not lead to {self.wanted()}: nothing is removed"
             )
         with alone():
-            for change in list(self._changes(Context())):
-                # Under another name first: nothing starts from what is half gone.
-                path = Path(change.what)
-                gone = path if path.name.startswith(".") else path.with_name(f".{path.name}.gone")
-                if gone != path:
-                    path.rename(gone)
-                shutil.rmtree(gone)
+            # Under another name first: nothing starts from what is half gone.
+            gone = path if path.name.startswith(".") else path.with_name(f".{path.name}.gone")
+            if gone != path:
+                path.rename(gone)
+            shutil.rmtree(gone)
 
 
 @dataclass(frozen=True)
@@ -227,16 +228,15 @@ class NoStack(Resource):
 
     kind: ClassVar[str] = "no_stack"
 
-    def plan(self, context: Context) -> Sequence[Change]:
+    def steps(self, context: Context) -> Iterator[Step]:
         if not stack_store.STORE.exists():
-            return []
+            return
         for release in stack_store.releases():
             if used := list(stack_store.users(release)):
                 raise Refused(f"{home(release)} is used by {len(used)} processes (PID {used[0]}): end them first")
-        return [Change(str(stack_store.STORE), "remove")]
+        yield Step(str(stack_store.STORE), "remove", self._remove)
 
-    def apply(self) -> None:
-        self.plan(Context())
+    def _remove(self) -> None:
         shutil.rmtree(stack_store.STORE)
         shutil.rmtree(stack_store.SMOKE, ignore_errors=True)
         with contextlib.suppress(OSError):  # others of ours are there
