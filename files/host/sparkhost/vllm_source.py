@@ -10,13 +10,14 @@ import contextlib
 import pwd
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 from sparkhost import stack_store, vllm_source_check, vllm_source_record, vllm_source_store
 from sparkhost.files import make_directories
 from sparkhost.pid1 import run, show
-from sparkhost.resource import Change, Context, Failed, Refused, Resource
+from sparkhost.resource import Context, Failed, Refused, Resource, Step
 from sparkhost.systemd import UNIT_DIRECTORY
 from sparkhost.vllm_source_install import remove
 from sparkhost.vllm_source_record import Record, read_record
@@ -37,16 +38,16 @@ class BuildAccount(Resource):
     kind: ClassVar[str] = "vllm_source_account"
     home: str
 
-    def plan(self, context: Context) -> Sequence[Change]:
+    def steps(self, context: Context) -> Iterator[Step]:
         try:
             entry = pwd.getpwnam(ACCOUNT)
         except KeyError:
-            return [Change(ACCOUNT, "create the account that compiles vLLM")]
+            yield Step(ACCOUNT, "create the account that compiles vLLM", self._create)
+            return
         if entry.pw_uid == 0:
             raise Refused(f"{ACCOUNT} is root by another name on this host: foreign code would run as root")
-        return []
 
-    def apply(self) -> None:
+    def _create(self) -> None:
         run(
             *("useradd", "--system", "--user-group", "--no-create-home", "--home-dir", self.home),
             *("--shell", "/usr/sbin/nologin", "--comment", "managed by sparkfleet, measure vllm_source", ACCOUNT),
@@ -66,42 +67,37 @@ class VllmBuild(Resource):
     memory_max: int = 0
     """Bytes; of the unit."""
 
-    def plan(self, context: Context) -> Sequence[Change]:
+    def steps(self, context: Context) -> Iterator[Step]:
         request = Request(**self.request)
         name = f"vLLM {request.commit[:12]}"
-        pending = {change.what for change in context.pending}
-        if UNIT_FILE not in pending and not Path(UNIT_FILE).exists():
-            return []  # its files were refused, which was said: nothing can be built
+        if not context.will_change(UNIT_FILE) and not Path(UNIT_FILE).exists():
+            return  # its files were refused, which was said: nothing can be built
         release = stack_store.current()
-        if {str(vllm_source_store.CUDA), str(stack_store.STORE / stack_store.CURRENT)} & pending:
-            return [Change(UNIT, f"build {name} on the stack and CUDA environment of this run, {HINT}")]
+        if context.will_change(vllm_source_store.CUDA, stack_store.STORE / stack_store.CURRENT):
+            says = f"build {name} on the stack and CUDA environment of this run, {HINT}"
+            yield Step(UNIT, says, self._start)
+            return
         if not release or stack_store.read_manifest(stack_store.home(release)) is None:
             raise Refused("vllm_source: there is no stack on this host: the measure stack must be present")
         build = Build(request, key_of(request, release), release, self.uv)
         if current() == build.key and is_whole(build.key):
-            return []
-        running = is_building()
-        asked = vllm_source_record.asked_for()
+            return
+        running = vllm_source_record.asked_for() if is_building() else ""
         record = read_record(build.key)
-        if running and asked == build.key:
+        if running == build.key:
             context.warnings.append(f"{name} is being built{progress(record)}: {HINT.partition(': ')[2]}")
-            return []
-        self._possible(build, pending)
-        if running:
-            return [Change(UNIT, f"stop the build {asked}, and build {name} {HINT}")]
-        if stopped := record.stopped if record else None:
-            return [Change(UNIT, f"go on to build {name} at the step {stopped.name}{why(stopped.note)} {HINT}")]
-        if current() == build.key:
-            return [Change(UNIT, f"build {name} anew, since files of {home(build.key)} were changed, {HINT}")]
-        return [Change(UNIT, f"build {name} {HINT}")]
+            return
+        self._possible(build, context)
+        yield Step(UNIT, f"{what_to_do(name, build.key, running, record)} {HINT}", self._start)
 
     def units(self) -> Sequence[str]:
         return (SLICE, UNIT)
 
-    def _possible(self, build: Build, pending: set[str]) -> None:
+    def _possible(self, build: Build, context: Context) -> None:
         """Raises Refused where it cannot be built, or would have no cap."""
-        wrong = [line for line in vllm_source_check.wrong(build) if self.uv not in line or self.uv not in pending]
-        if SLICE_FILE not in pending:
+        coming = context.will_change(self.uv)
+        wrong = [line for line in vllm_source_check.wrong(build) if not (coming and self.uv in line)]
+        if not context.will_change(SLICE_FILE):
             limit = show(SLICE, "MemoryMax").get("MemoryMax", "")
             if not limit.isdecimal():
                 wrong.append(f"{SLICE} has no MemoryMax: the measure training_slice must be present")
@@ -113,7 +109,7 @@ class VllmBuild(Resource):
         if wrong:
             raise Refused(f"vllm_source: {'; '.join(wrong)}")
 
-    def apply(self) -> None:
+    def _start(self) -> None:
         request = Request(**self.request)
         release = stack_store.current()
         if is_building():
@@ -123,6 +119,17 @@ class VllmBuild(Resource):
         make_directories(vllm_source_store.STORE)  # the unit may write to what is there
         vllm_source_record.ask_for(key_of(request, release))
         run("systemctl", "start", "--no-block", UNIT)
+
+
+def what_to_do(name: str, key: str, running: str, record: Record | None) -> str:
+    """For a build that is not there. `running`: another one that runs now, or ""."""
+    if running:
+        return f"stop the build {running}, and build {name}"
+    if stopped := record.stopped if record else None:
+        return f"go on to build {name} at the step {stopped.name}{why(stopped.note)}"
+    if current() == key:
+        return f"build {name} anew, since files of {home(key)} were changed,"
+    return f"build {name}"
 
 
 def progress(record: Record | None) -> str:
@@ -142,10 +149,7 @@ class VllmOld(Resource):
     kind: ClassVar[str] = "vllm_source_old"
     after_reload: ClassVar[bool] = True
 
-    def plan(self, context: Context) -> Sequence[Change]:
-        return list(self._changes(context))
-
-    def _changes(self, context: Context) -> Iterator[Change]:
+    def steps(self, context: Context) -> Iterator[Step]:
         others = [key for key in vllm_source_store.builds() if key not in (current(), vllm_source_record.asked_for())]
         for key in others:
             used = list(vllm_source_store.users(key))
@@ -153,8 +157,4 @@ class VllmOld(Resource):
                 pids = ", ".join(map(str, used[:MOST_NAMED]))
                 context.warnings.append(f"{home(key)} stays: {len(used)} processes use it (PID {pids})")
             else:
-                yield Change(str(home(key)), "remove the old build of vLLM")
-
-    def apply(self) -> None:
-        for change in list(self._changes(Context())):
-            remove(Path(change.what).name)
+                yield Step(str(home(key)), "remove the old build of vLLM", partial(remove, key))

@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
 from sparkhost import bounded, vllm_source_record, vllm_source_store
 from sparkhost.pid1 import run
-from sparkhost.resource import Change, Context, Failed, Refused, Resource
+from sparkhost.resource import Context, Failed, Refused, Resource, Step
 from sparkhost.vllm_source_store import home
 from sparkhost.vllm_source_unit import ACCOUNT, UNIT, UNIT_FILE, is_building
 
@@ -26,34 +27,31 @@ class NoVllmSource(Resource):
     kind: ClassVar[str] = "no_vllm_source"
     is_basis: ClassVar[bool] = True
 
-    def plan(self, context: Context) -> Sequence[Change]:
-        changes = []
-        if os.path.lexists(UNIT_FILE) and is_building():
-            changes.append(Change(UNIT, "stop the build that runs"))
+    def steps(self, context: Context) -> Iterator[Step]:
+        if os.path.lexists(UNIT_FILE):
+            if is_building():
+                yield Step(UNIT, "stop the build that runs", partial(run, "systemctl", "stop", UNIT))
+            yield Step(UNIT, "", forget_failure)
         for key in vllm_source_store.builds():
             if used := list(vllm_source_store.users(key)):
                 raise Refused(f"{home(key)} is used by {len(used)} processes (PID {used[0]}): end them first")
         for path in (vllm_source_store.STORE, vllm_source_record.STATE):
             if path.exists():
-                changes.append(Change(str(path), "remove"))
+                yield Step(str(path), "remove", partial(remove_tree, path))
         if has_account():
-            changes.append(Change(ACCOUNT, "remove the account that compiled vLLM"))
-        return changes
+            yield Step(ACCOUNT, "remove the account that compiled vLLM", partial(run, "userdel", ACCOUNT))
 
-    def apply(self) -> None:
-        self.plan(Context())
-        if os.path.lexists(UNIT_FILE) and is_building():
-            run("systemctl", "stop", UNIT)
-        if os.path.lexists(UNIT_FILE):  # one that has failed would be listed as failed without its file
-            with contextlib.suppress(Failed):
-                run("systemctl", "reset-failed", UNIT)
-        for path in (vllm_source_store.STORE, vllm_source_record.STATE):
-            if path.exists():
-                shutil.rmtree(path)
-            with contextlib.suppress(OSError):  # others of ours are there
-                path.parent.rmdir()
-        if has_account():
-            run("userdel", ACCOUNT)
+
+def forget_failure() -> None:
+    """A unit that has failed would be listed as failed without its file."""
+    with contextlib.suppress(Failed):
+        run("systemctl", "reset-failed", UNIT)
+
+
+def remove_tree(path: Path) -> None:
+    shutil.rmtree(path)
+    with contextlib.suppress(OSError):  # others of ours are there
+        path.parent.rmdir()
 
 
 def has_account() -> bool:
