@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import py_compile
 import shutil
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
 from sparkhost import bounded
 from sparkhost.files import Link, make_directories, sync_directory, write_atomic
-from sparkhost.resource import Change, Context, Failed, Resource
+from sparkhost.resource import Context, Failed, Resource, Step
 
 LIBRARY = Path("/opt/sparkfleet/lib")
 CURRENT = "current"
@@ -39,29 +41,19 @@ class Installed(Resource):
     def link(self) -> Link:
         return Link(str(self.home() / CURRENT), self.digest)
 
-    def plan(self, context: Context) -> Sequence[Change]:
-        reason = why_not(self.home() / self.digest, self.modules)
-        change = [Change(str(self.home() / self.digest), f"install the program {self.name} ({reason})")]
-        return [*(change if reason else []), *self.link().plan(context)]
-
-    def apply(self) -> None:
+    def steps(self, context: Context) -> Iterator[Step]:
         target = self.home() / self.digest
-        if why_not(target, self.modules):
-            make_directories(self.home())
-            new, old = (self.home() / f".{self.digest}.{suffix}" for suffix in ("new", "old"))
-            shutil.rmtree(new, ignore_errors=True)
-            shutil.rmtree(old, ignore_errors=True)
-            try:
-                self.write(new)
-                if target.exists():
-                    target.rename(old)  # damaged: the program is gone for the moment between these two lines
-                new.rename(target)
-                sync_directory(self.home())
-            finally:
-                shutil.rmtree(new, ignore_errors=True)
-            shutil.rmtree(old, ignore_errors=True)
-        self.link().apply()
-        keep_two(self.home(), self.digest)
+        found = [*self.link().steps(context)]
+        if reason := why_not(target, self.modules):
+            found.insert(0, Step(str(target), f"install the program {self.name} ({reason})", self._install))
+        yield from found
+        if found:
+            yield Step(str(self.home()), "", partial(keep_two, self.home(), self.digest))
+
+    def _install(self) -> None:
+        make_directories(self.home())
+        with put_in_place(self.home() / self.digest) as new:
+            self.write(new)
 
     def write(self, directory: Path) -> None:
         for name, source in self.modules.items():
@@ -75,6 +67,24 @@ class Installed(Resource):
                 )
             except py_compile.PyCompileError as error:
                 raise Failed(f"{self.name}: {name} does not compile on this host's Python: {error.msg}") from error
+
+
+@contextlib.contextmanager
+def put_in_place(target: Path) -> Iterator[Path]:
+    """A directory to be filled, which then takes the place of `target`; where that fails, it is gone."""
+    new, old = (target.with_name(f".{target.name}.{suffix}") for suffix in ("new", "old"))
+    shutil.rmtree(new, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+    try:
+        new.mkdir(mode=0o755)
+        yield new
+        if target.exists():
+            target.rename(old)  # damaged: it is gone for the moment between these two lines
+        new.rename(target)
+        sync_directory(target.parent)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def why_not(directory: Path, modules: dict[str, str]) -> str | None:
@@ -110,11 +120,12 @@ class NotInstalled(Resource):
     kind: ClassVar[str] = "not_installed"
     name: str
 
-    def plan(self, context: Context) -> Sequence[Change]:
+    def steps(self, context: Context) -> Iterator[Step]:
         home = LIBRARY / self.name
-        return [Change(str(home), "remove")] if home.exists() else []
+        if home.exists():
+            yield Step(str(home), "remove", self._remove)
 
-    def apply(self) -> None:
+    def _remove(self) -> None:
         shutil.rmtree(LIBRARY / self.name)
         for directory in (LIBRARY, LIBRARY.parent):
             if not any(directory.iterdir()):

@@ -8,15 +8,16 @@ import platform
 import shutil
 import stat
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 from sparkhost import bounded
-from sparkhost.files import File, digest, make_directories, read_regular, sync_directory, write_atomic
-from sparkhost.installed import keep_two
-from sparkhost.resource import Change, Context, Failed, Need, Resource, uploaded
+from sparkhost.files import File, digest, make_directories, read_regular, write_atomic
+from sparkhost.installed import keep_two, put_in_place
+from sparkhost.resource import Context, Failed, Need, Resource, Step, uploaded
 
 STORE = Path("/opt/sparkfleet/uv")
 PROGRAMS = ("uv", "uvx")
@@ -45,38 +46,23 @@ class UvBinary(Resource):
     def may_need(self) -> Sequence[Need]:
         return [Need(wheel, f"uv=={self.version}", machine) for machine, wheel in self.sha256.items()]
 
-    def plan(self, context: Context) -> Sequence[Change]:
+    def steps(self, context: Context) -> Iterator[Step]:
         machine = platform.machine()
         if machine not in self.sha256:
             raise Failed(f"uv {self.version} has no hash for {machine}: set uv.sha256.{machine} in the fleet file")
         wheel = self.sha256[machine]
-        reason = why_not(store_of(self.version), wheel)
-        if reason is None:
-            return []
-        need = Need(wheel, f"uv=={self.version}", machine)
-        return [Change(str(store_of(self.version)), f"install uv {self.version} ({reason})", needs=[need])]
+        if reason := why_not(store_of(self.version), wheel):
+            need = Need(wheel, f"uv=={self.version}", machine)
+            says = f"install uv {self.version} ({reason})"
+            yield Step(str(store_of(self.version)), says, partial(self._install, wheel), needs=[need])
 
-    def apply(self) -> None:
-        wheel = self.sha256[platform.machine()]
+    def _install(self, wheel: str) -> None:
         make_directories(STORE)
         free = os.statvfs(STORE).f_bavail * os.statvfs(STORE).f_frsize
         if free < ROOM:
             raise Failed(f"uv needs {ROOM // MIB} MiB on {STORE}, {free // MIB} MiB are free; free some space there")
-        new = STORE / f".{self.version}.new"
-        shutil.rmtree(new, ignore_errors=True)
-        new.mkdir(mode=0o755)
-        try:
+        with put_in_place(store_of(self.version)) as new:
             unpack(uploaded(wheel), wheel, new)
-            target = store_of(self.version)
-            old = STORE / f".{self.version}.old"
-            shutil.rmtree(old, ignore_errors=True)
-            if target.exists():
-                target.rename(old)  # damaged: the links dangle for the moment between these two lines
-            new.rename(target)
-            sync_directory(STORE)
-            shutil.rmtree(old, ignore_errors=True)
-        finally:
-            shutil.rmtree(new, ignore_errors=True)
         keep_two(STORE, self.version)
 
 
@@ -151,7 +137,7 @@ class UvConfig(File):
     kind: ClassVar[str] = "uv_config"
     version: str = ""
 
-    def apply(self) -> None:
+    def write(self) -> None:
         trial = store_of(self.version) / ".uv.toml"
         trial.write_text(self.content)
         try:
@@ -166,7 +152,7 @@ class UvConfig(File):
         if result.returncode:
             reason = " ".join(result.stderr.replace(str(trial), self.path).split())
             raise Failed(f"uv.config in the fleet file is not what uv {self.version} takes: {reason[:400]}")
-        super().apply()
+        super().write()
 
 
 @dataclass(frozen=True)
@@ -175,10 +161,11 @@ class NoUv(Resource):
 
     kind: ClassVar[str] = "no_uv"
 
-    def plan(self, context: Context) -> Sequence[Change]:
-        return [Change(str(STORE), "remove")] if STORE.exists() else []
+    def steps(self, context: Context) -> Iterator[Step]:
+        if STORE.exists():
+            yield Step(str(STORE), "remove", self._remove)
 
-    def apply(self) -> None:
+    def _remove(self) -> None:
         shutil.rmtree(STORE)
         if not any(STORE.parent.iterdir()):
             STORE.parent.rmdir()
