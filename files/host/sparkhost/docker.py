@@ -10,7 +10,7 @@ import json
 import shutil
 import stat
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,7 +19,7 @@ from sparkhost import bounded, strict_json
 from sparkhost.diff import text_diff
 from sparkhost.files import make_directories, read_regular, write_atomic
 from sparkhost.pid1 import run, show, time_of
-from sparkhost.resource import Change, Context, Failed, Refused, Resource
+from sparkhost.resource import Context, Failed, Refused, Resource, Step
 from sparkhost.systemd import UNIT_DIRECTORY, changed_at
 
 DAEMON_JSON = Path("/etc/docker/daemon.json")
@@ -179,10 +179,10 @@ class DockerParent(Resource):
     def units(self) -> Sequence[str]:
         return (SERVICE,) if installed() else ()
 
-    def plan(self, context: Context) -> Sequence[Change]:
+    def steps(self, context: Context) -> Iterator[Step]:
         unit = f"{UNIT_DIRECTORY}/{self.slice}"
-        if not installed() or not (Path(unit).exists() or any(change.what == unit for change in context.pending)):
-            return []  # without its file, which was refused, the slice has no cap
+        if not installed() or not (Path(unit).exists() or context.will_change(unit)):
+            return  # without its file, which was refused, the slice has no cap
         if shutil.which("podman"):
             context.warnings.append(
                 f"podman is installed: containers that root starts with it need --cgroup-parent={self.slice}, "
@@ -202,12 +202,11 @@ class DockerParent(Resource):
         if new != old:
             diff = text_diff(str(DAEMON_JSON), old.encode(errors="replace"), new.encode(errors="replace"))
             how = ", reload docker for live-restore, then restart it" if active else ""
-            return [Change(str(DAEMON_JSON), f"set cgroup-parent and live-restore{how}", diff)]
-        if active and started_before_the_file():
-            return [Change(SERVICE, "restart: it has not read cgroup-parent yet")]
-        return []
+            yield Step(str(DAEMON_JSON), f"set cgroup-parent and live-restore{how}", self._set, diff)
+        elif active and started_before_the_file():
+            yield Step(SERVICE, "restart: it has not read cgroup-parent yet", self._set)
 
-    def apply(self) -> None:
+    def _set(self) -> None:
         old = current()
         before = parsed(old)
         if not RECORD.exists():
@@ -238,14 +237,15 @@ class NoDockerParent(Resource):
         ours = parsed(old).get("cgroup-parent") == self.slice
         return merged(old, **({"cgroup_parent": read_record()["cgroup-parent"]} if ours else {}))
 
-    def plan(self, context: Context) -> Sequence[Change]:
+    def steps(self, context: Context) -> Iterator[Step]:
         if not installed() or not RECORD.exists():
-            return []
+            return
         read_record()
         parsed(current())
-        return [Change(str(DAEMON_JSON), "take out cgroup-parent and live-restore, as far as they are ours")]
+        says = "take out cgroup-parent and live-restore, as far as they are ours"
+        yield Step(str(DAEMON_JSON), says, self._put_back)
 
-    def apply(self) -> None:
+    def _put_back(self) -> None:
         before = read_record()
         write(self._without(current()))
         if is_active():
