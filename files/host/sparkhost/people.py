@@ -1,6 +1,6 @@
 """The group of training users and its members: local users and those of a directory service alike.
 
-`TrainingPeople` is one walk over steps: a plan shows them, an apply does them. Each user is a piece of its own.
+How it works: `TrainingPeople` is one walk over steps, as every resource is. Each user is a piece of its own.
 Rights are taken away first, without asking whom they are taken from; then they are given; what needs a user's own
 files, the keys, comes last. Root never opens a file below a home: a child with the user's rights does, with an end in
 size and time.
@@ -13,8 +13,8 @@ import json
 import os
 import pwd
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -23,7 +23,7 @@ from sparkhost import bounded
 from sparkhost.files import make_directories, write_atomic
 from sparkhost.people_keys import look, set_keys
 from sparkhost.pid1 import run
-from sparkhost.resource import Change, Context, Failed, Partly, Refused, Resource, Troubles
+from sparkhost.resource import Context, Failed, Refused, Resource, Step, Troubles
 
 RECORD = Path("/var/lib/sparkfleet/training-people.json")
 GROUP_FILE = Path("/etc/group")
@@ -48,6 +48,10 @@ class Record:
     """Of those, the ones that are locked since the measure was removed → when they expired before ("": never)."""
 
     def save(self) -> None:
+        """Writes it; a record of nothing is no file."""
+        if self == Record():
+            RECORD.unlink(missing_ok=True)
+            return
         make_directories(RECORD.parent)
         write_atomic(RECORD, (json.dumps(vars(self)) + "\n").encode(), 0o644)
 
@@ -112,16 +116,6 @@ def expires(name: str) -> str:
 
 
 @dataclass(frozen=True)
-class Step:
-    """One thing that differs, and how to mend it."""
-
-    what: str
-    summary: str
-    """Empty: it changes only what our record says, which nobody needs to be shown."""
-    do: Callable[[], None]
-
-
-@dataclass(frozen=True)
 class TrainingPeople(Resource):
     """The group with its members. `users` are created where they are missing, with their keys; `members` only added.
 
@@ -139,22 +133,10 @@ class TrainingPeople(Resource):
     whose number must not become another's while jobs have it.
     """
 
-    def plan(self, context: Context) -> Sequence[Change]:
-        steps = self._steps(read_record(), context.troubles)
-        changes = [Change(step.what, step.summary) for step in steps if step.summary]
-        return [change for change in changes if change not in context.pending]
-
-    def apply(self) -> None:
-        """Raises Partly: some users' pieces could not be done, all others were."""
-        record, troubles = read_record(), Troubles()
-        # The walk looks at each piece when it comes to it: what was done before is seen.
-        for step in self._steps(record, troubles):
-            with troubles.piece(f"{step.what}: "):
-                step.do()
-        if not self.wanted and record == Record():
-            RECORD.unlink(missing_ok=True)
-        if troubles.failures or troubles.refused:
-            raise Partly(troubles)
+    def steps(self, context: Context) -> Iterator[Step]:
+        for step in self._steps(read_record(), context.troubles):
+            if not context.shows(step):
+                yield replace(step, alone=True)
 
     def _names(self) -> list[str]:
         return [*dict.fromkeys([*self.users, *self.members])]
@@ -204,10 +186,8 @@ class TrainingPeople(Resource):
                     "or put it under training_slice.users to have it created"
                 )
             summary = f"create, in the group {self.group}, with {len(self.users[name])} keys"
-            yield Step(f"user {name}", summary, partial(_create, record, name))
-            entry = user(name)
-        if entry is None:
-            return  # a plan has made none
+            yield Step(f"user {name}", summary, partial(self._create, record, name))
+            return
         if entry.pw_uid == 0:
             raise Refused(f"training_slice: {name} is root: training users are never root")
         if not is_member(entry, self.group):
@@ -239,6 +219,18 @@ class TrainingPeople(Resource):
         record.members.remove(name)
         record.save()
 
+    def _create(self, record: Record, name: str) -> None:
+        run("useradd", "--create-home", "--shell", "/bin/bash", "--", name)
+        record.created = [*dict.fromkeys([*record.created, name])]
+        record.locked.pop(name, None)
+        record.save()
+        if (entry := user(name)) is None:
+            raise Failed("is not there although useradd has made it: see /etc/passwd and nsswitch.conf(5)")
+        if not is_member(entry, self.group):
+            self._admit(record, name)
+        if self.users[name]:
+            _set_keys(record, entry, self.users[name])
+
     def _add_group(self, record: Record) -> None:
         run("groupadd", "--system", "--", self.group)
         record.group = True
@@ -255,15 +247,6 @@ class TrainingPeople(Resource):
         run("groupdel", "--", self.group)
         record.group = False
         record.save()
-
-
-def _create(record: Record, name: str) -> None:
-    run("useradd", "--create-home", "--shell", "/bin/bash", "--", name)
-    record.created = [*dict.fromkeys([*record.created, name])]
-    record.locked.pop(name, None)
-    record.save()
-    if user(name) is None:
-        raise Failed("is not there although useradd has made it: see /etc/passwd and nsswitch.conf(5)")
 
 
 def _lock(record: Record, name: str) -> None:
