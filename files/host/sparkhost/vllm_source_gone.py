@@ -28,16 +28,17 @@ class NoVllmSource(Resource):
     is_basis: ClassVar[bool] = True
 
     def steps(self, context: Context) -> Iterator[Step]:
-        if os.path.lexists(UNIT_FILE):
-            if is_building():
-                yield Step(UNIT, "stop the build that runs", partial(run, "systemctl", "stop", UNIT))
-            yield Step(UNIT, "", forget_failure)
         for key in vllm_source_store.builds():
             if used := list(vllm_source_store.users(key)):
                 raise Refused(f"{home(key)} is used by {len(used)} processes (PID {used[0]}): end them first")
-        for path in (vllm_source_store.STORE, vllm_source_record.STATE):
-            if path.exists():
-                yield Step(str(path), "remove", partial(remove_tree, path))
+        there = os.path.lexists(UNIT_FILE)
+        paths = [path for path in (vllm_source_store.STORE, vllm_source_record.STATE) if path.exists()]
+        if there and is_building():
+            yield Step(UNIT, "stop the build that runs", partial(run, "systemctl", "stop", UNIT))
+        if there and paths:
+            yield Step(UNIT, "", forget_failure)
+        for path in paths:
+            yield Step(str(path), "remove", partial(remove_tree, path))
         if has_account():
             yield Step(ACCOUNT, "remove the account that compiled vLLM", partial(run, "userdel", ACCOUNT))
 
