@@ -5,6 +5,8 @@ pyinfra loads every connector that is installed, for every run of its own: what 
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -32,25 +34,36 @@ def data_of(fleet: Fleet, host: FleetHost, settings: HostSettings) -> dict[str, 
 
 
 class FleetConnector(SSHConnector):
-    """The hosts of a fleet file, with its groups and settings, over SSH.
+    """The hosts of a fleet file, with its groups and settings, over SSH. Without a name, `$FLEET`'s.
 
     A host whose key is not pinned is refused. A sudo password is asked for once, and goes in on
-    standard input; what a host prints is read within bounds.
+    standard input; what a host prints is read within bounds; a dead connection is given up.
     """
 
     @staticmethod
     def make_names_data(name: str | None = None) -> Iterator[tuple[str, dict[str, Any], list[str]]]:
         """Raises InventoryError: the file has mistakes, a line each."""
-        from sparkfleet.settings import FleetError, load_fleet
+        from sparkfleet.deploy.run import REMOVE
+        from sparkfleet.settings import FleetError
 
+        name = name or os.environ.get("FLEET")
         if not name:
-            raise InventoryError("which fleet file? write @sparkfleet/PATH, as in @sparkfleet/my-lab.yaml")
+            text = "which fleet file? set $FLEET, or write @sparkfleet/PATH, as in @sparkfleet/my-lab.yaml"
+            raise InventoryError(text)
         try:
-            fleet = load_fleet(Path(name).expanduser())
+            fleet = fleet_of(Path(name).expanduser())
         except FleetError as error:
             raise InventoryError(str(error)) from error
+        leaving = frozenset(os.environ.get(REMOVE, "").split())
         for host in fleet.hosts:
-            yield host.name, data_of(fleet, host, host.settings), list(host.groups)
+            settings = host.settings.absent() if host.name in leaving else host.settings
+            yield host.name, data_of(fleet, host, settings), list(host.groups)
+
+    def make_paramiko_kwargs(self) -> dict[str, Any]:
+        """pyinfra's, with limits, and with every key that ssh_config names."""
+        connection = _way().connection
+        found = {**super().make_paramiko_kwargs(), **connection.login_arguments(self.data)}
+        return {**found, "timeout": max(found.get("timeout", 0), connection.CONNECT_TIMEOUT)}
 
     def connect(self) -> None:
         """Raises ConnectError, which costs this host alone."""
@@ -68,9 +81,19 @@ class FleetConnector(SSHConnector):
 
 
 @cache
+def fleet_of(path: Path) -> Fleet:
+    """A fleet file, read once. Raises FleetError."""
+    from sparkfleet.settings import load_fleet
+
+    return load_fleet(path)
+
+
+@cache
 def _way() -> ModuleType:
     from sparkfleet.own_tasks import own_tasks
 
+    # What goes wrong with a connection is told as that host's state; paramiko's thread would print a traceback besides.
+    logging.getLogger("paramiko").addHandler(logging.NullHandler())
     with own_tasks():
         from tasks.lib import way
     return way

@@ -11,10 +11,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from pathlib import Path
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
 from types import ModuleType
 
-ROOT = Path(__file__).resolve().parents[1]
+from sparkfleet.places import ROOT
+
 _OURS: dict[str, ModuleType] = {}
 
 
@@ -22,12 +24,20 @@ def is_tasks(name: str) -> bool:
     return name == "tasks" or name.startswith("tasks.")
 
 
+def _is_ours(spec: ModuleSpec | None) -> bool:
+    return spec is not None and spec.origin == str(ROOT / "tasks" / "__init__.py")
+
+
 @contextmanager
 def own_tasks() -> Iterator[None]:
-    """Inside, `import tasks` finds ours; afterwards what it found before."""
+    """Inside, `import tasks` finds ours; afterwards what it found before.
+
+    That is ours again where nobody else's is on the path, as in our own deploy: then there is one copy of each module.
+    """
     theirs = {name: sys.modules.pop(name) for name in list(sys.modules) if is_tasks(name)}
-    if getattr(theirs.get("tasks"), "__file__", None) == str(ROOT / "tasks" / "__init__.py"):
-        _OURS.update(theirs)  # one copy of each, where a deploy of ours has it already
+    if _is_ours(getattr(theirs.get("tasks"), "__spec__", None)):
+        _OURS.update(theirs)
+        theirs = _OURS
     sys.modules.update(_OURS)
     sys.path.insert(0, str(ROOT))
     try:
@@ -36,7 +46,7 @@ def own_tasks() -> Iterator[None]:
         sys.path.remove(str(ROOT))
         for name in [name for name in sys.modules if is_tasks(name)]:
             _OURS[name] = sys.modules.pop(name)
-        sys.modules.update(theirs)
+        sys.modules.update(_OURS if not theirs and _is_ours(find_spec("tasks")) else theirs)
 
 
 def measure_of(name: str) -> ModuleType:

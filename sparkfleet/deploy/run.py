@@ -14,16 +14,16 @@ from pathlib import Path
 from sparkfleet import child
 from sparkfleet.deploy.outcome import Outcome, State, outcomes
 from sparkfleet.exit_codes import CommandFailed, ExitCode
+from sparkfleet.places import ROOT
 from sparkfleet.settings.problems import escaped
 from sparkfleet.temporary import temporary_directory
 from sparkfleet.terminal import HERE, has_terminal
 
-PROJECT = Path(__file__).resolve().parents[2]
 LOCAL = "@local"
 SAID_BYTES = 64 * 1024
 """Of what pyinfra prints, where nobody sees it."""
 REMOVE = "SPARKFLEET_REMOVE"
-"""Names hosts, with spaces between, whose measures inventory.py takes for absent."""
+"""Names hosts, with spaces between, whose measures the connector takes for absent."""
 
 
 @dataclass(frozen=True)
@@ -46,14 +46,10 @@ def run(wanted: Wanted, *, quiet: bool) -> list[Outcome]:
     """The outcome of every host. pyinfra's own output goes to the terminal, unless `quiet`.
 
     Raises:
-        CommandFailed: there is no checkout to deploy from, pyinfra ended before it looked at any host, or there is no
-            room for its journal, so that nobody knows what came of the hosts.
+        CommandFailed: pyinfra ended before it looked at any host, or there is no room for its journal, so that nobody
+            knows what came of the hosts.
         KeyboardInterrupt: after pyinfra has ended, too.
     """
-    if not (PROJECT / "deploy.py").exists():
-        raise CommandFailed(
-            f"there is no deploy.py in {PROJECT}: run this from a checkout of the project", ExitCode.BAD_CONFIGURATION
-        )
     with temporary_directory() as folder:
         journal = Path(folder) / "journal"
         journal.touch(mode=0o600)
@@ -65,7 +61,7 @@ def run(wanted: Wanted, *, quiet: bool) -> list[Outcome]:
             environment[REMOVE] = " ".join(wanted.hosts)
         if wanted.fleet_file:
             environment["FLEET"] = str(wanted.fleet_file.expanduser().absolute())
-        rc, said = pyinfra(command(wanted), environment, quiet=quiet, seconds=wanted.seconds)
+        rc, said = pyinfra(command(wanted), ROOT, environment, quiet=quiet, seconds=wanted.seconds)
         try:
             with journal.open(encoding="utf-8", errors="replace") as lines:
                 found = outcomes(wanted.hosts, lines, dry=wanted.dry)
@@ -84,24 +80,25 @@ def run(wanted: Wanted, *, quiet: bool) -> list[Outcome]:
 
 def command(wanted: Wanted) -> list[str]:
     """The call of pyinfra."""
-    hosts = [LOCAL] if list(wanted.hosts) == [LOCAL] else ["inventory.py"]
-    limits = [] if hosts == [LOCAL] else [word for host in wanted.hosts for word in ("--limit", host)]
+    # The connector finds the fleet file by $FLEET: a comma in its path would be two hosts here.
+    hosts = LOCAL if list(wanted.hosts) == [LOCAL] else "@sparkfleet"
+    limits = [] if hosts == LOCAL else [word for host in wanted.hosts for word in ("--limit", host)]
     flags = [
         *(["--dry"] if wanted.dry else []),
         *(["-y"] if wanted.confirmed else []),
         *(["--diff"] if wanted.diff else []),
     ]
-    return [sys.executable, "-m", "pyinfra", *hosts, "deploy.py", *flags, *limits]
+    return [sys.executable, "-m", "pyinfra", hosts, "deploy.py", *flags, *limits]
 
 
 def pyinfra(
-    words: Sequence[str], environment: Mapping[str, str], *, quiet: bool, seconds: float | None
+    words: Sequence[str], folder: Path, environment: Mapping[str, str], *, quiet: bool, seconds: float | None
 ) -> tuple[int, str]:
-    """Exit code and, where it was quiet, the last line of the output."""
+    """Exit code and, where it was quiet, the last line of the output; `folder`: that of the deploy.py."""
     quietly = {"PYINFRA_PROGRESS": "off", **({HERE: "1"} if has_terminal() else {})}  # the sudo password is asked for
     with subprocess.Popen(
         words,
-        cwd=PROJECT,
+        cwd=folder,
         env={**environment, **(quietly if quiet else {})},
         stdin=subprocess.PIPE if quiet else None,
         stdout=subprocess.PIPE if quiet else None,

@@ -5,6 +5,8 @@
     swap(mode="off", margin="2GiB", _sudo=True)
     ssh(_sudo=True)
 
+`all_measures()` is our own deploy: every measure with the host's settings, for the cost of one.
+
 A measure of `HostSettings` has the operation of its name: keywords are its keys in the fleet file,
 with the same values, units, defaults and errors. `help(swap)` lists them. A refusal fails the
 operation on that host alone.
@@ -14,11 +16,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sparkfleet.own_tasks import own_tasks
-from sparkfleet.settings import HostSettings
+from sparkfleet.own_tasks import measure_of, own_tasks
+from sparkfleet.settings import MEASURES, HostSettings
 
 with own_tasks():
     from sparkfleet.operations.measure import operation_of
+    from tasks.lib import converge
 
 if TYPE_CHECKING:
     from sparkfleet.operations.measure import MeasureOperation
@@ -26,6 +29,15 @@ if TYPE_CHECKING:
     def __getattr__(name: str) -> MeasureOperation: ...
 
 
-__all__ = list(HostSettings.model_fields)
+__all__ = list(MEASURES)
 
-globals().update({name: operation_of(name) for name in HostSettings.model_fields})
+globals().update({name: operation_of(name) for name in MEASURES})
+
+
+def all_measures() -> None:
+    """Brings the current host to `host.data.settings` of the fleet file, else to the defaults, measure by measure.
+
+    A converged host costs one SSH command. A measure that is refused does not stop the others; the host fails at the
+    end. A wrong setting fails the host, one line each; nothing is raised.
+    """
+    converge.deploy(*(measure_of(name) for name in MEASURES))

@@ -3,6 +3,7 @@
 from sparkfleet.settings.base import Measure
 from sparkfleet.settings.fleet import Fleet, FleetFile, FleetHost, HostEntry, chosen_fleet_file, load_fleet
 from sparkfleet.settings.measures import (
+    MEASURES,
     CudaEnvSettings,
     HostSettings,
     SshSettings,
@@ -21,6 +22,7 @@ from sparkfleet.settings.vllm_source import VllmSourceSettings
 from sparkfleet.settings.watchdog import HardwareWatchdogSettings, WatchdogSettings
 
 __all__ = [
+    "MEASURES",
     "CudaEnvSettings",
     "Fleet",
     "FleetError",

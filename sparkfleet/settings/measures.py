@@ -152,21 +152,28 @@ class SshSettings(Measure):
 
 
 class HostSettings(Strict):
-    """Everything that is set for one host, one field a measure."""
+    """Everything that is set for one host, one field a measure, in the order in which measures are applied.
+
+    SSH last: its proof is of the host as all measures leave it.
+    """
 
     swap: SwapSettings = SwapSettings()
     cuda_env: CudaEnvSettings = CudaEnvSettings()
     uv: UvSettings = UvSettings()
+    stack: StackSettings = StackSettings()
+    tools: ToolsSettings = ToolsSettings()
+    training_slice: TrainingSliceSettings = TrainingSliceSettings()
+    vllm_source: VllmSourceSettings = VllmSourceSettings()
+    vllm_container: VllmContainerSettings = VllmContainerSettings()
     watchdog: WatchdogSettings = WatchdogSettings()
     hardware_watchdog: HardwareWatchdogSettings = HardwareWatchdogSettings()
     ssh: SshSettings = SshSettings()
-    training_slice: TrainingSliceSettings = TrainingSliceSettings()
-    tools: ToolsSettings = ToolsSettings()
-    stack: StackSettings = StackSettings()
-    vllm_container: VllmContainerSettings = VllmContainerSettings()
-    vllm_source: VllmSourceSettings = VllmSourceSettings()
 
     def absent(self) -> Self:
         """The same with every measure taken off."""
         measures = {name: getattr(self, name) for name in type(self).model_fields}
         return self.model_copy(update={n: m.model_copy(update={"state": "absent"}) for n, m in measures.items()})
+
+
+MEASURES = tuple(HostSettings.model_fields)
+"""Ours; a site's project may add its own to `HostSettings` (`sparkfleet.site`)."""

@@ -2,7 +2,8 @@
 
 pyinfra keeps every line that a host prints, and waits for a host that confirms nothing; paramiko reads a packet of
 whatever length a host announces, also before its key is known, and keeps what comes beyond the window that it granted.
-So pyinfra's reader is replaced here, and paramiko's is told where to end. A local command is read in the same way.
+So commands are read here, not by pyinfra's reader, and paramiko's is told where to end, connection by connection. A
+local command is read in the same way.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from paramiko import SFTPClient, SFTPError, SSHException, Transport
 from paramiko.channel import Channel, ChannelStderrFile
 from paramiko.packet import Packetizer
 from pyinfra import logger
-from pyinfra.connectors import ssh, util
 from pyinfra.connectors.util import CommandOutput, OutputLine
 
 from sparkfleet.foreign import ANSWER_BYTES, line
@@ -222,26 +222,21 @@ def open_sftp(transport: Transport, seconds: float) -> SFTPClient:
             raise SSHException(f"no way to upload a file: {error}") from error
 
 
+class BoundedTransport(Transport):
+    """paramiko's, within these limits from the first byte on."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        limit(self)
+
+
 def limit(transport: Transport) -> None:
-    """paramiko's limits for one connection that stands, where paramiko itself is to stay as it is."""
+    """Puts these limits into one connection; paramiko itself stays as it is."""
     packetizer = transport.packetizer
     if hasattr(packetizer.read_all, "__wrapped__"):
         return
-    read_all = MethodType(with_longest_packet(Packetizer.read_all), packetizer)
-    setattr(packetizer, "read_all", read_all)  # noqa: B010 - mypy: a method is replaced on purpose
+    for name, with_limit in (("read_all", with_longest_packet), ("_read_timeout", with_longest_line)):
+        setattr(packetizer, name, MethodType(with_limit(getattr(Packetizer, name)), packetizer))
     table = getattr(transport, "_channel_handler_table")  # noqa: B009
     feeds = {kind: with_window(handler) for kind, handler in table.items() if handler.__name__ in FEEDS}
     setattr(transport, "_channel_handler_table", {**table, **feeds})  # noqa: B010
-
-
-def install() -> None:
-    """Puts these limits into pyinfra and paramiko; `tasks.lib.connection.install` calls it."""
-    for module in (ssh, util):
-        setattr(module, "read_output_buffers", read_output)  # noqa: B010 - replaced on purpose
-    setattr(Packetizer, "read_all", with_longest_packet(Packetizer.read_all))  # noqa: B010
-    read_timeout = getattr(Packetizer, "_read_timeout")  # noqa: B009 - not in its types
-    setattr(Packetizer, "_read_timeout", with_longest_line(read_timeout))  # noqa: B010
-    table = getattr(Transport, "_channel_handler_table")  # noqa: B009
-    for kind, handler in table.items():
-        if handler.__name__ in FEEDS:
-            table[kind] = with_window(handler)

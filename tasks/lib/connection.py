@@ -1,32 +1,26 @@
 """The way to a host: no delayed packets, every key that ssh_config names, and a sudo password that shows nowhere.
 
-pyinfra has no setting for these, so its connectors are extended at the places below. `install()` refuses
-pyinfra versions that this was not written for; `SPARKFLEET_STOCK_CONNECTION=1` leaves pyinfra as it is.
-The changes proposed upstream are written out in docs/upstream-pyinfra.md.
+pyinfra has no setting for these. Nothing of it is replaced: the connector of our fleets (`sparkfleet.connector`) and
+the commands of measures (`tasks.lib.way`) call what is here. The changes proposed upstream: docs/upstream-pyinfra.md.
 """
 
 from __future__ import annotations
 
 import functools
-import logging
 import os
 import socket
-from collections.abc import Callable
-from importlib.metadata import version
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from gevent.lock import BoundedSemaphore
-from paramiko import SSHException
-from pyinfra import logger
+from paramiko import SSHException, Transport
+from paramiko.channel import Channel
 from pyinfra.api.command import QuoteString, StringCommand
 from pyinfra.api.exceptions import ConnectError, PyinfraError
-from pyinfra.connectors import local, ssh
 from pyinfra.connectors.local import LocalConnector
 from pyinfra.connectors.ssh import SSHConnector
-from pyinfra.connectors.sshuserclient import client as ssh_client
-from pyinfra.connectors.sshuserclient.client import SSHClient
-from pyinfra.connectors.sshuserclient.config import SSHConfig
+from pyinfra.connectors.sshuserclient.client import SSHClient, get_ssh_config
 from pyinfra.connectors.util import SUDO_PASSWORD_REQUIRED_LINES, CommandOutput, OutputLine, make_unix_command
 
 from sparkfleet.foreign import line
@@ -40,6 +34,8 @@ SUDO_PASSWORD = ("env", "LC_ALL=C", "sudo", "-H", "-k", "-S", "-p", "''")
 SUDO_PLAIN = ("env", "LC_ALL=C", "sudo", "-H", "-n")
 
 # Seconds.
+CONNECT_TIMEOUT = 20
+"""At least, to the first packet; pyinfra's is 10."""
 KEEPALIVE = 30
 UNACKNOWLEDGED = 90
 CHANNEL_TIMEOUT = 60
@@ -147,53 +143,76 @@ def refused(reason: str) -> Result:
     return False, CommandOutput([OutputLine("stderr", reason)])
 
 
-def with_socket_options(connect: Callable[..., None]) -> Callable[..., None]:
-    """Wraps the SSH client's `connect`: what stock pyinfra and paramiko leave at its default.
+def login_arguments(data: Mapping[str, Any]) -> dict[str, Any]:
+    """What paramiko's `connect` is told beside what pyinfra tells it; `data`: the connector's.
+
+    Limits hold from the first byte on. The keys that ssh_config names are tried in turn, as ssh does: pyinfra tries the
+    first one only, and paramiko gives up at one that is not there, although an agent may have it. One key alone, and a
+    `CertificateFile`, are left to pyinfra; certificates beside their keys are found by paramiko.
+    """
+    more: dict[str, Any] = {"transport_factory": bounds.BoundedTransport}
+    found = ssh_config_of(data)
+    if found is None or data["ssh_key"] or "identityfile" not in found:
+        return more
+    names = [str(path) for name in found["identityfile"] if (path := Path(name).expanduser()).is_file()]
+    if "certificatefile" in found or len(names) == 1:
+        return more
+    # A key that is there, if None, keeps pyinfra from taking the first.
+    return {**more, "pkey": None, "key_filename": names}
+
+
+def ssh_config_of(data: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What ssh_config says of a host; None where there is none.
+
+    `ProxyJump none` is no jump host (ssh_config(5)); pyinfra would connect to one of this name.
+    """
+    config = get_ssh_config(data["ssh_config_file"])
+    if config is None:
+        return None
+    # Of this one file, as pyinfra keeps it: it asks it again in the middle of its own `connect`.
+    if not hasattr(config.lookup, "__wrapped__"):
+        config.lookup = without_jump_to_none(config.lookup)
+    found: dict[str, Any] = config.lookup(data["ssh_hostname"])
+    return found
+
+
+def without_jump_to_none(lookup: Callable[..., Any]) -> Callable[..., Any]:
+    """Wraps the lookup in an ssh_config."""
+
+    @functools.wraps(lookup)
+    def wrapper(hostname: str) -> Any:
+        found = lookup(hostname)
+        if found.get("proxyjump", "").lower() == "none":
+            del found["proxyjump"]
+        return found
+
+    return wrapper
+
+
+def transports(client: SSHClient) -> Iterator[Transport]:
+    """The connection, and those to jump hosts that it goes through."""
+    transport = client.get_transport()
+    while transport is not None:
+        yield transport
+        transport = transport.sock.get_transport() if isinstance(transport.sock, Channel) else None
+
+
+def set_socket_options(client: SSHClient) -> None:
+    """What pyinfra and paramiko leave at its default; on a connection that stands, whoever made it.
 
     TCP_NODELAY: without it each command waits for a delayed ACK (40 ms). A packet every `KEEPALIVE` seconds: the host
     knows by it that this controller lives (`sparkhost.deploylock`). TCP_USER_TIMEOUT: a host that is cut off or frozen
     does not acknowledge those packets, and is given up after `UNACKNOWLEDGED` seconds, not after a command's own limit.
     An sshd that does not begin a command is given up after `CHANNEL_TIMEOUT` seconds (paramiko: an hour).
     """
-
-    @functools.wraps(connect)
-    def wrapper(self: SSHClient, *args: Any, **kwargs: Any) -> None:
-        connect(self, *args, **kwargs)
-        set_socket_options(self)
-
-    return wrapper
-
-
-def set_socket_options(client: SSHClient) -> None:
-    """See `with_socket_options`; on a connection that stands, whoever made it."""
-    transport = client.get_transport()
-    if transport is None:
-        return
-    transport.set_keepalive(KEEPALIVE)
-    setattr(transport, "channel_timeout", CHANNEL_TIMEOUT)  # noqa: B010 - not in its types
-    # Through a ProxyCommand the transport writes to a pipe, which has no such option.
-    if hasattr(transport.sock, "setsockopt"):
-        transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
-            transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED * 1000)
-
-
-def with_every_identity(attach: Callable[..., None]) -> Callable[..., None]:
-    """Wraps how the client takes the keys of ssh_config: all that are there are tried in turn, as ssh does.
-
-    pyinfra tries the first one only, and paramiko gives up at one that is not there, although an agent may have it.
-    A `CertificateFile` is left to pyinfra; certificates beside their keys are found by paramiko.
-    """
-
-    @functools.wraps(attach)
-    def wrapper(config: dict[str, Any], ssh_config: dict[str, Any]) -> None:
-        names = [name for name in config.pop("key_filename", ()) if Path(name).expanduser().is_file()]
-        if names:
-            config["key_filename"] = [str(Path(name).expanduser()) for name in names]
-        if len(names) == 1 or "certificatefile" in ssh_config:
-            attach(config, ssh_config)
-
-    return wrapper
+    for transport in transports(client):
+        transport.set_keepalive(KEEPALIVE)
+        setattr(transport, "channel_timeout", CHANNEL_TIMEOUT)  # noqa: B010 - not in its types
+        # Through a ProxyCommand the transport writes to a pipe, through a jump host to a channel, without such options.
+        if hasattr(transport.sock, "setsockopt"):
+            transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
+                transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED * 1000)
 
 
 def is_gone(connector: Any) -> bool:
@@ -201,19 +220,6 @@ def is_gone(connector: Any) -> bool:
     client = getattr(connector, "client", None)
     transport = client.get_transport() if client is not None else None
     return transport is not None and not transport.is_active()
-
-
-def without_jump_to_none(lookup: Callable[..., Any]) -> Callable[..., Any]:
-    """Wraps ssh_config's lookup: `ProxyJump none` is no jump host; pyinfra would connect to one of this name."""
-
-    @functools.wraps(lookup)
-    def wrapper(self: Any, hostname: str) -> Any:
-        found = lookup(self, hostname)
-        if found.get("proxyjump", "").lower() == "none":
-            del found["proxyjump"]
-        return found
-
-    return wrapper
 
 
 def with_told_failure(connect: Callable[..., None]) -> Callable[..., None]:
@@ -251,32 +257,3 @@ def unreached(error: Exception, host: Any) -> str:
     if isinstance(error, SSHException | OSError | EOFError):
         return said or type(error).__name__
     return mistake(error)
-
-
-def install() -> None:
-    """Extends pyinfra's SSH and local connectors; once, from `config.py`, before the first connection.
-
-    Raises:
-        PyinfraError: this pyinfra is not of the 3.10 series.
-    """
-    if os.environ.get("SPARKFLEET_STOCK_CONNECTION") == "1":
-        logger.warning("pyinfra's own connection is in use: a sudo password can be read by every user of a host")
-        return
-    if not version("pyinfra").startswith("3.10."):
-        raise PyinfraError(f"pyinfra {version('pyinfra')} is installed, sparkfleet needs 3.10: run make setup")
-    if getattr(SSHClient.connect, "__wrapped__", None):
-        return
-    # What goes wrong with a connection is told as that host's state; paramiko's thread would print a traceback besides.
-    logging.getLogger("paramiko").addHandler(logging.NullHandler())
-    setattr(SSHClient, "connect", with_socket_options(SSHClient.connect))  # noqa: B010 - mypy: a method is replaced on purpose
-    bounds.install()
-    attach = ssh_client._attach_identity_with_certificate
-    setattr(ssh_client, "_attach_identity_with_certificate", with_every_identity(attach))  # noqa: B010
-    setattr(SSHConfig, "lookup", without_jump_to_none(SSHConfig.lookup))  # noqa: B010
-    setattr(SSHConnector, "connect", with_told_failure(SSHConnector.connect))  # noqa: B010
-    for connector in (SSHConnector, LocalConnector):
-        run_timed = bounds.with_time(connector.run_shell_command)
-        setattr(connector, "run_shell_command", with_sudo_on_stdin(run_timed))  # noqa: B010
-    # pyinfra's own retry would ask for the password once more, for each host.
-    for module in (ssh, local):
-        setattr(module, "execute_command_with_sudo_retry", lambda _host, _arguments, execute: execute())  # noqa: B010

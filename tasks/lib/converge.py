@@ -29,7 +29,7 @@ from sparkfleet.settings import HostSettings
 from sparkfleet.settings.explain import contradictions_of, problems_of
 from sparkfleet.settings.problems import dotted
 from sparkhost.resource import Need, from_json
-from tasks.lib import connection, journal, origin, proof, remote, wheels
+from tasks.lib import connection, journal, origin, others, proof, remote, wheels
 from tasks.lib.answer import Busy, Malformed, parsed
 from tasks.lib.runs import RUNS, Run, contained, report, show, shown, trouble, warn
 from tasks.lib.wanted import wanted
@@ -58,12 +58,13 @@ def deploy(*measures: ModuleType) -> None:
     local = isinstance(this_host.connector, LocalConnector)
     try:
         made_once = wanted(this_host.data.get("settings") or {}, measures, local=local)
-        run = Run(made_once, Way({"_sudo": this_host.state.config.SUDO}))
+        run = Run(made_once, Way({"_sudo": True}))  # every measure changes the system
     except Exception as error:
         for problem in wrong_settings(error, "settings"):
             give_up(this_host, "settings", problem, lost=False)
         state.fail_hosts({this_host})  # type: ignore[no-untyped-call]
         return
+    others.watch(this_host.state)
     runs = RUNS.setdefault(this_host, [])
     runs.append(run)
     turn = len(runs) - 1
@@ -71,8 +72,8 @@ def deploy(*measures: ModuleType) -> None:
     # A place for each on every host: pyinfra takes operations of the same place for one, and hosts may lack some.
     for name in this_host.loop(run.wanted.places):  # type: ignore[no-untyped-call]
         if name in here:
-            converge(name=name, measure=name, turn=turn)
-    finish(name="finish", turn=turn)
+            others.ours(converge(name=name, measure=name, turn=turn))
+    others.ours(finish(name="finish", turn=turn))
 
 
 def wrong_settings(error: Exception, *under: str) -> list[str]:

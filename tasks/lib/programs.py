@@ -9,10 +9,11 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
+import sparkhost
 from sparkhost.installed import Installed
-from tasks.lib import ROOT
 
-HOST = ROOT / "files" / "host"
+HOST = Path(sparkhost.__file__).resolve().parents[1]
+"""`files/host` of a checkout; where a wheel puts its packages."""
 # Imports of sparkhost in our own sources, as ruff formats them: always `from … import …`. Parsing those with `ast` took
 # longer than all rendering; tests/unit/test_installed.py compares the two over all modules.
 IMPORT = re.compile(

@@ -1,8 +1,7 @@
 """How sparkhost is called on a host: as root, with a bound on what is read, in whoever's deploy.
 
-Our own deploy extends pyinfra's connectors (`tasks.lib.connection.install`, from config.py). An operation in somebody
-else's deploy must not: it runs its own commands here, over the connection that pyinfra made, and changes nothing for
-the commands of others. What a password, a time limit and an endless answer come to is the same in both.
+Over the connection that pyinfra made, and changing nothing for the commands of others. Hosts of a fleet file
+(`sparkfleet.connector`) have the same for all their commands.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ class Way:
             OSError, EOFError, paramiko.SSHException: the connection is gone, or the answer has no end.
         """
         given = {**self.arguments, "_stdin": stdin, "_timeout": timeout}
-        if is_extended(connector) or not isinstance(connector, SSHConnector | LocalConnector):
+        if not isinstance(connector, SSHConnector | LocalConnector):
             return connector.run_shell_command(StringCommand(command), False, False, **given)
         if isinstance(connector, SSHConnector) and connector.client is not None:
             prepare(connector.client)
@@ -63,15 +62,10 @@ class Way:
         return isinstance(connector, LocalConnector) and not connection.is_root(connector)
 
 
-def is_extended(connector: BaseConnector) -> bool:
-    """Whether a connector's own commands have all this already."""
-    return hasattr(type(connector).run_shell_command, "__wrapped__")
-
-
 def prepare(client: SSHClient) -> None:
     """What a connection that pyinfra made still needs: limits, and that its end is noticed."""
     connection.set_socket_options(client)
-    if (transport := client.get_transport()) is not None:
+    for transport in connection.transports(client):
         bounds.limit(transport)
 
 

@@ -19,7 +19,7 @@ from tests.lab import Host
 
 UV = Path(sys.executable).with_name("uv")
 # What a deploy and an audit need of the repository.
-PARTS = ("sparkfleet", "tasks", "files", "config.py", "deploy.py")
+PARTS = ("sparkfleet", "tasks", "files", "deploy.py")
 # What `make setup` makes, without the network: a venv is a directory with these.
 VENV = """\
 set -e

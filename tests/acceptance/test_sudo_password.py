@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from sparkfleet.connector import data_of
+from sparkfleet.settings import load_fleet
 from tests.integration.deploying import ESCAPE, PYINFRA, ROOT, all_but, deploy, fleet
 from tests.lab import Host, Lab
 
@@ -142,12 +144,14 @@ def test_nobody_sees_the_password(lab: Lab, host: Host, fleet_file: Path) -> Non
     assert host.sudo("journalctl -q -o cat | grep -cF -f -", check=False, input=lab.admin_password).stdout == "0\n"
 
 
-def test_the_watcher_would_have_seen_it(lab: Lab, host: Host, fleet_file: Path) -> None:
-    """The control: with pyinfra's own connection the same watcher does see it."""
-    command = [str(PYINFRA), "inventory.py", "exec", "--sudo", "--", "sleep 5"]
+def test_the_watcher_would_have_seen_it(lab: Lab, host: Host, fleet_file: Path, tmp_path: Path) -> None:
+    """The control: with pyinfra's own connector for the same host the same watcher does see it."""
+    fleet = load_fleet(fleet_file)
+    found = [(one.name, data_of(fleet, one, one.settings)) for one in fleet.hosts]
+    (tmp_path / "stock.py").write_text(f"hosts = {found!r}\n")
+    command = [str(PYINFRA), "-y", str(tmp_path / "stock.py"), "exec", "--sudo", "--", "sleep 5"]
     with on_host(lab, host, "/tmp/stop-2") as there:
-        stock = environment(fleet_file, SPARKFLEET_STOCK_CONNECTION="1")
-        in_terminal([*command[:2], "-y", *command[2:]], stock, [lab.admin_password])
+        in_terminal(command, environment(fleet_file), [lab.admin_password])
     assert there.seen > 0, there.said
 
 

@@ -1,46 +1,55 @@
-"""What is made of pyinfra's SSH client."""
+"""What an SSH login of ours is told beside what pyinfra tells it."""
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pyinfra.connectors.sshuserclient.config import SSHConfig
+from pyinfra.connectors.sshuserclient.client import SSHClient
 
-from tasks.lib.connection import with_every_identity, without_jump_to_none
+from tasks.lib.bounds import BoundedTransport
+from tasks.lib.connection import login_arguments
 
 
-def attach(config: dict[str, Any], ssh_config: dict[str, Any]) -> None:
-    config["attached"] = True
+def told(folder: Path, config: str, host: str = "spark", **more: Any) -> dict[str, Any]:
+    """The arguments for a host with this ssh_config; what its `connect` makes of them, without the jump hosts."""
+    for name in ("a", "b"):
+        (folder / name).touch()
+    (folder / "config").write_text(config.format(folder=folder))
+    data = {"ssh_config_file": str(folder / "config"), "ssh_hostname": host, "ssh_key": None, **more}
+    return login_arguments(data)
 
 
 @pytest.mark.parametrize(
-    ("names", "more", "expected"),
+    ("lines", "expected"),
     [
-        (["a", "b"], {}, {"key_filename": ["a", "b"]}),
-        (["gone", "a", "b"], {}, {"key_filename": ["a", "b"]}),
-        (["gone", "a"], {}, {"key_filename": ["a"], "attached": True}),
-        (["gone"], {}, {}),
-        (["a", "b"], {"certificatefile": ["c"]}, {"key_filename": ["a", "b"], "attached": True}),
+        (["IdentityFile {folder}/a", "IdentityFile {folder}/b"], ["a", "b"]),
+        (["IdentityFile {folder}/gone", "IdentityFile {folder}/a", "IdentityFile {folder}/b"], ["a", "b"]),
+        (["IdentityFile {folder}/gone"], []),
+        (["IdentityFile {folder}/gone", "IdentityFile {folder}/a"], None),
+        (["IdentityFile {folder}/a", "IdentityFile {folder}/b", "CertificateFile {folder}/c"], None),
+        (["User ann"], None),
     ],
 )
-def test_every_key_that_is_there_is_tried(
-    tmp_path: Path, names: list[str], more: dict[str, Any], expected: dict[str, Any]
-) -> None:
-    for name in ("a", "b"):
-        (tmp_path / name).touch()
-    config = {"port": 22, "key_filename": [str(tmp_path / name) for name in names]}
-    with_every_identity(attach)(config, {"identityfile": config["key_filename"], **more})
-    if "key_filename" in expected:
-        expected["key_filename"] = [str(tmp_path / name) for name in expected["key_filename"]]
-    assert config == {"port": 22, **expected}
+def test_every_key_that_is_there_is_tried(tmp_path: Path, lines: list[str], expected: list[str] | None) -> None:
+    found = told(tmp_path, "\n".join(["Host *", *lines, ""]))
+    assert found.pop("transport_factory") is BoundedTransport
+    keys = {} if expected is None else {"pkey": None, "key_filename": [str(tmp_path / name) for name in expected]}
+    assert found == keys
+    # And pyinfra adds no key to them.
+    _, config, *_ = SSHClient().parse_config("spark", dict(found), ssh_config_file=str(tmp_path / "config"))
+    assert {key: value for key, value in config.items() if key in ("pkey", "key_filename")} == keys or expected is None
 
 
-def test_no_jump_host_is_called_none() -> None:
-    config: Any = SSHConfig()
-    config.parse(io.StringIO("Host gate\nProxyJump none\nHost *\nProxyJump gate\n"))
-    lookup = without_jump_to_none(SSHConfig.lookup)
-    assert "proxyjump" not in lookup(config, "gate")
-    assert lookup(config, "far")["proxyjump"] == "gate"
+def test_a_key_of_the_fleet_file_comes_first(tmp_path: Path) -> None:
+    found = told(tmp_path, "Host *\nIdentityFile {folder}/a\nIdentityFile {folder}/b\n", ssh_key="~/key")
+    assert list(found) == ["transport_factory"]
+
+
+def test_no_jump_host_is_called_none(tmp_path: Path) -> None:
+    config = "Host gate\nProxyJump none\nHost *\nProxyJump gate\n"
+    told(tmp_path, config, "gate")
+    # Else pyinfra would try to reach a host of the name.
+    _, found, *_ = SSHClient().parse_config("gate", ssh_config_file=str(tmp_path / "config"))
+    assert "sock" not in found

@@ -59,7 +59,7 @@ def test_hosts_groups_and_settings_are_the_files(tmp_path: Path, entry: str) -> 
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("", "which fleet file? write @sparkfleet/PATH"),
+        ("", "which fleet file? set $FLEET, or write @sparkfleet/PATH"),
         ("/gone.yaml", "gone.yaml: there is no such file"),
         ("/fleet.yaml", "fleet.yaml:5: hosts.one.prot: unknown key, did you mean port?"),
     ],

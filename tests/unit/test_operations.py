@@ -1,4 +1,4 @@
-"""Which operations pyinfra makes of a deploy to hosts that are not to have the same. Hosts are doubles (sshd.py)."""
+"""What pyinfra makes of a deploy to hosts that have the same, or not. Hosts are doubles (sshd.py)."""
 
 from __future__ import annotations
 
@@ -8,9 +8,15 @@ import subprocess
 import sys
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import gevent
+import pytest
 import yaml
 
+from tasks.lib import origin
+from tasks.lib.wanted import wanted
 from tests.doubles import sshd
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,3 +57,24 @@ def test_what_only_some_hosts_have_stays_an_operation_of_its_own(tmp_path: Path)
         "watchdog after daemon-reload",
         "finish",
     ]
+
+
+def test_hosts_that_come_at_the_same_time_share_one_rendering(monkeypatch: pytest.MonkeyPatch) -> None:
+    rendered: list[SimpleNamespace] = []
+
+    def apply(settings: SimpleNamespace) -> tuple[()]:
+        rendered.append(settings)
+        return ()
+
+    measure: Any = SimpleNamespace(__name__="tasks.swap", apply=apply)
+
+    def version() -> str:
+        gevent.sleep(0)  # as while git is waited for: other hosts come
+        return "1"
+
+    monkeypatch.setattr(origin, "version", version)
+    monkeypatch.setattr("tasks.lib.wanted._MADE", {})
+    hosts = [gevent.spawn(wanted, {"swap": {"margin": "1GiB"}}, [measure], local=False) for _ in range(20)]
+    gevent.joinall(hosts, raise_error=True)
+    assert len(rendered) == 1
+    assert len({id(host.value) for host in hosts}) == 1

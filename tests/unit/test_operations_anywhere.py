@@ -16,7 +16,6 @@ import paramiko
 import pytest
 
 from sparkfleet import operations
-from sparkfleet.own_tasks import is_tasks, own_tasks
 from sparkfleet.settings import HostSettings
 from tasks.lib.remote import unpacked
 from tests.doubles import sshd
@@ -266,12 +265,31 @@ def test_a_change_to_sshd_is_proved_from_here(tmp_path: Path) -> None:
     assert spark.actions[-1] == "record"
 
 
-def test_the_name_tasks_stays_the_sites() -> None:
-    before = dict(sys.modules)
-    with own_tasks():
-        from tasks import vllm_source
-    assert vllm_source.__name__ == "tasks.vllm_source"
-    assert {name for name in sys.modules if is_tasks(name)} == {name for name in before if is_tasks(name)}
+IMPORTS = """\
+import sys
+sys.path[:0] = sys.argv[1:]
+import sparkfleet.operations
+from sparkfleet.own_tasks import measure_of
+assert measure_of("vllm_source").__name__ == "tasks.vllm_source"
+print(sorted(name for name in sys.modules if name.startswith("tasks"))[:1])
+import tasks
+print(tasks.__file__, measure_of("swap").apply.__module__)
+"""
+
+
+def test_the_name_tasks_stays_the_sites(tmp_path: Path) -> None:
+    """Whether ours were loaded before or not; in a checkout, where nobody else has it, it is ours."""
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "__init__.py").touch()
+
+    def imported(*path: object) -> list[str]:
+        done = subprocess.run(
+            [sys.executable, "-c", IMPORTS, *map(str, path)], capture_output=True, text=True, check=True
+        )
+        return done.stdout.splitlines()
+
+    assert imported(tmp_path) == ["[]", f"{tmp_path}/tasks/__init__.py tasks.swap"]
+    assert imported(ROOT) == ["['tasks']", f"{ROOT}/tasks/__init__.py tasks.swap"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a measure is planned as root")
