@@ -15,6 +15,7 @@ from sparkfleet.mistakes import VERBOSE, mistake
 from sparkfleet.rollout import command as rollout
 from sparkfleet.settings import FleetError
 from sparkfleet.stack import command as stack
+from sparkfleet.version import release
 
 SUBCOMMANDS = (
     enrol.add_arguments,
@@ -39,6 +40,7 @@ class Parser(argparse.ArgumentParser):
 def parser() -> Parser:
     """The whole command line."""
     top = Parser(prog="sparkfleet", description="Keeps a fleet of DGX Sparks safe to train on.", epilog=EPILOG)
+    top.add_argument("--version", action="version", version=f"sparkfleet {release()}")
     top.add_argument("--verbose", action="store_true", help="show the traceback of a mistake of ours")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add_arguments in SUBCOMMANDS:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sparkfleet import places
 from sparkfleet.exit_codes import CommandFailed, ExitCode
 from sparkfleet.stack.lock import BadLock, Lock, parse
 
-PROFILES = Path(__file__).resolve().parents[2] / "files" / "stack"
+PROFILES = places.FILES / "stack"
 INPUT = "pyproject.toml"
 COMMIT = "{commit}"
 """Stands in an input for the commit that the admin names."""

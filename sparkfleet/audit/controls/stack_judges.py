@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from pathlib import Path
 
+from sparkfleet import places
 from sparkfleet.audit.controls.kit import counted, judged, listed, malformed, not_applicable, one_word
 from sparkfleet.audit.model import Evidence, Judgement, NoEvidence
 from sparkfleet.settings import HostSettings
 
-FILES = Path(__file__).resolve().parents[3] / "files" / "stack"
+FILES = places.FILES / "stack"
 LOCKED = re.compile(
     r"^([a-z0-9.-]+)(?:==| @ )\S+ --hash=sha256:[0-9a-f]{64}  # [^-\s]+-([^-\s]+)-\S+\.whl ", re.MULTILINE
 )
