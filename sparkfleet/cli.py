@@ -14,10 +14,12 @@ from sparkfleet.exit_codes import CommandFailed, ExitCode
 from sparkfleet.mistakes import VERBOSE, mistake
 from sparkfleet.rollout import command as rollout
 from sparkfleet.settings import FleetError
+from sparkfleet.site import init
 from sparkfleet.stack import command as stack
 from sparkfleet.version import release
 
 SUBCOMMANDS = (
+    init.add_arguments,
     enrol.add_arguments,
     deploy.add_arguments,
     rollout.add_arguments,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyinfra.api.command import StringCommand
 from pyinfra.api.exceptions import InventoryError
+from pyinfra.connectors.local import LocalConnector
 from pyinfra.connectors.ssh import SSHConnector
 from pyinfra.connectors.util import CommandOutput
 
@@ -76,6 +77,17 @@ class FleetConnector(SSHConnector):
         self, command: StringCommand, print_output: bool = False, print_input: bool = False, **arguments: Any
     ) -> tuple[bool, CommandOutput]:
         """As SSHConnector's, within bounds."""
+        result: tuple[bool, CommandOutput] = _way().RUN(self, command, print_output, print_input, **arguments)
+        return result
+
+
+class HereConnector(LocalConnector):
+    """This machine itself, as pyinfra's `@local`, with sudo's password and bounds as for a fleet's hosts."""
+
+    def run_shell_command(
+        self, command: StringCommand, print_output: bool = False, print_input: bool = False, **arguments: Any
+    ) -> tuple[bool, CommandOutput]:
+        """As LocalConnector's, within bounds."""
         result: tuple[bool, CommandOutput] = _way().RUN(self, command, print_output, print_input, **arguments)
         return result
 

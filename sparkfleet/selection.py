@@ -7,15 +7,16 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from sparkfleet.exit_codes import CommandFailed, ExitCode
-from sparkfleet.settings import Fleet, FleetHost, chosen_fleet_file, load_fleet
+from sparkfleet.settings import Fleet, FleetHost, load_fleet
 from sparkfleet.settings.problems import show
+from sparkfleet.site import chosen_fleet_file
 
 
 def chosen_fleet(named: Path | None) -> tuple[Path, Fleet]:
-    """The fleet file that was named, else `$FLEET`'s, read.
+    """The fleet file that was named, else `$FLEET`'s, else the current project's, read.
 
     Raises:
-        CommandFailed: neither is there.
+        CommandFailed: none of them is there.
         FleetError: the fleet file has mistakes.
     """
     path = chosen_fleet_file(named)

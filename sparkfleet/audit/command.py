@@ -21,6 +21,7 @@ from sparkfleet.exit_codes import CommandFailed, ExitCode
 from sparkfleet.selection import chosen_fleet, limited
 from sparkfleet.settings import HostSettings, chosen_fleet_file, load_fleet
 from sparkfleet.settings.problems import show
+from sparkfleet.site import use
 
 DESCRIPTION = """\
 Asks every host how its protection stands, with one read-only probe a host, and says what to do. Nothing is changed."""
@@ -97,9 +98,9 @@ def seconds(text: str) -> float:
 
 def audit(arguments: argparse.Namespace) -> ExitCode:
     """Runs the audit. Raises CommandFailed or FleetError, with one line for each thing to mend."""
+    fleet_file, targets = targets_of(arguments)  # with a site's project its controls
     chosen = registry.chosen(arguments.control, arguments.measure)
     output.check(arguments)  # before minutes are spent on hosts
-    fleet_file, targets = targets_of(arguments)
     waivers = output.load_waivers(arguments.waivers)
     run = audited(targets, chosen, fleet_file, arguments.timeout)
     run = output.waived(run, waivers)
@@ -145,7 +146,10 @@ def targets_of(arguments: argparse.Namespace) -> tuple[str, list[Target]]:
         FleetError: the fleet file has mistakes.
     """
     if arguments.where == LOCAL:
-        return LOCAL, [Target(LOCAL, local_settings(chosen_fleet_file(arguments.fleet), arguments.limit), None)]
+        fleet_file = chosen_fleet_file(arguments.fleet)
+        if fleet_file is None:
+            use(Path.cwd())
+        return LOCAL, [Target(LOCAL, local_settings(fleet_file, arguments.limit), None)]
     path, fleet = chosen_fleet(arguments.fleet)
     return str(path), [target_of(host, fleet.known_hosts) for host in limited(fleet, arguments.limit)]
 

@@ -11,12 +11,14 @@ from typing import Any
 
 from rich.console import Console
 
+from sparkfleet.audit.collect import LOCAL
 from sparkfleet.audit.diff import diff
 from sparkfleet.audit.model import Control, Run
 from sparkfleet.audit.report import diff_text
 from sparkfleet.audit.store import Store, default_folder
 from sparkfleet.audit.text import visible
 from sparkfleet.exit_codes import CommandFailed, ExitCode
+from sparkfleet.site import use
 
 JudgeAgain = Callable[[argparse.Namespace, Run], Run]
 """A run with the verdicts that today's controls give its evidence. Raises what a command may."""
@@ -87,6 +89,7 @@ def compare_runs(
 
     Raises:
         CommandFailed: there is no such run, none before it, or its file is damaged.
+        FleetError: the project of its fleet file has mistakes.
     """
     store = Store(arguments.store)
     new = store.load(arguments.new)
@@ -94,6 +97,7 @@ def compare_runs(
     if old is None:
         text = f"{store.folder}: there is no run of {visible(new.fleet_file)} before {new.id}: name one"
         raise CommandFailed(text, ExitCode.BAD_CONFIGURATION)
+    use(Path.cwd() if new.fleet_file == LOCAL else Path(new.fleet_file).absolute().parent)  # a site's own controls
     if judge_again and arguments.judge_again:
         old, new = judge_again(arguments, old), judge_again(arguments, new)
     found = diff(old, new, controls)

@@ -15,7 +15,7 @@ from sparkfleet.audit import notify, timer
 from sparkfleet.audit.store import default_folder
 from sparkfleet.audit.text import visible
 from sparkfleet.exit_codes import CommandFailed, ExitCode
-from sparkfleet.settings import chosen_fleet_file
+from sparkfleet.site import chosen_fleet_file
 
 DESCRIPTION = """\
 Audits on a schedule, by a systemd timer of your own (or, with --system, of the machine's): each run is kept in the

@@ -16,6 +16,7 @@ from sparkfleet.deploy.outcome import Outcome, State, outcomes
 from sparkfleet.exit_codes import CommandFailed, ExitCode
 from sparkfleet.places import ROOT
 from sparkfleet.settings.problems import escaped
+from sparkfleet.site import project_in
 from sparkfleet.temporary import temporary_directory
 from sparkfleet.terminal import HERE, has_terminal
 
@@ -61,7 +62,8 @@ def run(wanted: Wanted, *, quiet: bool) -> list[Outcome]:
             environment[REMOVE] = " ".join(wanted.hosts)
         if wanted.fleet_file:
             environment["FLEET"] = str(wanted.fleet_file.expanduser().absolute())
-        rc, said = pyinfra(command(wanted), ROOT, environment, quiet=quiet, seconds=wanted.seconds)
+        where = folder_of(wanted)
+        rc, said = pyinfra(command(wanted), where, environment, quiet=quiet, seconds=wanted.seconds)
         try:
             with journal.open(encoding="utf-8", errors="replace") as lines:
                 found = outcomes(wanted.hosts, lines, dry=wanted.dry)
@@ -78,11 +80,37 @@ def run(wanted: Wanted, *, quiet: bool) -> list[Outcome]:
     return found
 
 
+def folder_of(wanted: Wanted) -> Path:
+    """Where the deploy.py of a run is: in the project of the fleet file's folder, or of the current one; else ours.
+
+    Raises:
+        CommandFailed: the project has none, or it does without our measures.
+        FleetError: the project has mistakes.
+    """
+    project = project_in(wanted.fleet_file.expanduser().absolute().parent if wanted.fleet_file else Path.cwd())
+    if project is None:
+        return ROOT
+    try:
+        text = project.deploy.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise CommandFailed(
+            f"{escaped(str(project.deploy))}: cannot be read: {error.strerror}", ExitCode.BAD_CONFIGURATION
+        ) from error
+    if "all_measures()" not in text:
+        raise CommandFailed(
+            f"{escaped(str(project.deploy))}: does not call all_measures() of sparkfleet.operations, so nobody would"
+            " know what came of the hosts: call it, or run pyinfra yourself",
+            ExitCode.BAD_CONFIGURATION,
+        )
+    return project.folder
+
+
 def command(wanted: Wanted) -> list[str]:
     """The call of pyinfra."""
     # The connector finds the fleet file by $FLEET: a comma in its path would be two hosts here.
-    hosts = LOCAL if list(wanted.hosts) == [LOCAL] else "@sparkfleet"
-    limits = [] if hosts == LOCAL else [word for host in wanted.hosts for word in ("--limit", host)]
+    local = list(wanted.hosts) == [LOCAL]
+    hosts = "@sparkfleet-local" if local else "@sparkfleet"
+    limits = [] if local else [word for host in wanted.hosts for word in ("--limit", host)]
     flags = [
         *(["--dry"] if wanted.dry else []),
         *(["-y"] if wanted.confirmed else []),

@@ -15,7 +15,8 @@ from sparkfleet.enrol.preview import preview
 from sparkfleet.enrol.ssh import Route, settings_of
 from sparkfleet.enrol.talk import say
 from sparkfleet.exit_codes import CommandFailed, ExitCode
-from sparkfleet.settings import Fleet, FleetHost, chosen_fleet_file, load_fleet
+from sparkfleet.settings import Fleet, FleetHost, load_fleet
+from sparkfleet.site import chosen_fleet_file
 from sparkfleet.sudo_password import NoSudoPassword, sudo_password
 
 DESCRIPTION = """\

@@ -5,7 +5,8 @@
     swap(mode="off", margin="2GiB", _sudo=True)
     ssh(_sudo=True)
 
-`all_measures()` is our own deploy: every measure with the host's settings, for the cost of one.
+`all_measures()` is our own deploy: every measure with the host's settings, for the cost of one. `host_settings()` are
+those settings.
 
 A measure of `HostSettings` has the operation of its name: keywords are its keys in the fleet file,
 with the same values, units, defaults and errors. `help(swap)` lists them. A refusal fails the
@@ -14,10 +15,12 @@ operation on that host alone.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparkfleet.own_tasks import measure_of, own_tasks
 from sparkfleet.settings import MEASURES, HostSettings
+from sparkfleet.site import use
 
 with own_tasks():
     from sparkfleet.operations.measure import operation_of
@@ -41,3 +44,15 @@ def all_measures() -> None:
     end. A wrong setting fails the host, one line each; nothing is raised.
     """
     converge.deploy(*(measure_of(name) for name in MEASURES))
+
+
+def host_settings() -> HostSettings:
+    """The current host's settings as the fleet file has them, else the defaults; those of the site's own measures too.
+
+    Raises:
+        FleetError: the project in the current folder has mistakes (`pyinfra @local`, which reads no fleet file).
+    """
+    found = converge.current_host().data.get("settings")
+    if found is None:
+        use(Path.cwd())
+    return HostSettings.model_validate(found or {})

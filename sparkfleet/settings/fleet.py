@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from sparkfleet.settings.base import Measure, Strict
 from sparkfleet.settings.explain import contradictions_of, problems_of, suggestion
@@ -52,6 +52,11 @@ class FleetFile(Strict):
     groups: dict[GroupName, HostSettings] = Field(default={}, description="Settings of groups of hosts.")
     hosts: dict[HostName, HostEntry] = Field(description="The hosts, by name.")
 
+    @field_validator("hosts", mode="before")
+    @classmethod
+    def _none_yet(cls, value: Any) -> Any:
+        return {} if value is None else value
+
 
 @dataclass(frozen=True)
 class FleetHost:
@@ -90,12 +95,15 @@ def chosen_fleet_file(named: FilePath | None) -> FilePath | None:
 
 
 def load_fleet(path: FilePath) -> Fleet:
-    """Reads and checks a fleet file.
+    """Reads and checks a fleet file. A project in its folder is taken in first: its measures have settings here.
 
     Raises:
-        FleetError: every mistake in the file, one line each.
+        FleetError: every mistake in the file, one line each; or those of the project.
     """
+    from sparkfleet.site import use  # it extends what is defined here
+
     document = read_yaml(path)
+    use(path.absolute().parent)
     return _Checker(document, path.absolute().parent).fleet()
 
 
@@ -117,8 +125,9 @@ class _Checker:
             seen = {problem.path for problem in self.problems}
             self.problems += [p for p in problems_of(error, FleetFile) if p.path not in seen]
         hosts = [host for name in _mapping(self.raw, "hosts") if (host := self.host(name))]
-        if self.raw.get("hosts") == {}:
-            self.problems.append(Problem(("hosts",), "is empty, expected at least one host"))
+        if "hosts" in self.raw and self.raw["hosts"] in (None, {}):
+            text = "is empty, expected at least one host: `sparkfleet enrol NAME` adds one"
+            self.problems.append(Problem(("hosts",), text))
         self.check_names()
         self.check_canaries()
         self.check_addresses(hosts)

@@ -18,7 +18,7 @@ from pyinfra.connectors.base import BaseConnector
 from pyinfra.connectors.local import LocalConnector
 from pyinfra.connectors.ssh import SSHConnector
 from pyinfra.connectors.sshuserclient.client import SSHClient
-from pyinfra.connectors.util import make_unix_command_for_host, write_stdin
+from pyinfra.connectors.util import CommandOutput, make_unix_command_for_host, write_stdin
 
 from tasks.lib import bounds, connection
 
@@ -79,7 +79,8 @@ def run_bounded(
     if print_input:
         echo(f"{connector.host.print_prefix}>>> {unix}", err=True)
     if isinstance(connector, LocalConnector):
-        return run_here(unix.get_raw_value(), stdin, timeout)
+        code, output = run_here(unix.get_raw_value(), stdin, timeout, print_output, connector.host.print_prefix)
+        return code in good, output
     to, out, err = connector.client.exec_command(unix.get_raw_value(), get_pty=pty)
     if stdin:
         write_stdin(stdin, to)  # type: ignore[no-untyped-call]
@@ -88,7 +89,9 @@ def run_bounded(
     return out.channel.recv_exit_status() in good, output
 
 
-def run_here(words: str, stdin: str | None, timeout: int | None) -> connection.Result:
+def run_here(
+    words: str, stdin: str | None, timeout: int | None, print_output: bool = False, prefix: str = ""
+) -> tuple[int, CommandOutput]:
     """A command of this machine's. Raises what `bounds.read_output` raises; the command is then ended."""
     with Popen(words, shell=True, stdin=PIPE, stdout=PIPE, stderr=PIPE) as process:
         try:
@@ -96,11 +99,11 @@ def run_here(words: str, stdin: str | None, timeout: int | None) -> connection.R
                 write_stdin(stdin, process.stdin)  # type: ignore[no-untyped-call]
             elif process.stdin:
                 process.stdin.close()
-            output = bounds.read_output(process.stdout, process.stderr, timeout, False, "")
+            output = bounds.read_output(process.stdout, process.stderr, timeout, print_output, prefix)
         except BaseException:
             process.kill()
             raise
-    return process.returncode == 0, output
+    return process.returncode, output
 
 
 RUN = connection.with_sudo_on_stdin(bounds.with_time(run_bounded))

@@ -36,7 +36,8 @@ MODULES = (
     host,
     fleet,
 )
-CONTROLS: tuple[Control, ...] = tuple(control for module in MODULES for control in module.CONTROLS)
+CONTROLS: list[Control] = [control for module in MODULES for control in module.CONTROLS]
+"""Ours, and behind them those of the site's project that a command is about (`sparkfleet.site`)."""
 
 
 def chosen(ids: Sequence[str] = (), measures: Sequence[str] = ()) -> tuple[Control, ...]:

@@ -7,12 +7,14 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from sparkfleet.audit.probe import as_root, as_user
 from sparkfleet.audit.probe.frame import PASSWORD, BadFrame, framed, unframed
-from sparkfleet.audit.probe.look import look, run
+from sparkfleet.audit.probe.look import Looks, Parameters, Seen, look, run
 
 VERSION = 1
 """Of the document."""
@@ -34,11 +36,11 @@ def main(source: bytes) -> int:
     signal.signal(signal.SIGALRM, too_late)
     signal.alarm(parameters["seconds"])
     if parameters["part"] == "root":
-        print(framed(token, {"observations": look(as_root.LOOKS, parameters)}), flush=True)
+        print(framed(token, {"observations": looked("root", as_root.LOOKS, parameters)}), flush=True)
         return 0
     with ThreadPoolExecutor(1) as pool:
         root = pool.submit(as_root_part, source, parameters)
-        observations = look(as_user.LOOKS, parameters)
+        observations = looked("user", as_user.LOOKS, parameters)
         privileged, problem = root.result()
     document = {
         "version": VERSION,
@@ -49,6 +51,16 @@ def main(source: bytes) -> int:
     }
     print(framed(token, document), flush=True)
     return 0
+
+
+def looked(part: str, looks: Mapping[str, Looks], parameters: dict[str, Any]) -> dict[str, Any]:
+    """What these looks see, and the commands of a site's own controls; of one name ours counts."""
+    site = {name: partial(command, name, words) for name, words in parameters["site"][part].items()}
+    return {**look(site, parameters), **look(looks, parameters)}
+
+
+def command(name: str, words: Sequence[str], parameters: Parameters) -> Mapping[str, Seen]:
+    return {name: run(words)}
 
 
 def too_late(signum: int, frame: object) -> None:
@@ -74,7 +86,7 @@ def boot_id() -> str:
 def as_root_part(source: bytes, parameters: dict[str, Any]) -> tuple[dict[str, Any], str]:
     """What root sees, and why it saw nothing ("": it did)."""
     if os.geteuid() == 0:
-        return look(as_root.LOOKS, parameters), ""
+        return looked("root", as_root.LOOKS, parameters), ""
     python = ("/usr/bin/python3", "-I", "-S", "-B", "-c", loader(len(source)))
     environment = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LC_ALL": "C"}
     longest = max(5, parameters["seconds"] - 5)
@@ -89,9 +101,9 @@ def as_root_part(source: bytes, parameters: dict[str, Any]) -> tuple[dict[str, A
         tried = run((*SUDO_PASSWORD, "--", "true"), env=environment, data=password + b"\n", seconds=60)
         if tried.rc:
             return {}, f"sudo refused the password: {one_line(tried.error)}"
-        command = (*SUDO_PASSWORD, "--", *python)
+        words = (*SUDO_PASSWORD, "--", *python)
         request = password + b"\n" + request
-        answer = run(command, env=environment, data=request, limit=ROOT_BYTES, seconds=longest)
+        answer = run(words, env=environment, data=request, limit=ROOT_BYTES, seconds=longest)
     if answer.rc:
         return {}, f"sudo failed: {one_line(answer.error)}"
     try:

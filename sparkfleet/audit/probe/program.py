@@ -28,6 +28,8 @@ MODULES = (
     "as_root_watchdog",
     "main",
 )
+SITE_LOOKS: dict[str, dict[str, list[str]]] = {"user": {}, "root": {}}
+"""Commands of a site's own controls, by who runs them, and by name."""
 JOB_SCORE = 500
 """oom_score_adj of jobs, at least."""
 # Serves these modules from SOURCES instead of from a disk, under the names they have here.
@@ -80,6 +82,7 @@ def parameters(settings: HostSettings, token: str, *, ssh: bool, seconds: float)
         "units": sorted(settings.ssh.protect),
         "training_group": settings.training_slice.group,
         "job_score": JOB_SCORE,
+        "site": SITE_LOOKS,
         "vllm_image": settings.vllm_container.reference if settings.vllm_container.state == "present" else "",
     }
     return json.dumps(values).encode() + b"\n"
