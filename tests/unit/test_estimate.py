@@ -151,7 +151,7 @@ def test_without_a_shape_nothing_is_said_about_batches(capsys: pytest.CaptureFix
     [
         ([], "expected a model's config.json, or --parameters"),
         (["/nonexistent.json"], "/nonexistent.json: No such file or directory: give the path"),
-        (["--parameters", "8B", "--lora"], "--lora: is for --method dpo and grpo"),
+        (["--parameters", "8B", "--lora"], "--lora: is for --method dpo, kto, orpo and grpo"),
         (["--parameters", "8B", "--base", "nf4"], "nf4 weights are trained with adapters only"),
         (["--parameters", "8B", "--method", "lora"], "--parameters: LoRA's adapters depend on the model's shape"),
         (["--parameters", "8B", "--memory", "119", "--rest", "1G"], "--memory: got '119', expected a size such as"),

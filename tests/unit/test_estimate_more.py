@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparkhost.estimate.cli import main
-from sparkhost.estimate.shape import check, parse, read
+from sparkhost.estimate.shape import parse, read
 from sparkhost.estimate.terms import Run, estimate
 from sparkhost.launcher.units import GIB, Mistake
 from tests.bench.estimate_more import ROWS, SHAPES, known, on_gpu, run_of, shape_of, trained_part, words
@@ -176,10 +176,11 @@ def test_a_name_is_looked_for_in_the_cache_and_asked_for_in_one_line(
 
 @pytest.mark.parametrize("bytes_each", [2, 4])
 def test_an_index_that_agrees_is_no_mistake(tmp_path: Path, bytes_each: int) -> None:
-    index = tmp_path / "index"
-    check(shape_of("qwen3-8b"), index)
-    index.write_text(json.dumps({"metadata": {"total_size": SHAPES["qwen3-8b"]["parameters"] * bytes_each}}))
-    check(shape_of("qwen3-8b"), index)
+    config(tmp_path, "qwen3-8b")
+    assert read(tmp_path).stored == 2 * SHAPES["qwen3-8b"]["parameters"]
+    total = SHAPES["qwen3-8b"]["parameters"] * bytes_each
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"metadata": {"total_size": total}}))
+    assert read(tmp_path).stored == total
 
 
 def test_a_count_that_its_index_denies_is_refused(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from sparkhost.estimate import serve
 from sparkhost.estimate.sizes import Shape
 from sparkhost.estimate.terms import Estimate, Run, estimate
 
@@ -25,12 +26,14 @@ class Host(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One batch. `fits`: also with the higher figure; `may`: with the lower one only."""
+    """One batch. `fits`: also with the higher figure; `may`: with the lower one only. `copied`: whether its load fits
+    with a second copy of the weights as well."""
 
     batch: int
     estimate: Estimate
     fits: bool
     may: bool
+    copied: bool
 
 
 class Choice(NamedTuple):
@@ -41,8 +44,12 @@ class Choice(NamedTuple):
 
 
 def row(shape: Shape, run: Run, host: Host) -> Row:
-    found = estimate(shape, run, host.total)
-    return Row(run.batch, found, found.high <= host.room, found.low <= host.room)
+    found = (serve.estimate if run.method == "serve" else estimate)(shape, run, host.total)
+    loads = found.load.low <= host.room
+    if run.method == "grpo" and run.vllm and shape.whole and shape.stored is not None:
+        loads = loads and serve.beside(shape, run, host.total)[1] >= run.length
+    fits, may = loads and found.high <= host.room, loads and found.low <= host.room
+    return Row(run.batch, found, fits, may, found.load.high <= host.room)
 
 
 def table(shape: Shape, run: Run, host: Host) -> list[Row]:

@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from sparkhost.estimate import towers
+from sparkhost.estimate import cache, quantised, towers
 from sparkhost.estimate.kinds import KINDS, MEASURED, PLAIN, REASONS, RENAMED, TEXT, Kind
 from sparkhost.estimate.sizes import Base, Map, Shape
 from sparkhost.launcher.units import Mistake
@@ -55,9 +55,10 @@ def read(path: Path) -> Shape:
     path = find(path)
     value = mapping(path, LARGEST)
     shape = parse(value, str(path))
-    if not value.get("quantization_config"):
-        check(shape, path.with_name(INDEX))
-    return shape
+    size = stored(path.with_name(INDEX))
+    if size and not value.get("quantization_config"):
+        check(shape, path.with_name(INDEX), size)
+    return shape._replace(stored=size or shape.stored)
 
 
 def find(path: Path) -> Path:
@@ -100,18 +101,25 @@ def mapping(path: Path, largest: int, remedy: str = GIVE) -> dict[str, Any]:
     return value
 
 
-def check(shape: Shape, index: Path) -> None:
-    """Hold the count against what the weights' files have, where their index is there.
+def stored(index: Path) -> int:
+    """Bytes of the weights' files by their index; 0 where there is none.
+
+    Raises:
+        Mistake: it cannot be read.
+    """
+    if not index.is_file():
+        return 0
+    metadata = mapping(index, LARGEST_INDEX, "download it anew").get("metadata")
+    total = metadata.get("total_size") if isinstance(metadata, dict) else None
+    return int(total) if isinstance(total, int | float) and 0 < total < 1 << 50 else 0
+
+
+def check(shape: Shape, index: Path, total: int) -> None:
+    """Hold the count against `total`, what the weights' files have by their index.
 
     Raises:
         Mistake: they differ by more than 0.5 %.
     """
-    if not index.is_file():
-        return
-    metadata = mapping(index, LARGEST_INDEX, "download it anew").get("metadata")
-    total = metadata.get("total_size") if isinstance(metadata, dict) else None
-    if not isinstance(total, int | float) or total <= 0:
-        return
     if all(abs(shape.parameters * size / total - 1) > NEAR for size in (2, 4)):
         raise Mistake(
             f"{index}: total_size: got {total}, which is not 2 or 4 bytes for each of the {shape.parameters} "
@@ -167,7 +175,17 @@ def parse(value: dict[str, Any], path: str) -> Shape:
     if name not in MEASURED:
         notes.append(f"model_type {name!r}: counted by its own keys, but no run of it was measured")
     base = base_of(value.get("quantization_config"), notes)
-    return shape._replace(name=path, kind=name, base=base, plain=name in PLAIN, notes=tuple(notes))
+    windowed, window = cache.windows(name, text, shape.layers)
+    return shape._replace(
+        name=path,
+        kind=name,
+        base=base,
+        plain=name in PLAIN,
+        windowed=windowed,
+        window=window,
+        stored=quantised.stored(shape, value.get("quantization_config")),
+        notes=tuple(notes),
+    )
 
 
 def base_of(found: object, notes: list[str]) -> Base:
@@ -266,5 +284,8 @@ def count(kind: Kind, text: dict[str, Any], number: Keys) -> Shape:
         attention=attention,
         mlp=mlp if kind.dense else (),
         linear=linear,
+        experts=experts,
+        latent=number("kv_lora_rank") + number("qk_rope_head_dim") if kind.latent else 0,
+        longest=number("max_position_embeddings") if text.get("max_position_embeddings") else 0,
         softcap=bool(text.get("final_logit_softcapping")),
     )

@@ -34,6 +34,17 @@ class Shape(NamedTuple):
     """Those of its MLP; of a mixture's none, since peft's adapters do not go onto experts by default."""
     linear: int = 0
     """Parameters of all linear maps in the layers, experts included: what bitsandbytes quantises."""
+    experts: int = 0
+    """Of these, what belongs to a mixture's experts and their routers."""
+    latent: int = 0
+    """What a token leaves in a layer's cache with latent attention, elements; else 0: a key and a value."""
+    windowed: int = 0
+    """Layers that see only the last `window` tokens."""
+    window: int = 0
+    stored: int | None = None
+    """Bytes of the weights as the file has them; None where its format is not known."""
+    longest: int = 0
+    """Tokens of a sequence that the model was made for; 0 where the file does not say."""
     softcap: bool = False
     """Whether the logits go through a tanh, which keeps one more copy of them (Gemma 2)."""
     plain: bool = True

@@ -11,12 +11,16 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+from sparkhost.estimate import shard
 from sparkhost.estimate.allocator import Lengths, Parts, slack
+from sparkhost.estimate.load import SOURCE, load
 from sparkhost.estimate.optimizers import OPTIMIZERS, Optimizer
+from sparkhost.estimate.shard import Sharding
 from sparkhost.estimate.sizes import Base, Shape, Targets
 from sparkhost.launcher.units import GIB, MIB
 
-Method = Literal["sft", "dpo", "lora", "grpo"]
+Method = Literal["sft", "dpo", "kto", "orpo", "lora", "grpo", "serve"]
+Cache = Literal["bf16", "fp8"]
 Loss = Literal["unknown", "inside", "outside", "fused"]
 
 INSIDE, OUTSIDE = 12, 29
@@ -64,6 +68,14 @@ class Run(NamedTuple):
     """Of the steps: packed ones and those padded to the full length are constant."""
     segments: bool = True
     """Whether PyTorch's allocator is told `expandable_segments:True`, as spark-run does."""
+    cache: Cache = "bf16"
+    """Of an engine that serves or generates: what its KV cache is held in."""
+    hosts: int = 1
+    """With one GPU each."""
+    sharding: Sharding | None = None
+    """How several hosts share the work."""
+    compiled: bool = False
+    """With torch.compile."""
 
     @property
     def adapted(self) -> bool:
@@ -72,8 +84,13 @@ class Run(NamedTuple):
 
     @property
     def tokens(self) -> int:
-        """In a forward pass. DPO runs chosen and rejected together."""
-        return self.batch * self.length * (2 if self.method == "dpo" else 1)
+        """In a forward pass. DPO and ORPO run chosen and rejected together."""
+        return self.batch * self.length * (2 if self.method in ("dpo", "orpo") else 1)
+
+    @property
+    def referred(self) -> bool:
+        """Whether a reference model is held: adapters are switched off for it instead, and ORPO has none."""
+        return self.method in ("dpo", "kto", "grpo") and self.reference and not self.adapted
 
 
 class Term(NamedTuple):
@@ -91,8 +108,10 @@ class Estimate(NamedTuple):
     terms: tuple[Term, ...]
     low: int
     high: int
-    peak: Literal["loss", "optimizer"]
+    peak: Literal["loss", "optimizer", "serving"]
     """In which of its two peaks the run needs `high`."""
+    load: Term
+    """Before it: the load of the weights. Its `high` is with a second copy of them."""
 
 
 def fixed(name: str, size: float, source: str) -> Term:
@@ -102,21 +121,32 @@ def fixed(name: str, size: float, source: str) -> Term:
 def weights(shape: Shape, run: Run) -> list[Term]:
     """What is there all the time on the GPU."""
     size = 4 if run.mixed and not run.adapted else 2
-    found = [fixed("weights", shape.parameters * size, f"{size} B a parameter ({'fp32' if size == 4 else 'bf16'})")]
+    parts = shard.divisors(run.sharding, run.hosts)
+    held = shape.parameters * size
+    found = [fixed("weights", held, f"{size} B a parameter ({'fp32' if size == 4 else 'bf16'})")]
     if run.adapted and run.base != "bf16":
         # prepare_model_for_kbit_training takes whatever is not quantised to fp32 (peft's utils/other.py).
         frozen = shape.linear * BASES[run.base] + (shape.parameters - shape.linear) * 4
         source = f"{BASES[run.base]} B for linear maps in {run.base}, 4 B for the others: fp32 (by documentation)"
         found = [fixed("weights", frozen, source)]
-    if run.method in ("dpo", "grpo") and run.reference and not run.adapted:
+    if run.referred:
         found.append(fixed("reference model", shape.parameters * 2, "2 B a parameter (bf16), frozen"))
+    found = [divided(term, parts.weights) for term in found]
     count, state = trained(shape, run)
     if run.adapted:
         maps = "all linear maps" if run.targets == "all" else "the maps of the attention"
         found.append(fixed("adapters", count * state, f"rank {run.rank} on {maps}; peft keeps them in fp32"))
     kept = OPTIMIZERS[run.optimizer]
-    found.append(fixed("optimizer", count * (kept.copies * state + kept.more), f"{run.optimizer}: {kept.source}"))
+    moments = count * (shard.moments(run.sharding, kept.copies, state) + kept.more)
+    found.append(divided(fixed("optimizer", moments, f"{run.optimizer}: {kept.source}"), parts.moments))
     return found
+
+
+def divided(term: Term, hosts: int) -> Term:
+    """One host's part."""
+    if hosts == 1:
+        return term
+    return fixed(term.name, term.high / hosts, f"1/{hosts} of {term.source}")
 
 
 def trained(shape: Shape, run: Run) -> tuple[int, int]:
@@ -181,6 +211,8 @@ def host(run: Run, total: int) -> list[Term]:
         fixed("CUDA context", CONTEXT, "measured on an H100; a GB10's is not known"),
         fixed("process", PROCESS, "resident memory of Python with torch and transformers (measured on x86)"),
     ]
+    if run.compiled:
+        found.append(Term("compile workers", 0, PROCESS, "torch.compile's processes (assumed: as one more with torch)"))
     if run.method == "grpo":
         found.append(fixed("vLLM", run.vllm * total, "gpu_memory_utilization x all memory: it takes what it is given"))
     return found
@@ -195,13 +227,20 @@ def estimate(shape: Shape, run: Run, total: int) -> Estimate:
     resident = weights(shape, run)
     always = [*resident, fixed("workspace", WORKSPACE, "cuBLAS (measured)")]
     count, size = trained(shape, run)
-    gradients = fixed("gradients", count * size, f"{size} B a trained parameter")
-    temporary = count * size * OPTIMIZERS[run.optimizer].temporaries
+    parts = shard.divisors(run.sharding, run.hosts)
+    if run.sharding:
+        exchanged, why = shard.transient(run.sharding, shape, count * size)
+        always += [fixed("exchange", exchanged, why), fixed("NCCL", shard.NCCL, "a log of two GPUs; not divided")]
+    gradients = divided(fixed("gradients", count * size, f"{size} B a trained parameter"), parts.gradients)
+    temporary = count * size * OPTIMIZERS[run.optimizer].temporaries / parts.moments
     optimizing = [gradients, fixed("optimizer's temporaries", temporary, OPTIMIZERS[run.optimizer].during)]
     losing: list[Term] = []
     if shape.whole:
         losing = [activations(shape, run), logits(shape, run)]
         losing.append(fixed("last layer", run.tokens * shape.hidden * 8, "final norm, 8 B a hidden value (measured)"))
+        if run.method == "kto":
+            passed = run.tokens * shape.vocabulary * 2
+            losing.append(Term("KL pass", 0, passed, "logits without gradients beside the others (TRL; assumed)"))
         if run.mixed and not run.adapted:
             cast = shape.parameters if not run.checkpointing else shape.vocabulary * shape.hidden
             losing.append(fixed("autocast's copies", cast * 2, "bf16 copies of weights in use (measured)"))
@@ -218,11 +257,18 @@ def estimate(shape: Shape, run: Run, total: int) -> Estimate:
     peak = 0 if sum(term.high for term in phases[0]) == high else 1
     name = "expandable_segments" if run.segments else "the default allocator"
     outside = host(run, total)
-    more = sum(term.high for term in outside)
     peaks = sum(term.low for term in phases[peak])
     # "low" is the larger phase's; where that is the other phase, this term has the difference.
     slacks = Term("allocator", low - peaks, plan - high, f"reserved beyond: {name}, {run.lengths} lengths (measured)")
-    return Estimate((*phases[peak], slacks, *outside), low + more, plan + more, "loss" if peak == 0 else "optimizer")
+    held = sum(term.low for term in resident if term.name in ("weights", "reference model"))
+    once, twice = (size + CONTEXT + PROCESS for size in load(shape, held, run.hosts))
+    return Estimate(
+        (*phases[peak], slacks, *outside),
+        low + sum(term.low for term in outside),
+        plan + sum(term.high for term in outside),
+        "loss" if peak == 0 else "optimizer",
+        Term("load", once, twice, SOURCE),
+    )
 
 
 def planned(run: Run, static: int, peaks: tuple[int, int], beyond: int) -> int:
