@@ -7,7 +7,7 @@ there is still room for everybody else to go on (ADR 8 and 14, docs/watchdog.md)
 
 Watchdog and GPU sampler are in a slice of their own beside system.slice: the only ancestor that must grant their
 memory, and one that processor time goes to first when every core is busy. The observer, which warns of what the
-watchdog must not act on, is a service like any other: the kernel may end it before any job.
+watchdog must not act on and records what was so each second, is a service like any other: the kernel may end it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ COMMANDS = ("spark-watchdog", "spark-why")
 USER_BIN = "/usr/local/bin"
 THAW = f"{BIN}/sparkfleet-thaw"
 STATE, RUN = "/var/lib/sparkfleet/watchdog", "/run/sparkfleet/watchdog"
-OBSERVED = "/run/sparkfleet/observer"
+OBSERVED, RECORDED = "/run/sparkfleet/observer", "/var/lib/sparkfleet/observer"
 
 
 def size(value: HostSize) -> str:
@@ -137,6 +137,7 @@ def remove(settings: WatchdogSettings) -> Sequence[Resource]:
         NoTree(f"{STATE}/notices"),
         NoTree(RUN),
         NoTree(OBSERVED),
+        NoTree(RECORDED),
         *(NoFile(f"{USER_BIN}/{name}") for name in COMMANDS),
         NoProgram(f"{BIN}/sparkfleet-gpu-sampler"),
         NoProgram(THAW),

@@ -13,7 +13,7 @@ from sparkhost.launcher.units import GIB
 from sparkhost.observer import memory, restarts
 from sparkhost.observer.alarms import AGAIN, LASTS, MOST, Alarm, Alarms
 from sparkhost.observer.kernel_log import MANY, WITHIN, Record, Tally, parse
-from sparkhost.observer.main import restarting
+from sparkhost.observer.warnings import restarting
 from sparkhost.observer.orphans import Seen, is_orphan
 from sparkhost.observer.told import KINDS
 

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import select
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -14,11 +15,12 @@ from pathlib import Path
 
 from sparkhost import gpu_sample
 from sparkhost.launcher.units import show_size
-from sparkhost.observer import look, memory, orphans, told
+from sparkhost.observer import look, memory, orphans, ring, samples, told, warnings
 from sparkhost.observer.alarms import Alarm, Alarms
+from sparkhost.observer.recorder import Eyes, Recorder
 from sparkhost.observer.restarts import Restarts
 from sparkhost.watchdog.postmortem import replace
-from sparkhost.watchdog.survive import Supervisor
+from sparkhost.watchdog.survive import Supervisor, lock_memory
 
 EVERY = 10.0
 ASK_EVERY = 300.0
@@ -27,8 +29,6 @@ REST = 0.2
 """Seconds between two looks at the kernel's log while it is written to: a storm of lines must not keep us busy."""
 SHOWN_FOR = 3600.0
 """Seconds for which a burst of the driver's lines is shown."""
-TELL_EVERY = 600.0
-"""Seconds between two lines about such bursts, which may come one after the other."""
 EVENTS = ("driver_burst", "driver_kill")
 """What has happened, and so is never over."""
 WARNING, NOTICE = 4, 5
@@ -50,6 +50,7 @@ class Observer:
     figures: dict[str, int] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
     """What cannot be seen, and why."""
+    recorder: Recorder | None = None
     _meminfo: dict[str, int] = field(default_factory=dict)
     _asked: float | None = None
     _burst: tuple[int, str] = (0, "")
@@ -69,8 +70,10 @@ class Observer:
                 found += part(now)
             except Exception as error:
                 self.problems[name] = told.printable(f"{type(error).__name__}: {error}")[:200]
+        if self.recorder and self.recorder.problem:
+            self.problems["ring"] = self.recorder.problem
         for name, times in self.restarts.loops(now).items():
-            found.append(restarting(name, times))
+            found.append(warnings.restarting(name, times))
         return self.alarms.update(now, found)
 
     def _memory(self, now: float) -> list[Alarm]:
@@ -79,7 +82,7 @@ class Observer:
         self.figures.pop("at_once", None)
         if at_once is not None:
             self.figures["at_once"] = at_once
-        return [short(self._meminfo)] if memory.is_short(self._meminfo) else []
+        return [warnings.short(self._meminfo)] if memory.is_short(self._meminfo) else []
 
     def _kernel_log(self, now: float) -> list[Alarm]:
         if self.log is None:
@@ -93,9 +96,9 @@ class Observer:
             self._burst = (tally.bursts, show_size(available))
         found = []
         if tally.burst_at is not None and now - tally.burst_at <= SHOWN_FOR:
-            found.append(burst(tally.burst_at, tally.lines, self._burst[1]))
+            found.append(warnings.burst(tally.burst_at, tally.lines, self._burst[1]))
         if tally.kills and tally.kill_at is not None and now - tally.kill_at <= SHOWN_FOR:
-            found.append(killed(tally.kills))
+            found.append(warnings.killed(tally.kills))
         return found
 
     def _containers(self, now: float) -> list[Alarm]:
@@ -126,11 +129,11 @@ class Observer:
         )
         self.figures["unaccounted"] = lost
         self.base = lost if self.base is None else min(lost, self.base)
-        found = [orphan(seen) for seen in look.gpu_processes(sample, self.proc) if orphans.is_orphan(seen)]
+        found = [warnings.orphan(seen) for seen in look.gpu_processes(sample, self.proc) if orphans.is_orphan(seen)]
         # While programs run on a GPU, memory that the driver manages for them may be in no figure of theirs.
         is_idle = not (sample.problem or sample.refused or sample.unified or sample.own)
         if lost > memory.limit(self.base) and is_idle:
-            found.append(nobodys(lost))
+            found.append(warnings.nobodys(lost))
         return found
 
     def state(self, alarms: Sequence[Alarm]) -> bytes:
@@ -145,64 +148,6 @@ class Observer:
             "alarms": [{**a._asdict(), "text": a.text[:300], "about": told.printable(a.about)[:100]} for a in alarms],
         }
         return json.dumps(value).encode()
-
-
-def short(meminfo: dict[str, int]) -> Alarm:
-    available, at_once = meminfo["MemAvailable"], memory.at_once(meminfo) or 0
-    locked = max(meminfo.get("Unevictable", 0), meminfo.get("Mlocked", 0))
-    return Alarm(
-        "at_once",
-        "",
-        f"{show_size(available)} of memory are available, but {show_size(at_once)} at once, and "
-        f"{show_size(locked)} are locked",
-        "start what takes much memory with spark-run --drop-cache, or end what has locked it",
-    )
-
-
-def burst(at: float, lines: int, available: str) -> Alarm:
-    return Alarm(
-        "driver_burst",
-        str(int(at // TELL_EVERY)),
-        f"the NVIDIA driver was refused memory {lines} times in a burst, with {available} available",
-        "save what runs, and start nothing large before it has ended: hosts have hung after such bursts",
-    )
-
-
-def killed(times: int) -> Alarm:
-    return Alarm(
-        "driver_kill",
-        str(times),
-        f"the kernel's OOM killer ran for the NVIDIA driver, {times} times since the host was started",
-        "journalctl -k says who was killed; raise watchdog.term_below, so that the watchdog acts first",
-    )
-
-
-def restarting(name: str, times: int) -> Alarm:
-    word = name.partition(" ")[2]
-    remedy = (
-        f"docker logs {word} says why; docker update --restart=no {word} ends it (podman: the same)"
-        if name.startswith("container ")
-        else f"journalctl -u {name} says why; systemctl stop {name} ends the loop"
-    )
-    return Alarm("restarts", name, f"{name} was started again {times} times within an hour", remedy)
-
-
-def nobodys(size: int) -> Alarm:
-    return Alarm(
-        "unaccounted",
-        "",
-        f"{show_size(size)} of memory are held by nobody, and no program is on a GPU",
-        "reboot this host when it is idle: what the driver has not given back by now it does not give back",
-    )
-
-
-def orphan(seen: orphans.Seen) -> Alarm:
-    return Alarm(
-        "orphan",
-        str(seen.pid),
-        f"{seen.name} (process {seen.pid}) holds {show_size(seen.gpu)} of GPU memory, and its engine has gone",
-        f"its owner calls spark-run clean, or root kill {seen.pid}",
-    )
 
 
 def say(priority: int, line: str) -> None:
@@ -245,22 +190,44 @@ def opened(path: Path) -> look.KernelLog | None:
         return None
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Goes on until it is ended. Exit code 1 where its file cannot be written."""
-    parser = argparse.ArgumentParser(
+def end(signum: int, frame: object) -> None:
+    """A service that is told to end notes that in the ring."""
+    raise SystemExit(0)
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
         prog="sparkfleet-observer", description="Warns of memory that is lost or about to be; ends nothing."
     )
-    parser.add_argument("--file", type=Path, default=Path(told.PATH), help="default: %(default)s")
-    parser.add_argument("--every", type=float, default=EVERY, help="seconds; default: %(default)s")
-    parser.add_argument("--once", action="store_true", help="one look, to standard output as well")
-    parser.add_argument("--proc-root", type=Path, default=Path("/proc"), help=argparse.SUPPRESS)
-    parser.add_argument("--cgroup-root", type=Path, default=Path("/sys/fs/cgroup"), help=argparse.SUPPRESS)
-    parser.add_argument("--gpu-file", default=gpu_sample.PATH, help=argparse.SUPPRESS)
-    parser.add_argument("--kernel-log", type=Path, default=Path("/dev/kmsg"), help=argparse.SUPPRESS)
-    options = parser.parse_args(arguments)
+    top.add_argument("--file", type=Path, default=Path(told.PATH), help="default: %(default)s")
+    top.add_argument("--every", type=float, default=EVERY, help="seconds; default: %(default)s")
+    top.add_argument("--once", action="store_true", help="one look, to standard output as well")
+    top.add_argument("--ring", type=Path, default=Path(ring.PATH), help="samples; default: %(default)s")
+    top.add_argument(
+        "--print",
+        choices=samples.KINDS,
+        help="print the ring's samples as JSON and end: seconds (16 min), minutes (24 h)",
+    )
+    top.add_argument("--last", type=int, default=samples.MOST, metavar="N", help="with --print: the last N only")
+    top.add_argument("--proc-root", type=Path, default=Path("/proc"), help=argparse.SUPPRESS)
+    top.add_argument("--sys-root", type=Path, default=Path("/sys"), help=argparse.SUPPRESS)
+    top.add_argument("--cgroup-root", type=Path, default=Path("/sys/fs/cgroup"), help=argparse.SUPPRESS)
+    top.add_argument("--gpu-file", default=gpu_sample.PATH, help=argparse.SUPPRESS)
+    top.add_argument("--kernel-log", type=Path, default=Path("/dev/kmsg"), help=argparse.SUPPRESS)
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Goes on until it is ended. Exit code 1 where its file cannot be written, or no ring read (`--print`)."""
+    options = parser().parse_args(arguments)
+    if options.print:
+        return samples.show(str(options.ring), options.print, options.last)
+    signal.signal(signal.SIGTERM, end)
     supervisor = Supervisor()
     log = opened(options.kernel_log)
     observer = Observer(options.proc_root, options.cgroup_root, options.gpu_file, log, kept_base(options.file))
+    if not options.once:
+        observer.recorder = recorder(options, log)
     try:
         options.file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         while True:
@@ -280,3 +247,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         say(WARNING, f"{error.filename or options.file}: {error.strerror}")
         return 1
+    finally:
+        if observer.recorder:
+            observer.recorder.stop()
+
+
+def recorder(options: argparse.Namespace, log: look.KernelLog | None) -> Recorder:
+    """The thread that writes the ring, started; all pages stay, so that it goes on while memory is short."""
+    if why := lock_memory():
+        say(WARNING, f"pages can be taken away while memory is short: {why}")
+
+    def counts() -> tuple[int, int] | None:
+        return (log.tally.refused, log.tally.bursts) if log else None
+
+    made = Recorder(options.ring, Eyes(options.proc_root, options.sys_root, options.gpu_file, counts))
+    made.start()
+    return made
