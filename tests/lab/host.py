@@ -157,6 +157,11 @@ class Host:
         act()
         self._wait_ssh(self._boot_seconds() + 60, before)
 
+    def wait_boot(self, before: str) -> None:
+        """Wait until SSH answers from another boot than `before`, however that came about."""
+        self.client.disconnect()
+        self._wait_ssh(self._boot_seconds() + 60, before)
+
     def _make(self) -> None:
         """A fresh host from the image, booted, settled and saved as `clean`."""
         spec = self.profile
@@ -274,6 +279,10 @@ class Host:
     def boot_id(self) -> str:
         """The kernel's id of this boot."""
         return self.run("cat /proc/sys/kernel/random/boot_id").stdout.strip()
+
+    def monitor(self) -> qemu.Monitor:
+        """qemu's own monitor: to pause it, or to plug something in that the next start does not have."""
+        return qemu.Monitor(self._made_machine())
 
     def cut_network(self, cut: bool) -> None:
         """Pull (True) or plug in (False) the host's network cable."""
