@@ -2,6 +2,7 @@
 
 from sparkfleet.settings.base import Measure
 from sparkfleet.settings.fleet import Fleet, FleetFile, FleetHost, HostEntry, chosen_fleet_file, load_fleet
+from sparkfleet.settings.gpu_clock import GpuClockSettings
 from sparkfleet.settings.measures import (
     MEASURES,
     CudaEnvSettings,
@@ -28,6 +29,7 @@ __all__ = [
     "FleetError",
     "FleetFile",
     "FleetHost",
+    "GpuClockSettings",
     "HardwareWatchdogSettings",
     "HostEntry",
     "HostSettings",

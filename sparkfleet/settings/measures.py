@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from sparkfleet.settings.base import Measure, Strict
 from sparkfleet.settings.environment import Variables
+from sparkfleet.settings.gpu_clock import GpuClockSettings
 from sparkfleet.settings.problems import contradiction
 from sparkfleet.settings.stack import StackSettings
 from sparkfleet.settings.tools import ToolsSettings
@@ -167,6 +168,7 @@ class HostSettings(Strict):
     vllm_container: VllmContainerSettings = VllmContainerSettings()
     watchdog: WatchdogSettings = WatchdogSettings()
     hardware_watchdog: HardwareWatchdogSettings = HardwareWatchdogSettings()
+    gpu_clock: GpuClockSettings = GpuClockSettings()
     ssh: SshSettings = SshSettings()
 
     def absent(self) -> Self:

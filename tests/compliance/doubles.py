@@ -22,6 +22,19 @@ GPU = "1 NVIDIA GPUs\n000f:01:00.0 0x10de:0x2e12\n"
 KERNEL = "6.11.0-1016-nvidia"
 BOOT = f"running {KERNEL}\nkernel {KERNEL} initrd=81000000 modules=yes nvidia="
 SMI = "nvidia_smi"
+CLOCKED = (
+    "Id=sparkfleet-gpu-clock.service\nLoadState=loaded\nActiveState=active\nResult=success\nUnitFileState=enabled\n"
+    "ExecStart={{ path=/opt/sparkfleet/bin/sparkfleet-gpu-clock ; "
+    "argv[]=/opt/sparkfleet/bin/sparkfleet-gpu-clock set 2100 ; "
+    "ignore_errors=no ; start_time=[n/a] ; stop_time=[n/a] ; pid=0 ; code=(null) ; status=0/0 }}\n"
+    "ExecMainStartTimestampMonotonic=9000000\nActiveEnterTimestampMonotonic=9400000\n\n"
+    "Id=sys-bus-pci-drivers-nvidia.device\nLoadState=loaded\nActiveState=active\n"
+    "ActiveEnterTimestampMonotonic={loaded}\n"
+)
+RULE = (
+    'ACTION=="add", SUBSYSTEM=="drivers", DEVPATH=="/bus/pci/drivers/nvidia", '
+    'RUN+="/usr/bin/systemctl --no-block restart sparkfleet-gpu-clock.service"\n'
+)
 TORCH = "cuda: Optional[str] = '13.0'\nlibtorch_cuda.so present\n"
 
 # Control → observation → what it printed where it passes, and where it fails.
@@ -69,6 +82,14 @@ DOUBLES: dict[str, dict[str, tuple[str, str]]] = {
         )
     },
     "SPK-RESET-02": {"hardware_timer_configured": ("1 lines\n60s\n", "2 lines\n60s\noff\n")},
+    "SPK-CLOCK-01": {
+        "gpu_clock_units": (CLOCKED.format(loaded=4000000), CLOCKED.format(loaded=99000000)),
+        "gpu_figures": ("0, 61, 2087, 3003, 97, 0x0000000000000002\n", "0, 61, 2400, 3003, 97, 0x0000000000000000\n"),
+    },
+    "SPK-CLOCK-02": {
+        "gpu_clock_rules": (f"1 lines\n{RULE}", "0 lines\n"),
+        "gpu_clock_units": (CLOCKED.format(loaded=4000000), CLOCKED.format(loaded=4000000)),
+    },
     "SPK-SERVER-01": {"vllm_image": (f'["{IMAGE}"]\n', f'["{OTHER}"]\n')},
     "SPK-SERVER-02": {"vllm_container": (f"{json.dumps(SERVER)}\n", f"{json.dumps(ELSEWHERE)}\n")},
     "SPK-SERVER-03": {"vllm_container": (f"{json.dumps(SERVER)}\n", f"{json.dumps(GREEDY)}\n")},
@@ -84,7 +105,11 @@ LACKS = {
 NO_GPU = "the lab has no NVIDIA GPU"
 ARMED = {"hardware_watchdog": {"armed": True}}
 SERVES = {"vllm_container": {"state": "present", "digest": IMAGE.partition("@")[2], "model": "/models/a"}}
-CHOSEN: dict[str, dict[str, Any]] = {"SPK-RESET-": ARMED, "SPK-SERVER-": SERVES}
+CHOSEN: dict[str, dict[str, Any]] = {
+    "SPK-RESET-": ARMED,
+    "SPK-SERVER-": SERVES,
+    "SPK-CLOCK-": {"gpu_clock": {"state": "present"}},
+}
 
 
 def why(control: str) -> str:

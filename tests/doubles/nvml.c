@@ -1,7 +1,9 @@
 /* A double of NVIDIA's libnvidia-ml.so.1, at the ABI: it reports what the file named in NVML_DOUBLE says.
  *
  * Lines: "device NAME unified|own", then its processes "compute PID BYTES" or "graphics PID BYTES"; "fail FUNCTION CODE";
- * "hang FUNCTION". Read anew at each call. What is not in the file is as on a machine with a driver and no GPU.
+ * "hang FUNCTION"; "clock MHZ" after a device, what its SM clock would be without a limit. Read anew at each call. What
+ * is not in the file is as on a machine with a driver and no GPU. A limit of the clock is kept, by all processes, in the
+ * file NVML_DOUBLE.INDEX, as the driver keeps it; removing that file is loading the driver anew.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -112,9 +114,61 @@ static int clock_of(void *handle, int type, unsigned int *into, unsigned int val
     return 0;
 }
 
+/* The file that keeps a device's limit. */
+static void limit_file(void *handle, char *into, size_t length) {
+    const char *name = getenv("NVML_DOUBLE");
+    snprintf(into, length, "%s.%d", name ? name : "/nonexistent", (int)(size_t)handle - 1);
+}
+
+int nvmlDeviceSetGpuLockedClocks(void *handle, unsigned int low, unsigned int high) {
+    char name[512];
+    int code = trouble("nvmlDeviceSetGpuLockedClocks");
+    FILE *file;
+    if (code)
+        return code;
+    limit_file(handle, name, sizeof name);
+    if (low > high || !(file = fopen(name, "w")))
+        return 2;
+    fprintf(file, "%u %u\n", low, high);
+    fclose(file);
+    return 0;
+}
+
+int nvmlDeviceResetGpuLockedClocks(void *handle) {
+    char name[512];
+    int code = trouble("nvmlDeviceResetGpuLockedClocks");
+    limit_file(handle, name, sizeof name);
+    if (!code)
+        unlink(name);
+    return code;
+}
+
+/* What the clock is: what the script says, no more than the limit. */
+static unsigned int clock_now(void *handle) {
+    char line[256], name[512], what[32];
+    unsigned int value = 345, low, high, found;
+    int number = -1;
+    FILE *file = script();
+    while (file && fgets(line, sizeof line, file)) {
+        if (sscanf(line, "device %255s %31s", name, what) == 2)
+            number++;
+        else if (number == (int)(size_t)handle - 1 && sscanf(line, "clock %u", &found) == 1)
+            value = found;
+    }
+    if (file)
+        fclose(file);
+    limit_file(handle, name, sizeof name);
+    if ((file = fopen(name, "r"))) {
+        if (fscanf(file, "%u %u", &low, &high) == 2 && value > high)
+            value = high;
+        fclose(file);
+    }
+    return value;
+}
+
 int nvmlDeviceGetClockInfo(void *handle, int type, unsigned int *into) {
     int code = trouble("nvmlDeviceGetClockInfo");
-    return code ? code : clock_of(handle, type, into, 345);
+    return code ? code : clock_of(handle, type, into, clock_now(handle));
 }
 
 int nvmlDeviceGetMaxClockInfo(void *handle, int type, unsigned int *into) {

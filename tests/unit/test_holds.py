@@ -21,6 +21,7 @@ from sparkhost.holds import Holds, values_of
 from sparkhost.resource import Context, Refused, Resource, from_json
 from tasks import (
     cuda_env,
+    gpu_clock,
     hardware_watchdog,
     ssh,
     stack,
@@ -45,9 +46,11 @@ MEASURES = (
     vllm_container,
     watchdog,
     hardware_watchdog,
+    gpu_clock,
     ssh,
 )
 EVERYTHING = {
+    "gpu_clock": {"state": "present"},
     "hardware_watchdog": {"armed": True},
     "ssh": {"protect": {"agent.service": "64MiB"}},
     "training_slice": {"sessions_memory_max": "64GiB", "serving_memory_max": "8GiB", "cpu_weight": 50, "io_weight": 50},

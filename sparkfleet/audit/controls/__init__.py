@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from sparkfleet.audit.controls import (
     cuda_env,
     fleet,
+    gpu_clock,
     host,
     ssh,
     stack,
@@ -33,6 +34,7 @@ MODULES = (
     vllm_source,
     vllm_container,
     watchdog,
+    gpu_clock,
     host,
     fleet,
 )

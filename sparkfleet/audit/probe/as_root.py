@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sparkfleet.audit.probe import (
     as_root_container,
+    as_root_gpu,
     as_root_host,
     as_root_slice,
     as_root_ssh,
@@ -161,6 +162,7 @@ LOOKS: dict[str, Looks] = {
     **as_root_ssh.LOOKS,
     **as_root_watchdog.LOOKS,
     **as_root_host.LOOKS,
+    **as_root_gpu.LOOKS,
     **as_root_slice.LOOKS,
     **as_root_stack.LOOKS,
     **as_root_container.LOOKS,

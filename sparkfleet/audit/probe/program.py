@@ -20,6 +20,7 @@ MODULES = (
     "as_user",
     "as_root",
     "as_root_container",
+    "as_root_gpu",
     "as_root_host",
     "as_root_slice",
     "as_root_ssh",
@@ -84,5 +85,6 @@ def parameters(settings: HostSettings, token: str, *, ssh: bool, seconds: float)
         "job_score": JOB_SCORE,
         "site": SITE_LOOKS,
         "vllm_image": settings.vllm_container.reference if settings.vllm_container.state == "present" else "",
+        "gpu_clock": settings.gpu_clock.state == "present",
     }
     return json.dumps(values).encode() + b"\n"

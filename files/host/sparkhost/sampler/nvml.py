@@ -96,13 +96,34 @@ class Nvml:
         Raises:
             NvmlError: one of them does not answer. The others' figures alone would mislead.
         """
+        return [self._device(index) for index in range(self.count())]
+
+    def count(self) -> int:
+        """How many GPUs there are. Raises NvmlError."""
         count = ctypes.c_uint()
         self._call("nvmlDeviceGetCount_v2", ctypes.byref(count))
-        return [self._device(index) for index in range(count.value)]
+        return count.value
 
-    def _device(self, index: int) -> Device:
+    def lock_clock(self, index: int, most: int) -> None:
+        """Limits a GPU's clock, in MHz, until the driver is loaded anew. Needs root. Raises NvmlError."""
+        handle = self._handle(index)
+        self._call("nvmlDeviceSetGpuLockedClocks", handle, ctypes.c_uint(0), ctypes.c_uint(most))
+
+    def reset_clock(self, index: int) -> None:
+        """Takes the limit of a GPU's clock off. Needs root. Raises NvmlError."""
+        self._call("nvmlDeviceResetGpuLockedClocks", self._handle(index))
+
+    def clock(self, index: int) -> int | None:
+        """A GPU's clock in MHz; None where the driver does not say. Raises NvmlError: there is no such GPU."""
+        return self._clock("nvmlDeviceGetClockInfo", self._handle(index))
+
+    def _handle(self, index: int) -> ctypes.c_void_p:
         handle = ctypes.c_void_p()
         self._call("nvmlDeviceGetHandleByIndex_v2", ctypes.c_uint(index), ctypes.byref(handle))
+        return handle
+
+    def _device(self, index: int) -> Device:
+        handle = self._handle(index)
         buffer = ctypes.create_string_buffer(NAME_LENGTH)
         self._call("nvmlDeviceGetName", handle, buffer, ctypes.c_uint(NAME_LENGTH))
         name = buffer.value.decode(errors="replace")
