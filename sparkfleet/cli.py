@@ -16,6 +16,7 @@ from sparkfleet.rollout import command as rollout
 from sparkfleet.settings import FleetError
 from sparkfleet.site import init
 from sparkfleet.stack import command as stack
+from sparkfleet.status import command as status
 from sparkfleet.version import release
 
 SUBCOMMANDS = (
@@ -25,6 +26,7 @@ SUBCOMMANDS = (
     rollout.add_arguments,
     audit.add_arguments,
     stack.add_arguments,
+    status.add_arguments,
 )
 """Each adds its subcommand, with `run` (arguments → exit code) as a default."""
 

@@ -14,6 +14,7 @@ from sparkfleet.exit_codes import CommandFailed, ExitCode
 from sparkfleet.selection import chosen_fleet, limited
 from sparkfleet.settings import chosen_fleet_file
 from sparkfleet.settings.problems import escaped
+from sparkfleet.status import records
 from sparkfleet.terminal import has_terminal
 
 DEPLOY = """\
@@ -67,12 +68,15 @@ def deploy(arguments: argparse.Namespace) -> ExitCode:
         raise CommandFailed("there is no terminal to confirm on: give --yes", ExitCode.BAD_CONFIGURATION)
     wanted = wanted_of(arguments, dry=False, confirmed=arguments.yes, diff=arguments.diff)
     found = run(wanted, quiet=arguments.json == Path("-"))
+    records.note(wanted.fleet_file, found, "deploy")
     return told(found, arguments, [])
 
 
 def drift(arguments: argparse.Namespace) -> ExitCode:
     """Runs a dry run. Raises CommandFailed or FleetError."""
-    found = run(wanted_of(arguments, dry=True, confirmed=False, diff=True), quiet=True)
+    wanted = wanted_of(arguments, dry=True, confirmed=False, diff=True)
+    found = run(wanted, quiet=True)
+    records.note(wanted.fleet_file, found, "drift")
     lines = []
     for one in found:
         if about := report.details(one, diff=not arguments.no_diff):
