@@ -13,9 +13,9 @@ from sparkhost.launcher.units import GIB
 from sparkhost.observer import memory, restarts
 from sparkhost.observer.alarms import AGAIN, LASTS, MOST, Alarm, Alarms
 from sparkhost.observer.kernel_log import MANY, WITHIN, Record, Tally, parse
-from sparkhost.observer.warnings import restarting
 from sparkhost.observer.orphans import Seen, is_orphan
 from sparkhost.observer.told import KINDS
+from sparkhost.observer.warnings import restarting
 
 SEEN = Path(__file__).resolve().parent / "observed"
 REFUSED = "NVRM: nvCheckOkFailedNoLog: Check failed: Out of memory [NV_ERR_NO_MEMORY] (0x00000051) returned"
