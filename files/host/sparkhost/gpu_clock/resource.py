@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from sparkhost.resource import Change, Context, Refused, Resource
+from sparkhost.resource import Check, Context, Refused
 from sparkhost.sampler.nvml import LIBRARY
 
 
 @dataclass(frozen=True)
-class HasNvml(Resource):
-    """Changes nothing: refuses where there is no NVML. Loads the library, and does not call it, which can hang."""
+class HasNvml(Check):
+    """Refuses where there is no NVML. Loads the library, and does not call it, which can hang."""
 
     kind: ClassVar[str] = "has_nvml"
     is_basis: ClassVar[bool] = True
     library: str = LIBRARY
 
-    def plan(self, context: Context) -> Sequence[Change]:
+    def check(self, context: Context) -> None:
         try:
             ctypes.CDLL(self.library)
         except OSError as error:
@@ -27,7 +26,3 @@ class HasNvml(Resource):
                 f"{self.library} cannot be loaded, so nothing can limit the GPU's clock: install NVIDIA's driver, or "
                 "set gpu_clock.state to absent"
             ) from error
-        return []
-
-    def apply(self) -> None:
-        """Nothing to do: `plan` finds no changes, it only refuses."""
