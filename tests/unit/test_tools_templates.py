@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 from sparkhost.profile import command, recipe
 from tests.unit.small_wheels import UV, wheel
@@ -18,6 +19,13 @@ FILES = Path(__file__).resolve().parents[2] / "files" / "tools"
 RECIPES = FILES / "recipes"
 OTHERS = [("torch", "2.13.0"), ("torch", "2.15.0"), ("transformers", "5.19.0"), ("accelerate", "1"), ("peft", "0.21")]
 OPEN_INSTRUCT = json.loads(Path(__file__).with_name("open_instruct_options.json").read_text())
+OTHER_PROGRAMS = json.loads(Path(__file__).with_name("recipe_options.json").read_text())["programs"]
+LENGTHS = {
+    "trl": "--max_length",
+    "llama-factory": "--cutoff_len",
+    "unsloth": "--max-seq-length",
+    "axolotl": "--sequence-len",
+}
 
 
 def options_of(program: str) -> set[str]:
@@ -71,6 +79,45 @@ def test_open_instruct_has_every_option_of_the_page() -> None:
         program = next(word for word in line.split() if word.startswith("open_instruct/"))
         used = {word for word in line.partition(program)[2].split() if word.startswith("--")}
         assert used <= options_of(program)
+
+
+@pytest.mark.parametrize("name", sorted(OTHER_PROGRAMS))
+def test_another_program_has_every_option_of_its_recipe(name: str) -> None:
+    """The options are those of one release, which the recipe asks for by name."""
+    found, program = recipe.read(name, RECIPES), OTHER_PROGRAMS[name]
+    package, version = program["release"].split()
+    assert f"{package}=={version}" in found.template
+    assert found.checked.startswith(program["release"])
+    start = max(at for at, word in enumerate(found.template) if word == "--with") + 2
+    words = found.template[start:]
+    assert words
+    assert {word for word in words if word.startswith("--")} <= set(program["options"].split())
+    assigned = {word.partition("=")[0] for word in words if "=" in word}
+    assert assigned <= set(program.get("keys", "").split())
+
+
+@pytest.mark.parametrize("name", sorted(OTHER_PROGRAMS))
+def test_a_recipe_of_another_program_caps_the_length(name: str) -> None:
+    found = recipe.read(name, RECIPES)
+    if name in LENGTHS:
+        assert found.template[found.template.index(LENGTHS[name]) + 1] == "{length}"
+    else:
+        assert "tokenizer.max_seq_len={length}" in found.template
+    assert found.environment["PYTORCH_CUDA_ALLOC_CONF"] == "expandable_segments:True"
+
+
+def test_axolotl_has_every_key_of_its_file() -> None:
+    written = yaml.safe_load((RECIPES / "axolotl.yml").read_text())
+    (dataset,) = written.pop("datasets")
+    assert set(written) <= set(OTHER_PROGRAMS["axolotl"]["keys"].split())
+    assert set(dataset) <= set(OTHER_PROGRAMS["axolotl"]["dataset keys"].split())
+
+
+def test_no_recipe_asks_for_flash_attention() -> None:
+    """Its wheels are built for CUDA 12 (docs/compatibility.md)."""
+    for path in RECIPES.iterdir():
+        assert "flash_attention_2" not in path.read_text()
+        assert "flash_attention: true" not in path.read_text()
 
 
 def test_grpo_runs_beside_vllm_on_aarch64() -> None:
