@@ -26,4 +26,7 @@ SAYS_MORE: dict[str, frozenset[str]] = {
     "sm120-only": frozenset(("illegal-access",)),
     "torch-cpu": frozenset(("cuda-13-library",)),
     "flash-attn": frozenset(("torch-abi",)),
+    "static-tls": frozenset(("memory-error",)),
+    "nccl-verbs": frozenset(("nccl-system", "nccl-timeout")),
+    "nccl-connect": frozenset(("nccl-system",)),
 }

@@ -49,12 +49,24 @@ RULES = (
     Rule(
         "container-without-gpu",
         "broken",
-        r"could not select device driver \S* with capabilities: \[\[gpu\]\]|nvidia-container-cli: initialization error",
+        r"could not select device driver \S* with capabilities: \[\[gpu\]\]|nvidia-container-cli: initialization error"
+        r"|The NVIDIA Driver was not detected\.",
         "Docker does not know the GPU: the container toolkit is missing or not configured, or the driver is not loaded",
         "sudo apt install nvidia-container-toolkit; sudo nvidia-ctk runtime configure; sudo systemctl restart docker",
-        "Docker's own message",
+        "Docker's own message; AEON-7/Qwen3.6-27B-AEON-Ultimate-Uncensored-DFlash#5",
         'docker: could not select device driver "" with capabilities: [[gpu]].',
         "capabilities: [[gpu]] granted",
+    ),
+    Rule(
+        "cuda-unknown",
+        "broken",
+        r"CUDA unknown error - this may be due to an incorrectly set up environment|cudaErrorUnknown",
+        "the driver did not let CUDA start: often a container that was made before a driver upgrade, a missing "
+        "nvidia_uvm, or an image whose CUDA is newer than the driver",
+        "nvidia-smi on the host; make the container anew; sudo modprobe nvidia_uvm; an image of CUDA 13.0; a reboot",
+        "NVIDIA/NemoClaw#4658",
+        "RuntimeError: CUDA unknown error - this may be due to an incorrectly set up environment, e.g. changing env",
+        "CUDA error: out of memory",
     ),
     Rule(
         "persistenced-socket",

@@ -164,12 +164,35 @@ RULES = (
     Rule(
         "no-aarch64-wheel",
         "broken",
-        r"no wheels with a matching (?:platform|Python ABI) tag|is not a supported wheel on this platform",
-        "that package has no wheel for aarch64 and this Python; a Spark's processor is an Arm",
-        "leave it out on aarch64 (a marker: ; platform_machine != 'aarch64'), take another release, or build it",
-        "uv's own message",
+        r"no wheels with a matching (?:platform|Python ABI) tag|is not a supported wheel on this platform"
+        r"|doesn't have a source distribution or wheel for the current platform|\(from versions: none\)",
+        "that package has no wheel for aarch64 and this Python (a Spark's processor is an Arm), or its name is wrong",
+        "leave it out on aarch64 (a marker: ; platform_machine != 'aarch64'), take another release (newer torchcodec, "
+        "decord2 instead of decord), or build it",
+        "uv's and pip's own messages; unslothai/unsloth#5384; Lightricks/LTX-2#256; Netflix/void-model#5",
         "Because xformers has no wheels with a matching platform tag (e.g., `manylinux_2_39_aarch64`)",
         "Installed 12 wheels with a matching platform tag",
+    ),
+    Rule(
+        "wrong-architecture",
+        "broken",
+        r"exec format error|no matching manifest for linux/arm64|file in wrong format|cannot open shared object file: "
+        r"wrong ELF class|image's platform \(linux/amd64\) does not match",
+        "a program, library or image for x86_64; a Spark's processor is an Arm (aarch64)",
+        "an image or a release for linux/arm64 (docker manifest inspect IMAGE shows which it has), or build it there",
+        "mmartial/ComfyUI-Nvidia-Docker#96; ggml-org/whisper.cpp#2081; meta-pytorch/torchcodec#1072",
+        "exec /usr/local/bin/entrypoint.sh: exec format error",
+        "exec /usr/local/bin/entrypoint.sh: permission denied",
+    ),
+    Rule(
+        "static-tls",
+        "broken",
+        r"cannot allocate memory in static TLS block",
+        "no memory is short: a library (often scikit-learn's libgomp) came too late for its thread storage",
+        "import it first in the program, or export LD_PRELOAD=THE_PATH_IN_THE_MESSAGE for this command only",
+        "NVIDIA/DALI#5519; hiyouga/LlamaFactory#8768",
+        "ImportError: libgomp-d22c30c5.so.1.0.0: cannot allocate memory in static TLS block",
+        "cannot allocate a static TLS block in this test",
     ),
     Rule(
         "python-headers",

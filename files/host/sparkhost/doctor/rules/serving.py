@@ -107,7 +107,8 @@ RULES = (
     Rule(
         "nccl-connect",
         "broken",
-        r"NCCL WARN \w*connect[^\n]*failed|Call to connect failed|NCCL WARN Bootstrap : no socket",
+        r"NCCL WARN \w*connect[^\n]*failed|Call to connect failed|NCCL WARN Bootstrap : no socket"
+        r"|Gloo connectFullMesh failed",
         "the hosts of a job do not reach each other on the interface that NCCL took",
         "NCCL_SOCKET_IFNAME and GLOO_SOCKET_IFNAME to the link's interface on every host; ping its addresses; "
         "a firewall must let the hosts' ports through",
@@ -148,12 +149,57 @@ RULES = (
     Rule(
         "transformers-old",
         "broken",
-        r"does not recognize this architecture|Model architectures \[[^\]]*\] are not supported",
-        "the model is newer than this transformers or vLLM",
-        "uv pip install -U transformers (or vllm), in one resolution with torch",
-        "transformers' and vLLM's own messages",
+        r"does not recognize this architecture|Model architectures \[[^\]]*\] are not supported"
+        r"|No processor registered for architecture",
+        "the model is newer than this transformers, vLLM or SGLang, or its image",
+        "uv pip install -U transformers (or vllm), in one resolution with torch; a newer image",
+        "transformers' and vLLM's own messages; NVIDIA/dgx-spark-playbooks#68",
         "ValueError: The checkpoint has model type `x` but Transformers does not recognize this architecture.",
         "architecture: LlamaForCausalLM",
+    ),
+    Rule(
+        "sglang-fraction",
+        "broken",
+        r"Not enough memory\. Please try to increase --mem-fraction-static",
+        "the weights fill SGLang's share. Its advice, a larger one, takes a Spark's whole memory: 0.70 worked on one, "
+        "0.75 began to swap",
+        "a smaller or quantised model, a shorter --context-length, fewer --max-running-requests; only where spark-top "
+        "shows room, a larger --mem-fraction-static in small steps",
+        "sgl-project/sglang#4330, #322, #34872",
+        "RuntimeError: Not enough memory. Please try to increase --mem-fraction-static.",
+        "mem_fraction_static=0.70, max_total_num_tokens=137408",
+    ),
+    Rule(
+        "one-gpu",
+        "broken",
+        r"Tensor parallel size \(\d+\) exceeds available GPUs|CUDA error: invalid device ordinal",
+        "more GPUs are asked for than the host has: a Spark has one, number 0",
+        "one process, --tensor-parallel-size 1, CUDA_VISIBLE_DEVICES=0; over several Sparks one process on each "
+        "(torchrun --nnodes, vLLM --nnodes or Ray)",
+        "NVIDIA/dgx-spark-playbooks#63; torch's own message",
+        "ValueError: Tensor parallel size (2) exceeds available GPUs (1).",
+        "tensor_parallel_size=1",
+    ),
+    Rule(
+        "nccl-verbs",
+        "broken",
+        r"Call to ibv_\w+ failed",
+        "NCCL took a port of the ConnectX-7 that does not reach the other host, or one that is down",
+        "NCCL_IB_HCA=THE_PORT (rocep1s0f1, say) and NCCL_SOCKET_IFNAME the same on each host; ibdev2netdev shows which "
+        "is up; ip -br address that both ends share a network",
+        "eugr/spark-vllm-docker#252",
+        "NCCL WARN Call to ibv_modify_qp failed with 110 Connection timed out",
+        "NCCL INFO NET/IB : Using [0]rocep1s0f1:1/RoCE",
+    ),
+    Rule(
+        "nccl-system",
+        "broken",
+        r"unhandled system error|ncclSystemError",
+        "NCCL met an error of the network or the system; this line does not say which",
+        "run it with NCCL_DEBUG=INFO and look for the first NCCL WARN; NCCL_SOCKET_IFNAME names the interface",
+        "vllm-project/vllm#5828, #19613",
+        "RuntimeError: NCCL Error 2: unhandled system error (run with NCCL_DEBUG=INFO for details)",
+        "system error handler installed",
     ),
     Rule(
         "disk-full",
