@@ -305,9 +305,14 @@ def test_batch_and_accumulation_make_the_total(batch: int, total: int) -> None:
     assert size <= batch
 
 
-@given(st.lists(st.builds(Point, st.integers(1, 2**20), st.integers(0, 2**40)), max_size=6), st.integers(0, 2**40))
-def test_all_of_the_picture_is_in_the_frame(points: list[Point], room: int) -> None:
-    picture = xml.fromstring(plot.svg(points, fit.line(points), room, "batch", "title"))
+@given(
+    st.lists(st.builds(Point, st.integers(1, 2**20), st.integers(0, 2**40)), max_size=6),
+    st.integers(0, 2**40),
+    st.integers(0, 2**41),
+)
+def test_all_of_the_picture_is_in_the_frame(points: list[Point], room: int, more: int) -> None:
+    others = {"in use": [Point(point.value, more) for point in points]} if points else {}
+    picture = xml.fromstring(plot.svg(points, fit.line(points), room, "batch", "title", others))
     for element in picture.iter():
         for name, most in (("cx", plot.WIDTH), ("cy", plot.HEIGHT), ("x", plot.WIDTH), ("y", plot.HEIGHT)):
             assert 0 <= float(element.get(name, "0")) <= most
@@ -365,3 +370,66 @@ def test_who_ends_the_profile_ends_the_run_with_it(tmp_path: Path, number: int) 
     assert "called again, it goes on" in out
     assert not Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}").exists()
     assert statuses(tmp_path) == {}
+
+
+TORCH = """
+import sys
+class cuda:
+    is_initialized = staticmethod(lambda: {used})
+    max_memory_allocated = staticmethod(lambda: {in_use})
+    max_memory_reserved = staticmethod(lambda: {reserved})
+"""
+"""A double of PyTorch, at the interface that is asked."""
+
+
+def told(tmp_path: Path, torch: str, *words: str) -> dict[str, Any]:
+    """The only step's peaks of a run that imports the double."""
+    (tmp_path / "torch.py").write_text(torch)
+    code = f"import sys; sys.path.append({str(tmp_path)!r}); import torch; {{batch}}"
+    assert (
+        main([*PLAIN, "--vary", "batch=1", "--out", str(tmp_path / "o"), *words, "--", sys.executable, "-c", code]) == 0
+    )
+    peaks: dict[str, Any] = results(tmp_path / "o")["steps"][0]["peaks"]
+    return peaks
+
+
+def test_pytorch_is_asked_what_was_in_use_and_reserved(tmp_path: Path) -> None:
+    peaks = told(tmp_path, TORCH.format(used=True, in_use=3 * GIB, reserved=4 * GIB), "--torch")
+    assert (peaks["in_use"], peaks["reserved"]) == (3 * GIB, 4 * GIB)
+    picture = (tmp_path / "o" / "plot.svg").read_text()
+    assert "reserved by PyTorch, 1: 4.00 GiB" in picture
+    assert "in use, 1: 3.00 GiB" in picture
+    with (tmp_path / "o" / "results.csv").open() as stream:
+        assert next(csv.DictReader(stream))["reserved"] == str(4 * GIB)
+
+
+def test_without_being_asked_or_without_a_gpu_nothing_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert told(tmp_path, TORCH.format(used=True, in_use=1, reserved=2))["in_use"] is None
+    assert told(tmp_path, TORCH.format(used=False, in_use=1, reserved=2), "--torch", "--anew")["reserved"] is None
+    assert "no figures of it" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("broken", ["raise RuntimeError('gone')", "return 'many'"])
+def test_a_pytorch_that_fails_at_its_end_does_not_fail_the_step(tmp_path: Path, broken: str) -> None:
+    double = f"class cuda:\n @staticmethod\n def is_initialized():\n  {broken}\n"
+    double += " max_memory_allocated = max_memory_reserved = staticmethod(lambda: 'many')\n"
+    assert told(tmp_path, double, "--torch")["in_use"] is None
+
+
+def test_the_users_own_sitecustomize_still_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "sitecustomize.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "own"))
+    told(tmp_path, TORCH.format(used=True, in_use=1, reserved=2), "--torch")
+    assert (tmp_path / "ran").exists()
+
+
+def test_results_from_before_pytorch_was_asked_are_read(profiled: Path, tmp_path: Path) -> None:
+    document = results(profiled)
+    for step in document["steps"]:
+        del step["peaks"]["in_use"], step["peaks"]["reserved"]
+    (tmp_path / "results.json").write_text(json.dumps(document))
+    words = ["--recipe", ALLOCATE, "--set", "mib=64", "--out", str(tmp_path), "--vary", "batch=1,2"]
+    assert main([*PLAIN, *words]) == 0

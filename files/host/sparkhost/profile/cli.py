@@ -66,6 +66,12 @@ def parser() -> argparse.ArgumentParser:
         help="available: the fall of MemAvailable, which sees CUDA memory on a Spark; processes: what the run's "
         "processes hold, for hosts where others work meanwhile",
     )
+    made.add_argument(
+        "--torch",
+        action="store_true",
+        help="ask PyTorch at each process's end what of it was in use, and what its allocator had reserved "
+        "(a sitecustomize on PYTHONPATH)",
+    )
     made.add_argument("--total-batch", type=int, metavar="N", help="say which accumulation makes N of the batch")
     made.add_argument("--plain", action="store_true", help="run the command itself, not as a job: nothing caps it")
     made.add_argument("--json", action="store_true", help="the results to standard output, for programs")

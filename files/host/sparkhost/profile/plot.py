@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
+from types import MappingProxyType
 
 from sparkhost.launcher.units import GIB
 from sparkhost.profile.fit import Line, Point
@@ -11,6 +12,8 @@ from sparkhost.profile.fit import Line, Point
 WIDTH, HEIGHT = 640, 400
 LEFT, RIGHT, TOP, BOTTOM = 64, 20, 40, 48
 TICKS = 5
+COLOURS = ("#b06000", "#137333")
+"""Of the further rows of points."""
 
 
 def step_of(most: float) -> float:
@@ -23,10 +26,19 @@ def step_of(most: float) -> float:
         size *= 10
 
 
-def svg(points: Sequence[Point], line: Line | None, room: int, name: str, title: str) -> str:
-    """The whole file. `room`: what a run may use at most; `name`: of what is varied."""
+def svg(
+    points: Sequence[Point],
+    line: Line | None,
+    room: int,
+    name: str,
+    title: str,
+    others: Mapping[str, Sequence[Point]] = MappingProxyType({}),
+) -> str:
+    """The whole file. `room`: what a run may use at most; `name`: of what is varied; `others`: further rows of
+    points, each lower than `points`."""
     most_x = max((point.value for point in points), default=1) * 1.1
-    most_y = max([point.peak / GIB for point in points] + [room / GIB]) * 1.1 or 1.0
+    drawn = [*points, *(point for row in others.values() for point in row)]
+    most_y = max([point.peak / GIB for point in drawn] + [room / GIB]) * 1.1 or 1.0
 
     def x(value: float) -> float:
         return round(LEFT + value / most_x * (WIDTH - LEFT - RIGHT), 1)
@@ -64,5 +76,18 @@ def svg(points: Sequence[Point], line: Line | None, room: int, name: str, title:
         parts.append(
             f'<circle cx="{x(point.value)}" cy="{y(point.peak / GIB)}" r="4" fill="#0b57d0"><title>{point.value}: '
             f"{point.peak / GIB:.2f} GiB</title></circle>"
+        )
+    for number, (label, row) in enumerate(others.items()):
+        colour = COLOURS[number % len(COLOURS)]
+        path = "L".join(f"{x(point.value)} {y(point.peak / GIB)}" for point in row)
+        parts.append(f'<path d="M{path}" stroke="{colour}" stroke-dasharray="2 3" fill="none"/>')
+        parts += [
+            f'<rect x="{x(point.value) - 3}" y="{y(point.peak / GIB) - 3}" width="6" height="6" fill="{colour}"><title>'
+            f"{escape(label)}, {point.value}: {point.peak / GIB:.2f} GiB</title></rect>"
+            for point in row
+        ]
+        parts.append(
+            f'<text x="{WIDTH - RIGHT}" y="{TOP + 14 * (number + 1)}" text-anchor="end" fill="{colour}">'
+            f"{escape(label)}</text>"
         )
     return "\n".join([*parts, "</svg>", ""])

@@ -139,6 +139,17 @@ class Store:
         """Of the steps that ran to their end."""
         return [Point(step.value, step.peak) for step in self.ordered() if step.status == "ok"]
 
+    def torch(self) -> dict[str, list[Point]]:
+        """What PyTorch said of the same steps, by name."""
+        done = [(step.value, step.peaks) for step in self.ordered() if step.status == "ok" and step.peaks]
+        found = {
+            "reserved by PyTorch": [
+                Point(value, peaks.reserved) for value, peaks in done if peaks.reserved is not None
+            ],
+            "in use": [Point(value, peaks.in_use) for value, peaks in done if peaks.in_use is not None],
+        }
+        return {name: points for name, points in found.items() if points}
+
     def table(self) -> str:
         """As CSV: a row a step, sizes in bytes."""
         out = io.StringIO()

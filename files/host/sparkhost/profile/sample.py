@@ -36,6 +36,10 @@ class Peaks(NamedTuple):
     longest_gap: float
     """Seconds between two looks, at most: a shorter peak may have been missed."""
     seconds: float
+    in_use: int | None = None
+    """By PyTorch itself, with --torch: the most that was in use, of all processes together."""
+    reserved: int | None = None
+    """The same, reserved by its allocator."""
 
 
 class Memory:

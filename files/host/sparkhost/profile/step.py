@@ -76,10 +76,11 @@ def run(
     memory: Memory,
     job: str | None = None,
     environment: Mapping[str, str] | None = None,
+    forced: Mapping[str, str] | None = None,
 ) -> Outcome:
     """Runs a command to its end, or ends it. Its output goes to `log`. `job`: its name where the launcher runs it.
 
-    `environment`: variables for it beside those of this process, which win.
+    `environment`: variables for it beside those of this process, which win; but not over `forced`.
 
     Raises:
         NotStarted: it cannot be started.
@@ -92,7 +93,7 @@ def run(
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env={**(environment or {}), **os.environ},
+                env={**(environment or {}), **os.environ, **(forced or {})},
             )
         except OSError as error:
             hint = "; --plain runs the command without it, and nothing caps it then" if job else ""

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from sparkhost.doctor import text
 from sparkhost.launcher.promise import TORCH_ALLOCATOR
 from sparkhost.launcher.units import MIB, show_duration, show_size
-from sparkhost.profile import command, fit, plot
+from sparkhost.profile import command, fit, plot, torch_peaks
 from sparkhost.profile.recipe import Recipe
 from sparkhost.profile.results import CSV, JSON, PLOT, Step, Store
 from sparkhost.profile.sample import Memory
 from sparkhost.profile.step import Limits, NotStarted, run, settled, wrapped
+from sparkhost.profile.torch_peaks import TorchPeaks
 
 TOLERANCE = 512 * MIB
 """What MemAvailable may stay below where it was, between two steps."""
@@ -80,16 +84,20 @@ class Profile:
         known = self.store.steps.get(value)
         self.store.note(Step(value, "unfinished", 0))
         before = self.memory.read("MemAvailable")
+        job = None if self.options.plain else name
+        words = words if job is None else wrapped(words, name, self.options.memory)
         try:
-            if self.options.plain:
-                outcome = run(words, log, self.limits, self.memory, None, environment)
-            else:
-                words = wrapped(words, name, self.options.memory)
-                outcome = run(words, log, self.limits, self.memory, name, environment)
+            with asked(self.options.torch, environment) as (forced, answers):
+                outcome = run(words, log, self.limits, self.memory, job, environment, forced)
+                told = answers()
         except NotStarted:  # the note stands for a host that froze: this command has not run
             self.store.take_back(value, known)
             raise
-        peaks = outcome.peaks
+        peaks = outcome.peaks._replace(**told._asdict()) if told else outcome.peaks
+        if self.options.torch and told is None:
+            self.notes.append(
+                f"{series.vary}={value}: PyTorch was not used, or its processes were killed: no figures of it"
+            )
         peak = peaks.processes if series.by == "processes" else max(peaks.before - peaks.available, 0)
         step = Step(value, outcome.status, peak, outcome.code, peaks)
         self.store.note(step)
@@ -143,4 +151,18 @@ class Profile:
         self.store.write(CSV, self.store.table())
         title = f"peak memory by {self.series.vary} ({self.series.by})"
         points = self.store.points()
-        self.store.write(PLOT, plot.svg(points, fit.line(points), summary["room"], self.series.vary, title))
+        picture = plot.svg(points, fit.line(points), summary["room"], self.series.vary, title, self.store.torch())
+        self.store.write(PLOT, picture)
+
+
+@contextlib.contextmanager
+def asked(
+    torch: bool, environment: Mapping[str, str]
+) -> Iterator[tuple[dict[str, str], Callable[[], TorchPeaks | None]]]:
+    """Variables that have PyTorch say what it used, and what collects its answers; nothing where it is not asked."""
+    if not torch:
+        yield {}, lambda: None
+        return
+    with tempfile.TemporaryDirectory(prefix="spark-profile-") as name:
+        directory = Path(name)
+        yield torch_peaks.environment(directory, {**environment, **os.environ}), lambda: torch_peaks.collect(directory)
