@@ -14,7 +14,7 @@ from typing import Any
 from sparkhost.headroom import MARGIN, term_below
 from sparkhost.launcher.units import GIB, Mistake, parse_duration, parse_size, show_size
 from sparkhost.pipes import quiet_without_reader
-from sparkhost.profile import command, recipe
+from sparkhost.profile import command, peers, recipe
 from sparkhost.profile.results import CSV, JSON, PLOT, Series, Store
 from sparkhost.profile.sample import Memory
 from sparkhost.profile.step import Limits
@@ -31,6 +31,8 @@ examples:
   spark-profile --recipe sft
   spark-profile --set length=2048 --total-batch 32 -- uv run python train.py --batch {batch} --max_seq_length {length}
   spark-profile --recipe allocate --vary batch=1,2,4 --plain
+  spark-profile --peers spark-02 -- torchrun --nnodes {hosts} --node-rank {rank} --master-addr {master} \\
+      --nproc-per-node 1 train.py --batch {batch}
 
 Exit code: 0 something is recommended; 1 nothing is; 2 a mistake. How to read the results: docs/methodology.md."""
 
@@ -65,6 +67,12 @@ def parser() -> argparse.ArgumentParser:
         default="available",
         help="available: the fall of MemAvailable, which sees CUDA memory on a Spark; processes: what the run's "
         "processes hold, for hosts where others work meanwhile",
+    )
+    made.add_argument(
+        "--peers",
+        metavar="HOSTS",
+        help="other hosts that have a part of each run, such as spark-02,spark-03: by ssh, in this directory; the "
+        "command then has {rank}, and may have {hosts} and {master}",
     )
     made.add_argument(
         "--torch",
@@ -108,10 +116,16 @@ def series_of(
     name, values = command.parse_vary(vary)
     if name in settings:
         raise Mistake(f"--set: {name} is varied: leave one of them out")
-    command.check(template, [name, *settings])
+    if options.peers:
+        peers.parse(options.peers)
+        if set(settings) & {"rank", "hosts"}:
+            raise Mistake("--set: rank and hosts are given by --peers: leave them out")
+        command.check(template, [name, "rank", *settings])
+    else:
+        command.check(template, [name, *settings])
     if options.total_batch is not None and options.total_batch < 1:
         raise Mistake(f"--total-batch: got {options.total_batch}, expected a whole number above 0")
-    return Series(template, name, settings, options.by, total), values, ready
+    return Series(template, name, settings, options.by, total, options.peers or ""), values, ready
 
 
 def report(summary: dict[str, Any], vary: str, directory: Path) -> list[str]:

@@ -33,6 +33,8 @@ class Series(NamedTuple):
     settings: dict[str, str]
     by: str
     total: int
+    peers: str = ""
+    """Other hosts that have a part of it."""
 
 
 class Step(NamedTuple):
@@ -43,6 +45,8 @@ class Step(NamedTuple):
     peak: int
     code: int = 0
     peaks: Peaks | None = None
+    peers: dict[str, int] = {}  # noqa: RUF012 - never changed
+    """What other hosts used at most, by name; `peak` is the most of all hosts."""
 
 
 class Store:

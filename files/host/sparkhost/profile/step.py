@@ -77,10 +77,12 @@ def run(
     job: str | None = None,
     environment: Mapping[str, str] | None = None,
     forced: Mapping[str, str] | None = None,
+    enough: Callable[[], object] = lambda: None,
 ) -> Outcome:
     """Runs a command to its end, or ends it. Its output goes to `log`. `job`: its name where the launcher runs it.
 
     `environment`: variables for it beside those of this process, which win; but not over `forced`.
+    `enough`: tells that the step is in vain, since another part of it has failed.
 
     Raises:
         NotStarted: it cannot be started.
@@ -101,7 +103,7 @@ def run(
     sampler = Sampler(process.pid, memory, finder(job)) if job else Sampler(process.pid, memory)
     status: Status = "ok"
     try:
-        status = follow(process.pid, sampler, limits)
+        status = follow(process.pid, sampler, limits, enough)
     finally:
         if status != "ok" or process.poll() is None:
             end(process, sampler, 1 / limits.rate)
@@ -112,8 +114,8 @@ def run(
     return Outcome("failed" if status == "ok" and code else status, code, sampler.peaks())
 
 
-def follow(pid: int, sampler: Sampler, limits: Limits) -> Status:
-    """Looks until the process ends, memory falls below the floor, or time is over."""
+def follow(pid: int, sampler: Sampler, limits: Limits, enough: Callable[[], object] = lambda: None) -> Status:
+    """Looks until the process ends, memory falls below the floor, the step is in vain, or time is over."""
     until = time.monotonic() + limits.seconds
     descriptor = os.pidfd_open(pid)
     try:
@@ -123,6 +125,8 @@ def follow(pid: int, sampler: Sampler, limits: Limits) -> Status:
         while True:
             if sampler.look() < limits.floor:
                 return "stopped"
+            if enough():
+                return "failed"
             due = max(due + 1 / limits.rate, time.monotonic())
             if poll.poll(max(due - time.monotonic(), 0) * 1000):
                 return "ok"

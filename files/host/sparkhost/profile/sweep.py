@@ -16,6 +16,7 @@ from sparkhost.doctor import text
 from sparkhost.launcher.promise import TORCH_ALLOCATOR
 from sparkhost.launcher.units import MIB, show_duration, show_size
 from sparkhost.profile import command, fit, plot, torch_peaks
+from sparkhost.profile.peers import Peers, parse, places
 from sparkhost.profile.recipe import Recipe
 from sparkhost.profile.results import CSV, JSON, PLOT, Step, Store
 from sparkhost.profile.sample import Memory
@@ -37,14 +38,18 @@ class Profile:
         self.store, self.limits, self.options, self.memory, self.ready = store, limits, options, memory, ready
         self.series = store.series
         self.notes: list[str] = []
+        self.peers = Peers(parse(self.series.peers), options) if self.series.peers else None
 
     def say(self, line: str) -> None:
         print(f"spark-profile: {line}", file=sys.stderr, flush=True)
 
     @property
     def room(self) -> int:
-        """What a run may use now."""
-        return max(self.memory.read("MemAvailable") - self.limits.floor, 0)
+        """What a run may use now, on the host that has the least."""
+        available = self.memory.read("MemAvailable")
+        if self.peers and self.peers.before is not None:
+            available = min(available, self.peers.before)
+        return max(available - self.limits.floor, 0)
 
     def go(self, values: Sequence[int]) -> str:
         """Tries the values, the smallest first; why it stopped, "" where it did all of them."""
@@ -78,6 +83,8 @@ class Profile:
         """One value, noted before and after."""
         series = self.series
         values = {**series.settings, series.vary: str(value)}
+        if self.peers:
+            values |= places(0, self.peers.names, series.settings)
         words, environment = command.fill(series.template, values), self.environment(values)
         name = f"profile-{series.vary}-{value}-{os.getpid()}"[:48]
         log = self.store.directory / f"{series.vary}-{value}.log"
@@ -87,9 +94,11 @@ class Profile:
         job = None if self.options.plain else name
         words = words if job is None else wrapped(words, name, self.options.memory)
         try:
-            with asked(self.options.torch, environment) as (forced, answers):
-                outcome = run(words, log, self.limits, self.memory, job, environment, forced)
+            with asked(self.options.torch, environment) as (forced, answers), self.others(value, environment):
+                enough = self.peers.failed if self.peers else lambda: None
+                outcome = run(words, log, self.limits, self.memory, job, environment, forced, enough)
                 told = answers()
+                parts = self.peers.finish(outcome.status == "ok") if self.peers else {}
         except NotStarted:  # the note stands for a host that froze: this command has not run
             self.store.take_back(value, known)
             raise
@@ -99,10 +108,16 @@ class Profile:
                 f"{series.vary}={value}: PyTorch was not used, or its processes were killed: no figures of it"
             )
         peak = peaks.processes if series.by == "processes" else max(peaks.before - peaks.available, 0)
-        step = Step(value, outcome.status, peak, outcome.code, peaks)
+        used = {name: part.peak for name, part in parts.items()}
+        status = outcome.status
+        for name, part in parts.items():
+            if part.status != "ok":
+                status = "failed" if status == "ok" else status
+                self.notes.append(f"{series.vary}={value}: {name}: {part.status}; see {log.stem}-{name}.log")
+        step = Step(value, status, max(peak, *used.values()) if used else peak, outcome.code, peaks, used)
         self.store.note(step)
         self.say(
-            f"{series.vary}={value}: {outcome.status}, {show_size(peak)} in {show_duration(peaks.seconds)}; "
+            f"{series.vary}={value}: {step.status}, {show_size(step.peak)} in {show_duration(peaks.seconds)}; "
             f"{show_size(peaks.available)} available at least; {peaks.looks} looks, at most "
             f"{peaks.longest_gap * 1000:.0f} ms apart"
         )
@@ -110,6 +125,13 @@ class Profile:
             missing = before - self.memory.read("MemAvailable")
             self.notes.append(f"{show_size(missing)} did not come back after {series.vary}={value}: figures are unsure")
         return step
+
+    def others(self, value: int, environment: Mapping[str, str]) -> contextlib.AbstractContextManager[None]:
+        """The other hosts' parts of a step."""
+        if self.peers is None:
+            return contextlib.nullcontext()
+        series = self.series
+        return self.peers.part(series.vary, value, series.template, series.settings, environment)
 
     def explain(self, step: Step) -> str:
         """Why a step did not end well, with what its log says."""
