@@ -19,6 +19,8 @@ from pyinfra.connectors.local import LocalConnector
 from pyinfra.connectors.ssh import SSHConnector
 from pyinfra.connectors.util import CommandOutput
 
+from sparkfleet.leaving import leaving
+
 if TYPE_CHECKING:
     from sparkfleet.settings import Fleet, FleetHost, HostSettings
 
@@ -44,7 +46,6 @@ class FleetConnector(SSHConnector):
     @staticmethod
     def make_names_data(name: str | None = None) -> Iterator[tuple[str, dict[str, Any], list[str]]]:
         """Raises InventoryError: the file has mistakes, a line each."""
-        from sparkfleet.deploy.run import REMOVE
         from sparkfleet.settings import FleetError
 
         name = name or os.environ.get("FLEET")
@@ -55,9 +56,9 @@ class FleetConnector(SSHConnector):
             fleet = fleet_of(Path(name).expanduser())
         except FleetError as error:
             raise InventoryError(str(error)) from error
-        leaving = frozenset(os.environ.get(REMOVE, "").split())
+        gone = leaving()
         for host in fleet.hosts:
-            settings = host.settings.absent() if host.name in leaving else host.settings
+            settings = host.settings.absent() if host.name in gone else host.settings
             yield host.name, data_of(fleet, host, settings), list(host.groups)
 
     def make_paramiko_kwargs(self) -> dict[str, Any]:

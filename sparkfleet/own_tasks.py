@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib import import_module
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
@@ -49,6 +50,7 @@ def own_tasks() -> Iterator[None]:
         sys.modules.update(_OURS if not theirs and _is_ours(find_spec("tasks")) else theirs)
 
 
+@cache
 def measure_of(name: str) -> ModuleType:
     """The module of a measure, `tasks.NAME`."""
     with own_tasks():

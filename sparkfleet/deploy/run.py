@@ -14,6 +14,7 @@ from pathlib import Path
 from sparkfleet import child
 from sparkfleet.deploy.outcome import Outcome, State, outcomes
 from sparkfleet.exit_codes import CommandFailed, ExitCode
+from sparkfleet.leaving import REMOVE
 from sparkfleet.places import ROOT
 from sparkfleet.settings.problems import escaped
 from sparkfleet.site import project_in
@@ -23,8 +24,6 @@ from sparkfleet.terminal import HERE, has_terminal
 LOCAL = "@local"
 SAID_BYTES = 64 * 1024
 """Of what pyinfra prints, where nobody sees it."""
-REMOVE = "SPARKFLEET_REMOVE"
-"""Names hosts, with spaces between, whose measures the connector takes for absent."""
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,17 @@ from types import ModuleType
 from typing import Any, cast
 
 import click
+import gevent
 from paramiko import SSHException
 from pydantic import ValidationError
 from pyinfra import logger
 from pyinfra.api.command import FunctionCommand, PyinfraCommand
+from pyinfra.api.config import Config
 from pyinfra.api.host import Host
 from pyinfra.api.operation import operation
 from pyinfra.api.state import State
 from pyinfra.connectors.local import LocalConnector
-from pyinfra.context import ctx_host, state
+from pyinfra.context import ctx_config, ctx_host, state
 
 from sparkfleet.foreign import line
 from sparkfleet.mistakes import mistake
@@ -67,13 +69,22 @@ def deploy(*measures: ModuleType) -> None:
     others.watch(this_host.state)
     runs = RUNS.setdefault(this_host, [])
     runs.append(run)
-    turn = len(runs) - 1
+    # In a greenlet, whose stack is short: pyinfra has Python look up the source of each frame above an operation, and
+    # deploy.py, which is no module, is looked for among all that are loaded (docs/upstream-pyinfra.md, 8).
+    gevent.spawn(operations, this_host, ctx_config.get(), run, len(runs) - 1).get()  # type: ignore[no-untyped-call]
+
+
+def operations(host: Host, config: Config, run: Run, turn: int) -> None:
+    """Adds the operations of a run to a host: one for each measure, and the last, which tells how it went."""
     here = {entry["name"] for entry in run.wanted.measures}
     # A place for each on every host: pyinfra takes operations of the same place for one, and hosts may lack some.
-    for name in this_host.loop(run.wanted.places):  # type: ignore[no-untyped-call]
-        if name in here:
-            others.ours(converge(name=name, measure=name, turn=turn))
-    others.ours(finish(name="finish", turn=turn))
+    with ctx_host.use(host), ctx_config.use(config):  # type: ignore[no-untyped-call]
+        for at in host.loop(range(turn + 1)):  # type: ignore[no-untyped-call]
+            for name in host.loop(run.wanted.places if at == turn else ()):  # type: ignore[no-untyped-call]
+                if name in here:
+                    others.ours(converge(name=name, measure=name, turn=turn))
+            if at == turn:
+                others.ours(finish(name="finish", turn=turn))
 
 
 def wrong_settings(error: Exception, *under: str) -> list[str]:

@@ -21,6 +21,13 @@ def told(folder: Path, config: str, host: str = "spark", **more: Any) -> dict[st
     return login_arguments(data)
 
 
+def parsed(host: str, config: Path, found: dict[str, Any]) -> dict[str, Any]:
+    """What pyinfra's client makes of arguments and ssh_config."""
+    parse_config: Any = SSHClient().parse_config
+    _, made, *_ = parse_config(host, found, ssh_config_file=str(config))
+    return dict(made)
+
+
 @pytest.mark.parametrize(
     ("lines", "expected"),
     [
@@ -38,7 +45,7 @@ def test_every_key_that_is_there_is_tried(tmp_path: Path, lines: list[str], expe
     keys = {} if expected is None else {"pkey": None, "key_filename": [str(tmp_path / name) for name in expected]}
     assert found == keys
     # And pyinfra adds no key to them.
-    _, config, *_ = SSHClient().parse_config("spark", dict(found), ssh_config_file=str(tmp_path / "config"))
+    config = parsed("spark", tmp_path / "config", dict(found))
     assert {key: value for key, value in config.items() if key in ("pkey", "key_filename")} == keys or expected is None
 
 
@@ -51,5 +58,4 @@ def test_no_jump_host_is_called_none(tmp_path: Path) -> None:
     config = "Host gate\nProxyJump none\nHost *\nProxyJump gate\n"
     told(tmp_path, config, "gate")
     # Else pyinfra would try to reach a host of the name.
-    _, found, *_ = SSHClient().parse_config("gate", ssh_config_file=str(tmp_path / "config"))
-    assert "sock" not in found
+    assert "sock" not in parsed("gate", tmp_path / "config", {})

@@ -240,7 +240,7 @@ def test_one_process_is_about_one_project(followed: Path, tmp_path: Path) -> Non
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "pyproject.toml").write_text("[tool.sparkfleet]\n")
     ask = "import sys; from pathlib import Path; from sparkfleet import site; [site.use(Path(p)) for p in sys.argv[1:]]"
-    words = [sys.executable, "-c", ask, followed, followed, tmp_path / "other"]
+    words = [sys.executable, "-c", ask, *map(str, (followed, followed, tmp_path / "other"))]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     said = f"{tmp_path}/other/pyproject.toml: measures of {followed} are in use: run a command for each project"
     assert said in done.stderr.splitlines()[-1]
