@@ -78,7 +78,7 @@ def operations(host: Host, config: Config, run: Run, turn: int) -> None:
     """Adds the operations of a run to a host: one for each measure, and the last, which tells how it went."""
     here = {entry["name"] for entry in run.wanted.measures}
     # A place for each on every host: pyinfra takes operations of the same place for one, and hosts may lack some.
-    with ctx_host.use(host), ctx_config.use(config):  # type: ignore[no-untyped-call]
+    with ctx_host.use(host), ctx_config.use(config):
         for at in host.loop(range(turn + 1)):  # type: ignore[no-untyped-call]
             for name in host.loop(run.wanted.places if at == turn else ()):  # type: ignore[no-untyped-call]
                 if name in here:
