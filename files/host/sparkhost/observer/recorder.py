@@ -177,11 +177,19 @@ class Recorder:
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
         self._thread.start()
 
-    def stop(self, seconds: float = 5.0) -> None:
-        """Notes that the observer ends, and waits so long for the disk at the most."""
+    def stop(self, seconds: float = 3.0) -> None:
+        """Notes that the observer ends, and waits so long for the disk at the most.
+
+        In a shutdown all write at once. The note of a thread that still waits for the disk is put beside it: what is
+        in the kernel's hands is written when the file system is unmounted.
+        """
         self._ending.set()
-        if self._thread:
-            self._thread.join(seconds)
+        if self._thread is None:
+            return
+        self._thread.join(seconds)
+        if self._thread.is_alive() and (written := self._ring):
+            with contextlib.suppress(OSError):
+                written.write(self.eyes.sample(ring.STOP))
 
     def _run(self) -> None:
         due = time.monotonic()
