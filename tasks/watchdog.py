@@ -24,6 +24,7 @@ from sparkhost.protection import NoProgram
 from sparkhost.resource import Resource
 from sparkhost.service import CheckedFile, NoService, NoTree, Service
 from sparkhost.systemd import UNIT_DIRECTORY
+from sparkhost.watchdog.replaced import Replaced, ReplacedBack
 from tasks.lib.programs import program
 from tasks.lib.sizes import on_host, rule
 from tasks.lib.templates import render
@@ -33,7 +34,7 @@ BIN = "/opt/sparkfleet/bin"
 CONFIG = "/etc/sparkfleet/watchdog.toml"
 PROFILE = "/etc/profile.d/zz-sparkfleet-why.sh"
 WATCHDOG, SAMPLER, SLICE = "sparkfleet-watchdog.service", "sparkfleet-gpu-sampler.service", "sparkfleet.slice"
-OBSERVER = "sparkfleet-observer.service"
+OBSERVER, EARLYOOM = "sparkfleet-observer.service", "earlyoom.service"
 # All of the watchdog's memory is locked, 17 MiB of it; its teller has about as much.
 MIB = 2**20
 MEMORY_MIN = 48 * MIB
@@ -123,6 +124,7 @@ def apply(settings: WatchdogSettings) -> Sequence[Resource]:
         Service(WATCHDOG, [link, watchdog.path, unit(SLICE), commands[0].path], reload_for=(CONFIG,), only_with=CONFIG),
         Service(SAMPLER, [link, sampler.path, sampler_command.path], only_with=CONFIG),
         Service(OBSERVER, [link, observer.path, observer_command.path], only_with=CONFIG),
+        Replaced(EARLYOOM, only_with=CONFIG) if settings.replace_earlyoom else ReplacedBack(EARLYOOM),
     )
 
 
@@ -130,6 +132,7 @@ def remove(settings: WatchdogSettings) -> Sequence[Resource]:
     """The services stopped first, then all files. Post-mortems stay: they are the users'."""
     files = [PROFILE, *map(unit, (WATCHDOG, SAMPLER, OBSERVER, SLICE)), CONFIG, f"{STATE}/accepted.toml"]
     return (
+        ReplacedBack(EARLYOOM),
         NoService(WATCHDOG),
         NoService(SAMPLER),
         NoService(OBSERVER),

@@ -105,6 +105,11 @@ class WatchdogSettings(Measure):
         description="Directory of the Prometheus node exporter's textfile collector; nothing is written where it does "
         "not exist.",
     )
+    replace_earlyoom: bool = Field(
+        default=False,
+        description="Whether earlyoom's service is switched off while the watchdog runs, and put back as it was once "
+        "this or the measure is taken back. Two killers take two victims.",
+    )
     dry_run: bool = Field(default=False, description="Whether it decides and tells, and signals nobody.")
 
     _over_promise: str = PrivateAttr(default="first")
@@ -133,6 +138,8 @@ class WatchdogSettings(Measure):
     @model_validator(mode="after")
     def _goes_together(self) -> Self:
         term, kill = self.floors
+        if self.replace_earlyoom and self.dry_run:
+            raise contradiction("replace_earlyoom", "goes with dry_run: false: else nobody would end anything")
         # Whether a share and a size go together is known on the host only, which is asked (`FloorsFit`).
         if is_less(kill, Size(1)) or is_less(kill, term) is False:
             key = "kill_below" if self.kill_below is not None else "term_below"
