@@ -35,6 +35,11 @@ RULE = (
     'ACTION=="add", SUBSYSTEM=="drivers", DEVPATH=="/bus/pci/drivers/nvidia", '
     'RUN+="/usr/bin/systemctl --no-block restart sparkfleet-gpu-clock.service"\n'
 )
+SMI_VERSION = """NVIDIA-SMI version  : 580.95.05
+NVML version        : 580.95
+DRIVER version      : 580.95.05
+CUDA Version        : 13.0
+"""
 TORCH = "cuda: Optional[str] = '13.0'\nlibtorch_cuda.so present\n"
 
 # Control → observation → what it printed where it passes, and where it fails.
@@ -47,8 +52,23 @@ DOUBLES: dict[str, dict[str, tuple[str, str]]] = {
     "SPK-HOST-06": {
         "nvcc": (
             "Cuda compilation tools, release 13.0, V13.0.88\n",
-            "Cuda compilation tools, release 12.9, V12.9.41\n",
+            "Cuda compilation tools, release 13.2, V13.2.78\n",
+        ),
+        "nvidia_cuda": (SMI_VERSION, SMI_VERSION),
+    },
+    "SPK-HOST-16": {
+        "container_toolkit": ("1.19.0-1\n", "1.19.1-1\n"),
+        "kernel": ("6.17.0-1032-nvidia\n", "6.17.0-1032-nvidia\n"),
+        SMI: ("NVIDIA GB10, 580.173.02, 12.1\n", "NVIDIA GB10, 580.173.02, 12.1\n"),
+    },
+    "SPK-HOST-19": {
+        "autoremove": (
+            "0 packages of the platform that autoremove takes\n",
+            "1 packages of the platform that autoremove takes\nnvidia-spark-fstab-config\n",
         )
+    },
+    "SPK-HOST-20": {
+        "nvidia_cuda": (SMI_VERSION, SMI_VERSION.replace("580.95.05", "570.158.01").replace("13.0", "12.8"))
     },
     "SPK-HOST-07": {"release": ('VERSION_ID="24.04"\nID=ubuntu\n', 'VERSION_ID="13"\nID=debian\n')},
     "SPK-HOST-14": {"kernels": (f"{BOOT}yes\n", f"{BOOT}no\n")},
@@ -94,6 +114,7 @@ DOUBLES: dict[str, dict[str, tuple[str, str]]] = {
     "SPK-SERVER-02": {"vllm_container": (f"{json.dumps(SERVER)}\n", f"{json.dumps(ELSEWHERE)}\n")},
     "SPK-SERVER-03": {"vllm_container": (f"{json.dumps(SERVER)}\n", f"{json.dumps(GREEDY)}\n")},
     "SPK-SERVER-04": {"vllm_unit": (f"{ACTIVE}enabled\n", f"{ACTIVE}disabled\n")},
+    "SPK-FLEET-07": {"dgx_release": ("DGX OS 7.5.0\n", "DGX OS 7.2.3\n")},
     "SPK-FLEET-04": {SMI: ("NVIDIA GB10, 580.95.05, 12.1\n", "NVIDIA GB10, 580.142, 12.1\n")},
 }
 

@@ -16,6 +16,7 @@ from sparkfleet.audit.controls import (
     tools,
     training_slice,
     uv,
+    versions,
     vllm_container,
     vllm_source,
     watchdog,
@@ -36,6 +37,7 @@ MODULES = (
     watchdog,
     gpu_clock,
     host,
+    versions,
     fleet,
 )
 CONTROLS: list[Control] = [control for module in MODULES for control in module.CONTROLS]

@@ -58,6 +58,16 @@ def uv(evidence: Evidence) -> list[str]:
     return [match[1]]
 
 
+def dgx_os(evidence: Evidence) -> list[str]:
+    text = evidence.text("dgx_release").strip()
+    if text == "no DGX OS":
+        return []
+    match = re.fullmatch(r"DGX OS (\d[\w.+-]{0,40})", text)
+    if not match:
+        raise malformed(evidence, "dgx_release")
+    return [match[1]]
+
+
 def by_value(hosts: Mapping[str, Evidence], values: Values) -> dict[str, list[str]]:
     """Value → the hosts that have it.
 
@@ -181,5 +191,15 @@ CONTROLS = (
         "deploy the measure uv to all hosts with one version",
         "uv_version",
         equal(uv, "uv"),
+    ),
+    control(
+        7,
+        "All hosts have the same release of DGX OS",
+        Severity.LOW,
+        "Kernel, driver and firmware of a release are tested together; what runs on one host may not on the next.",
+        "/etc/dgx-release; DGX OS 7 release notes",
+        "update the hosts that are behind, one after the other",
+        "dgx_release",
+        equal(dgx_os, "DGX OS"),
     ),
 )

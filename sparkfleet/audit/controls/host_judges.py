@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 
-from sparkfleet.audit.controls.cuda_judges import release as cuda_release
 from sparkfleet.audit.controls.kit import (
     GIB,
     counted,
@@ -90,15 +89,6 @@ def driver(evidence: Evidence, settings: HostSettings) -> Judgement:
     return judged(int(version.split(".")[0]) >= OLDEST_DRIVER, wanted, f"driver {version}")
 
 
-def cuda(evidence: Evidence, settings: HostSettings) -> Judgement:
-    wanted = "CUDA toolkit 13.0"
-    text = evidence.text("nvcc")
-    found = cuda_release(text)
-    if not found and text.strip() != "no nvcc":
-        raise malformed(evidence, "nvcc")
-    return spark(evidence, judged(found == "13.0", wanted, f"CUDA {found}" if found else "no nvcc"))
-
-
 def ubuntu(evidence: Evidence, settings: HostSettings) -> Judgement:
     found = dict(line.split("=", 1) for line in evidence.text("release").splitlines() if "=" in line)
     if not {"ID", "VERSION_ID"} <= set(found):
@@ -115,7 +105,7 @@ def cgroups(evidence: Evidence, settings: HostSettings) -> Judgement:
 
 
 def one_killer(evidence: Evidence, settings: HostSettings) -> Judgement:
-    wanted = "no systemd-oomd, earlyoom, nohang or oomd, running or enabled"
+    wanted = "no service or process named like a memory killer (earlyoom, nohang, …oom…, memwatch, mem-guard)"
     found, looked = [], 0
     for line in evidence.text("killers").splitlines():
         words = line.split(" ")

@@ -14,6 +14,10 @@ from pathlib import Path
 from sparkfleet.audit.probe.look import Looks, Parameters, Seen, read, run
 
 KILLERS = ("systemd-oomd", "earlyoom", "nohang", "nohang-desktop", "oomd")
+LIKE_KILLERS = ("*oom*", "*memwatch*", "*mem-guard*", "*memguard*", "*thrash-protect*", "*nohang*")
+"""What sites call their own: dgx-anti-oom, memwatch (reported)."""
+A_KILLER = re.compile(r"(?:.*[^a-z])?(?:oom|earlyoom|memwatch|mem-?guard|thrash-protect|nohang)[^/]*")
+OF_THE_KERNEL = "oom_reaper"
 NVIDIA = "0x10de"
 MOST_ERROR = 16_000_000
 """Microseconds: what the kernel says of a clock that nothing has set (NTP_PHASE_LIMIT)."""
@@ -53,26 +57,32 @@ def gpu(parameters: Parameters) -> Mapping[str, Seen]:
     bus = Seen("lspci -d 10de::03xx", "\n".join([f"{len(found)} NVIDIA GPUs", *found]) + "\n")
     query = "name,driver_version,compute_cap"
     command = ("nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader")
+    versions = ("nvidia-smi", "--version")
     # It can block for minutes while the driver is in trouble (reported).
-    return {"gpus": bus, "nvidia_smi": run(command, seconds=10) if found else Seen(" ".join(command), "no GPU\n")}
+    return {
+        "gpus": bus,
+        "nvidia_smi": run(command, seconds=10) if found else Seen(" ".join(command), "no GPU\n"),
+        "nvidia_cuda": run(versions, seconds=10) if found else Seen(" ".join(versions), "no GPU\n"),
+    }
 
 
 def killers(parameters: Parameters) -> Mapping[str, Seen]:
-    """Other programs that kill for memory: as units, and as processes whoever started them."""
-    names = [f"{name}.service" for name in KILLERS]
+    """Other programs that kill for memory, by their names: as services, and as processes whoever started them."""
+    names = [f"{name}.service" for name in (*KILLERS, *LIKE_KILLERS)]
     shown = run(("systemctl", "show", "-p", "Id,ActiveState,UnitFileState", "--", *names))
     if shown.rc:
         return {"killers": shown}
     lines = []
     for block in shown.output.strip().split("\n\n"):
         values = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
-        lines.append(f"{values.get('Id')} {values.get('ActiveState')} {values.get('UnitFileState') or '-'}")
+        if A_KILLER.fullmatch(values.get("Id", "")):
+            lines.append(f"{values['Id']} {values.get('ActiveState')} {values.get('UnitFileState') or '-'}")
     for path in Path("/proc").glob("[0-9]*/comm"):
         seen = read(str(path)).output.strip()
-        if seen in KILLERS:
-            lines.append(f"process {path.parent.name} {seen}")
-    command = f"systemctl show -p ActiveState,UnitFileState {' '.join(KILLERS)}; pgrep -x '{'|'.join(KILLERS)}'"
-    return {"killers": Seen(command, "\n".join(lines) + "\n")}
+        if A_KILLER.fullmatch(seen) and seen != OF_THE_KERNEL:
+            lines.append(f"process {path.parent.name} {'_'.join(seen.split())}")
+    command = f"systemctl show -p Id,ActiveState,UnitFileState {' '.join(names)}; pgrep -l '{A_KILLER.pattern}'"
+    return {"killers": Seen(command, "\n".join(dict.fromkeys(lines)) + "\n")}
 
 
 def clock(parameters: Parameters) -> Mapping[str, Seen]:

@@ -22,6 +22,7 @@ MODULES = (
     "as_root_container",
     "as_root_gpu",
     "as_root_host",
+    "as_root_packages",
     "as_root_slice",
     "as_root_ssh",
     "as_root_stack",
