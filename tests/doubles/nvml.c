@@ -1,9 +1,9 @@
 /* A double of NVIDIA's libnvidia-ml.so.1, at the ABI: it reports what the file named in NVML_DOUBLE says.
  *
  * Lines: "device NAME unified|own", then its processes "compute PID BYTES" or "graphics PID BYTES"; "fail FUNCTION CODE";
- * "hang FUNCTION"; "clock MHZ" after a device, what its SM clock would be without a limit. Read anew at each call. What
- * is not in the file is as on a machine with a driver and no GPU. A limit of the clock is kept, by all processes, in the
- * file NVML_DOUBLE.INDEX, as the driver keeps it; removing that file is loading the driver anew.
+ * "hang FUNCTION"; "clock MHZ" after a device, what its SM clock would be without a limit; "heat CELSIUS" after one. Read
+ * anew at each call. What is not in the file is as on a machine with a driver and no GPU. A limit of the clock is kept,
+ * by all processes, in the file NVML_DOUBLE.INDEX, as the driver keeps it; removing that file is loading the driver anew.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -173,6 +173,22 @@ int nvmlDeviceGetClockInfo(void *handle, int type, unsigned int *into) {
 
 int nvmlDeviceGetMaxClockInfo(void *handle, int type, unsigned int *into) {
     return clock_of(handle, type, into, 1980);
+}
+
+/* NVML_TEMPERATURE_GPU is 0. */
+int nvmlDeviceGetTemperature(void *handle, int sensor, unsigned int *into) {
+    char line[256], name[256], what[32];
+    int number = -1, code = 3;
+    FILE *file = script();
+    while (file && fgets(line, sizeof line, file)) {
+        if (sscanf(line, "device %255s %31s", name, what) == 2)
+            number++;
+        else if (number == (int)(size_t)handle - 1 && !sensor && sscanf(line, "heat %u", into) == 1)
+            code = 0;
+    }
+    if (file)
+        fclose(file);
+    return code;
 }
 
 int nvmlDeviceGetComputeRunningProcesses_v3(void *handle, unsigned int *count, struct process *into) {

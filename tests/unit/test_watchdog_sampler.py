@@ -59,6 +59,12 @@ def test_bytes_by_process_over_both_lists_and_all_gpus(library: Path, tmp_path: 
     assert (seen.bytes, seen.note) == ({11: 5000000002, 12: 7}, "")
 
 
+def test_temperature_is_told_where_the_driver_says_it(library: Path, tmp_path: Path) -> None:
+    assert sampled(library, tmp_path, "device GB10 unified\nheat 61\ndevice GB10 unified\n").returncode == 0
+    devices = json.loads((tmp_path / "sample.json").read_text())["devices"]
+    assert [device["temperature"] for device in devices] == [61, None]
+
+
 def test_a_gpu_with_memory_of_its_own_does_not_count_unless_told_to(library: Path, tmp_path: Path) -> None:
     assert sampled(library, tmp_path, "device H100 own\ncompute 11 99\n").returncode == 0
     assert view(tmp_path).view().bytes == {}

@@ -13,6 +13,7 @@ NOT_AVAILABLE = 2**64 - 1
 # How often a list that grew while it was read is asked for again.
 MOST_TRIES = 5
 CLOCK_SM = 1  # NVML_CLOCK_SM
+TEMPERATURE_GPU = 0  # NVML_TEMPERATURE_GPU
 NAME_LENGTH = 96  # NVML_DEVICE_NAME_V2_BUFFER_SIZE
 # GPUs without memory of their own, should a driver come to answer for their memory.
 UNIFIED = ("GB10",)
@@ -56,6 +57,8 @@ class Device:
     """Of its streaming multiprocessors, MHz; None where the driver does not say."""
     most: int | None = None
     """The highest that `clock` can be, MHz."""
+    temperature: int | None = None
+    """Of the chip, °C; None where the driver does not say."""
 
 
 class Nvml:
@@ -135,13 +138,17 @@ class Nvml:
         for pid, size in self._processes("nvmlDeviceGetComputeRunningProcesses_v3", handle).items():
             processes[pid] = max(size, processes.get(pid, 0))
         clock, most = self._clock("nvmlDeviceGetClockInfo", handle), self._clock("nvmlDeviceGetMaxClockInfo", handle)
-        return Device(name, unified, processes, clock, most)
+        temperature = self._figure("nvmlDeviceGetTemperature", handle, TEMPERATURE_GPU)
+        return Device(name, unified, processes, clock, most, temperature)
 
     def _clock(self, function: str, handle: ctypes.c_void_p) -> int | None:
-        """A clock in MHz; whatever goes wrong with it, the figures about memory are worth more."""
+        return self._figure(function, handle, CLOCK_SM)
+
+    def _figure(self, function: str, handle: ctypes.c_void_p, kind: int) -> int | None:
+        """A clock in MHz, or a temperature; whatever goes wrong with it, the figures about memory are worth more."""
         value = ctypes.c_uint()
         try:
-            self._call(function, handle, ctypes.c_int(CLOCK_SM), ctypes.byref(value))
+            self._call(function, handle, ctypes.c_int(kind), ctypes.byref(value))
         except NvmlError:
             return None
         return value.value
