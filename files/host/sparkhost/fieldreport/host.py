@@ -21,6 +21,7 @@ PACKAGES = (
 SWAP_FILES = ("/swap.img", "/swapfile")
 PATIENCE = 10.0
 KEYS = "etc/ssh"
+MOST_ZONES = 32
 
 
 def run(*words: str) -> str:
@@ -41,6 +42,7 @@ def look(root: Path = Path("/")) -> Iterator[Observation]:
     yield from swap(root)
     yield from ssh(root)
     yield from resets(root)
+    yield from ends(root)
     yield from packages(root)
 
 
@@ -118,6 +120,27 @@ def resets(root: Path) -> Iterator[Observation]:
         f"{name} {text_of(root / 'proc/sys/kernel' / name, 32).strip() or '?'}" for name in ("panic", "hung_task_panic")
     ]
     yield seen("kernel", ", ".join(values))
+
+
+def ends(root: Path) -> Iterator[Observation]:
+    """What would say how a boot ended: only known of other machines."""
+    timers = sorted((root / "sys/class/watchdog").glob("watchdog*/bootstatus"))
+    yield seen(
+        "bootstatus of the timers", ", ".join(text_of(timer, 32).strip() or "?" for timer in timers) or "no timer"
+    )
+    backend = text_of(root / "sys/module/pstore/parameters/backend", 64).strip()
+    yield seen("where a panic leaves its log (pstore)", backend if backend not in ("", "(null)") else "nowhere")
+    yield seen("journal", "on disk" if (root / "var/log/journal").is_dir() else "in memory only")
+    zones = sorted((root / "sys/class/thermal").glob("thermal_zone*"))[:MOST_ZONES]
+    heat = [f"{text_of(zone / 'type', 64).strip()} {text_of(zone / 'temp', 32).strip()}" for zone in zones]
+    yield seen("thermal zones (thousandths of a degree)", ", ".join(heat) or "none")
+    said = re.findall(
+        r'^DGX_(?:OTA|SWBUILD)_VERSION="?([\w.+-]{1,40})', text_of(root / "etc/dgx-release"), re.MULTILINE
+    )
+    yield seen("releases in /etc/dgx-release", ", ".join(said[-5:]) or "none")
+    if root == Path("/"):
+        found = re.search(r"^CUDA Version *: *(\S+)", run("nvidia-smi", "--version"), re.MULTILINE)
+        yield seen("the driver's CUDA by nvidia-smi --version", found[1] if found else "it does not say")
 
 
 def packages(root: Path) -> Iterator[Observation]:
