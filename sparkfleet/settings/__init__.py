@@ -3,6 +3,7 @@
 from sparkfleet.settings.base import Measure
 from sparkfleet.settings.fleet import Fleet, FleetFile, FleetHost, HostEntry, chosen_fleet_file, load_fleet
 from sparkfleet.settings.gpu_clock import GpuClockSettings
+from sparkfleet.settings.headless import HeadlessSettings
 from sparkfleet.settings.measures import (
     MEASURES,
     CudaEnvSettings,
@@ -31,6 +32,7 @@ __all__ = [
     "FleetHost",
     "GpuClockSettings",
     "HardwareWatchdogSettings",
+    "HeadlessSettings",
     "HostEntry",
     "HostSettings",
     "HostSize",

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from sparkfleet.settings.base import Measure, Strict
 from sparkfleet.settings.environment import Variables
 from sparkfleet.settings.gpu_clock import GpuClockSettings
+from sparkfleet.settings.headless import HeadlessSettings
 from sparkfleet.settings.problems import contradiction
 from sparkfleet.settings.stack import StackSettings
 from sparkfleet.settings.tools import ToolsSettings
@@ -169,6 +170,7 @@ class HostSettings(Strict):
     watchdog: WatchdogSettings = WatchdogSettings()
     hardware_watchdog: HardwareWatchdogSettings = HardwareWatchdogSettings()
     gpu_clock: GpuClockSettings = GpuClockSettings()
+    headless: HeadlessSettings = HeadlessSettings()
     ssh: SshSettings = SshSettings()
 
     def absent(self) -> Self:

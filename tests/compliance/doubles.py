@@ -40,6 +40,7 @@ NVML version        : 580.95
 DRIVER version      : 580.95.05
 CUDA Version        : 13.0
 """
+DESKTOP = "Id=gdm.service\nLoadState=loaded\nActiveState={}\n"
 TORCH = "cuda: Optional[str] = '13.0'\nlibtorch_cuda.so present\n"
 
 # Control → observation → what it printed where it passes, and where it fails.
@@ -110,6 +111,8 @@ DOUBLES: dict[str, dict[str, tuple[str, str]]] = {
         "gpu_clock_rules": (f"1 lines\n{RULE}", "0 lines\n"),
         "gpu_clock_units": (CLOCKED.format(loaded=4000000), CLOCKED.format(loaded=4000000)),
     },
+    "SPK-HEADLESS-01": {"desktop_manager": (DESKTOP.format("inactive"), DESKTOP.format("active"))},
+    "SPK-HEADLESS-02": {"default_target": ("multi-user.target\n", "graphical.target\n")},
     "SPK-SERVER-01": {"vllm_image": (f'["{IMAGE}"]\n', f'["{OTHER}"]\n')},
     "SPK-SERVER-02": {"vllm_container": (f"{json.dumps(SERVER)}\n", f"{json.dumps(ELSEWHERE)}\n")},
     "SPK-SERVER-03": {"vllm_container": (f"{json.dumps(SERVER)}\n", f"{json.dumps(GREEDY)}\n")},
@@ -120,6 +123,7 @@ DOUBLES: dict[str, dict[str, tuple[str, str]]] = {
 
 LACKS = {
     "SPK-RESET": "the lab has no hardware timer",
+    "SPK-HEADLESS": "the lab has no desktop",
     "SPK-STACK": "the stack of lab hosts has no torch",
     "SPK-SERVER": "NVIDIA's image cannot be had in the lab",
 }
@@ -129,6 +133,7 @@ SERVES = {"vllm_container": {"state": "present", "digest": IMAGE.partition("@")[
 CHOSEN: dict[str, dict[str, Any]] = {
     "SPK-RESET-": ARMED,
     "SPK-SERVER-": SERVES,
+    "SPK-HEADLESS-": {"headless": {"state": "present"}},
     "SPK-CLOCK-": {"gpu_clock": {"state": "present"}},
 }
 

@@ -23,6 +23,7 @@ from tasks import (
     cuda_env,
     gpu_clock,
     hardware_watchdog,
+    headless,
     ssh,
     stack,
     swap,
@@ -47,10 +48,12 @@ MEASURES = (
     watchdog,
     hardware_watchdog,
     gpu_clock,
+    headless,
     ssh,
 )
 EVERYTHING = {
     "gpu_clock": {"state": "present"},
+    "headless": {"state": "present"},
     "hardware_watchdog": {"armed": True},
     "ssh": {"protect": {"agent.service": "64MiB"}},
     "training_slice": {"sessions_memory_max": "64GiB", "serving_memory_max": "8GiB", "cpu_weight": 50, "io_weight": 50},

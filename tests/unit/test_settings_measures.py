@@ -15,7 +15,7 @@ from sparkfleet.settings.explain import problems_of
 ROOT = Path(__file__).resolve().parents[2]
 
 MEASURES: dict[str, type[Measure]] = {name: type(measure) for name, measure in HostSettings()}
-OFF_BY_DEFAULT = {"gpu_clock", "vllm_container", "vllm_source"}
+OFF_BY_DEFAULT = {"gpu_clock", "headless", "vllm_container", "vllm_source"}
 FIELDS = [(name, key) for name, measure in MEASURES.items() for key in measure.model_fields]
 
 

@@ -164,7 +164,16 @@ def held(parameters: Parameters) -> Mapping[str, Seen]:
     return {"held_packages": seen._replace(command="apt-mark showhold", output=text, rc=seen.rc & ~1)}
 
 
+def desktop(parameters: Parameters) -> Mapping[str, Seen]:
+    """The display manager, and what the host boots to; nothing where nobody wants to know."""
+    if not parameters["headless"]:
+        return {}
+    words = ("systemctl", "show", "-p", "Id,LoadState,ActiveState", "--", "display-manager.service")
+    return {"desktop_manager": run(words), "default_target": run(("systemctl", "get-default"))}
+
+
 LOOKS: dict[str, Looks] = {
+    "desktop_manager": desktop,
     "held_packages": held,
     "kernel": machine,
     "applied": applied,

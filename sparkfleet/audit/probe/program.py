@@ -87,5 +87,6 @@ def parameters(settings: HostSettings, token: str, *, ssh: bool, seconds: float)
         "site": SITE_LOOKS,
         "vllm_image": settings.vllm_container.reference if settings.vllm_container.state == "present" else "",
         "gpu_clock": settings.gpu_clock.state == "present",
+        "headless": settings.headless.state == "present",
     }
     return json.dumps(values).encode() + b"\n"
