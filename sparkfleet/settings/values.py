@@ -146,6 +146,16 @@ def _unit_pattern(value: str) -> str:
 UnitPattern = Annotated[str, AfterValidator(_unit_pattern), Means("unit name or pattern")]
 
 
+def _module_name(value: str) -> str:
+    # It ends up in a command line of root's.
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,55}", value):
+        raise wrong("the name of a kernel module, such as sbsa_gwdt")
+    return value
+
+
+ModuleName = Annotated[str, AfterValidator(_module_name), Means("kernel module")]
+
+
 def _user_name(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_.][A-Za-z0-9_.@\\$-]{0,63}", value):
         raise wrong("a user name")

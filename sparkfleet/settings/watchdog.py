@@ -10,7 +10,7 @@ from sparkfleet.settings.base import Measure
 from sparkfleet.settings.problems import contradiction
 from sparkfleet.settings.shares import HostSize, Share, Sized, auto, is_less
 from sparkfleet.settings.units import GiB, MiB, Seconds, Size
-from sparkfleet.settings.values import HostPath, UnitPattern, UserOrGroup
+from sparkfleet.settings.values import HostPath, ModuleName, UnitPattern, UserOrGroup
 
 TERM, KILL = auto(2, 15), auto(1, 15)
 SERVING = Size(GiB)
@@ -165,7 +165,12 @@ class HardwareWatchdogSettings(Measure):
     armed: bool = Field(
         default=False,
         description="Whether the hardware's timer is armed. Everything that runs is lost when it fires; it is refused "
-        "where there is no /dev/watchdog.",
+        "where the host has none.",
+    )
+    driver: ModuleName = Field(
+        default="sbsa_gwdt",
+        description="The timer's kernel module, loaded at a deploy and at boot where there is no /dev/watchdog: "
+        "kernels of Ubuntu keep a Spark's, sbsa_gwdt, from being loaded by itself.",
     )
     timeout: Seconds = Field(
         default=Seconds(60),

@@ -41,6 +41,7 @@ DRIVER version      : 580.95.05
 CUDA Version        : 13.0
 """
 DESKTOP = "Id=gdm.service\nLoadState=loaded\nActiveState={}\n"
+TIMER_UNIT = "Id=sparkfleet-hardware-watchdog.service\nLoadState=loaded\nUnitFileState=enabled\n"
 TORCH = "cuda: Optional[str] = '13.0'\nlibtorch_cuda.so present\n"
 
 # Control → observation → what it printed where it passes, and where it fails.
@@ -102,7 +103,11 @@ DOUBLES: dict[str, dict[str, tuple[str, str]]] = {
             "runtime 60000000\npanic 30\n1 timers\nwatchdog0 inactive\n",
         )
     },
-    "SPK-RESET-02": {"hardware_timer_configured": ("1 lines\n60s\n", "2 lines\n60s\noff\n")},
+    "SPK-RESET-02": {
+        "hardware_timer_configured": ("1 lines\n60s\n", "2 lines\n60s\noff\n"),
+        "hardware_timer_unit": (TIMER_UNIT, TIMER_UNIT),
+    },
+    "SPK-RESET-03": {"hardware_timer_boot": ("1 timers\nwatchdog0 0\n", "1 timers\nwatchdog0 32\n")},
     "SPK-CLOCK-01": {
         "gpu_clock_units": (CLOCKED.format(loaded=4000000), CLOCKED.format(loaded=99000000)),
         "gpu_figures": ("0, 61, 2087, 3003, 97, 0x0000000000000002\n", "0, 61, 2400, 3003, 97, 0x0000000000000000\n"),

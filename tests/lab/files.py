@@ -115,6 +115,8 @@ LinkLocalAddressing=no
 def packages(profile: Profile) -> list[str]:
     """What mmdebstrap installs, sorted."""
     kernel = "linux-image-virtual" if profile.ubuntu else f"linux-image-cloud-{profile.arch}"
+    if profile.hardware_timer:
+        kernel = f"linux-image-{profile.arch}"
     names = [*PACKAGES, kernel, "initramfs-tools"]
     if profile.zram:
         names.append("systemd-zram-generator")

@@ -58,7 +58,7 @@ def image_hash(profile: Profile) -> str:
     """Hash of everything the image is made from: profile, packages, files, sizes (hex, 16 digits)."""
     inputs = {
         "format": FORMAT,
-        "profile": {k: v for k, v in asdict(profile).items() if k not in {"memory_mib", "cpus"}},
+        "profile": {k: v for k, v in asdict(profile).items() if k not in {"memory_mib", "cpus", "hardware_timer"}},
         "packages": files.packages(profile),
         "tree": files.tree(profile),
         "modules": _MODULES,

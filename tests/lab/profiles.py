@@ -22,7 +22,7 @@ _HOST = re.compile(r"spark([1-9][0-9]?)")
 
 @dataclass(frozen=True)
 class Profile:
-    """One kind of host. The image depends on every field but `memory_mib` and `cpus`."""
+    """One kind of host. The image depends on what is in it: not on `memory_mib`, `cpus`."""
 
     suite: str
     arch: str
@@ -38,6 +38,8 @@ class Profile:
     """sudo asks the admin for a password."""
     memory_mib: int = 1536
     cpus: int = 2
+    hardware_timer: bool = False
+    """A timer of Intel's 6300ESB, which qemu emulates, and a kernel with its driver."""
 
     @property
     def ubuntu(self) -> bool:
@@ -63,7 +65,8 @@ def number(name: str) -> int:
 def profile(name: str, *, suite: str | None = None, arch: str | None = None) -> Profile:
     """The profile of host `name`: odd numbers are like spark1, even ones like spark2.
 
-    `suite` and `arch` replace the profile's own; `$SPARKFLEET_LAB_MEMORY` (MiB) replaces its memory.
+    `suite` and `arch` replace the profile's own; `$SPARKFLEET_LAB_MEMORY` (MiB) replaces its memory;
+    with `$SPARKFLEET_LAB_TIMER` it has a hardware timer.
     """
     odd = number(name) % 2 == 1
     chosen = Profile(
@@ -83,7 +86,8 @@ def profile(name: str, *, suite: str | None = None, arch: str | None = None) -> 
         if arch not in ARCHES.values():
             raise LabError(f"unknown architecture {arch!r}: expected amd64 or arm64")
         chosen = replace(chosen, arch=arch)
-    return replace(chosen, memory_mib=_memory(chosen.memory_mib))
+    timer = bool(os.environ.get("SPARKFLEET_LAB_TIMER"))
+    return replace(chosen, memory_mib=_memory(chosen.memory_mib), hardware_timer=timer)
 
 
 def _memory(default: int) -> int:

@@ -93,6 +93,7 @@ def argv(machine: Machine) -> list[str]:
         "-netdev", f"user,id=net,hostfwd=tcp:127.0.0.1:{machine.port}-:22",
         "-device", "virtio-net-pci,netdev=net,id=nic",
         "-device", "virtio-rng-pci",
+        *(["-device", "i6300esb", "-action", "watchdog=reset"] if profile.hardware_timer else []),
         "-chardev", f"socket,id=console,path={machine.console},server=on,wait=off,logfile={machine.log}",
         "-serial", "chardev:console",
         "-chardev", f"socket,id=agent,path={machine.agent},server=on,wait=off",

@@ -11,6 +11,7 @@ from sparkfleet.audit.controls import watchdog_judges as judges
 from sparkfleet.audit.controls.host_judges import one_killer
 from sparkfleet.audit.model import Evidence, NoEvidence, Observation, Status
 from sparkfleet.settings import HostSettings
+from tests.compliance.doubles import TIMER_UNIT
 
 SETTINGS = HostSettings()
 UNITS = (
@@ -110,9 +111,27 @@ def test_a_timer_is_armed_only_if_the_kernel_says_that_it_counts(text: str, stat
 
 def test_the_last_line_decides_what_the_next_boot_arms() -> None:
     settings = HostSettings.model_validate({"hardware_watchdog": {"armed": True}})
-    seen = evidence(hardware_timer_configured="2 lines\n60s\noff\n")
-    assert judges.timer_at_boot(seen, settings).saw == "RuntimeWatchdogSec=off"
-    assert judges.timer_at_boot(evidence(hardware_timer_configured="1 lines\n60s\n"), settings).status is Status.PASS
+    off, on = "2 lines\n60s\noff\n", "1 lines\n60s\n"
+    seen = evidence(hardware_timer_configured=off, hardware_timer_unit=TIMER_UNIT)
+    assert judges.timer_at_boot(seen, settings).saw.startswith("RuntimeWatchdogSec=off, ")
+    seen = evidence(hardware_timer_configured=on, hardware_timer_unit=TIMER_UNIT)
+    assert judges.timer_at_boot(seen, settings).status is Status.PASS
+    seen = evidence(hardware_timer_configured=on, hardware_timer_unit=TIMER_UNIT.replace("enabled", "disabled"))
+    assert judges.timer_at_boot(seen, settings).status is Status.FAIL
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        ("1 timers\nwatchdog0 0\n", Status.PASS),
+        ("2 timers\nwatchdog0 0\nwatchdog1 32\n", Status.FAIL),
+        ("1 timers\nwatchdog0 33\n", Status.FAIL),  # other bits beside it
+        ("1 timers\nwatchdog0 1\n", Status.PASS),
+        ("0 timers\n", Status.NOT_APPLICABLE),
+    ],
+)
+def test_a_reset_by_the_timer_is_told(text: str, status: Status) -> None:
+    assert judges.not_reset(evidence(hardware_timer_boot=text), SETTINGS).status is status
 
 
 def test_systemds_own_killer_is_named_where_it_is_there_beside_ours() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,10 @@ from sparkfleet.settings import HardwareWatchdogSettings, Seconds
 from sparkhost import hardware
 from sparkhost.files import File
 from sparkhost.hardware import HardwareWatchdog, Sysctl, SysctlBefore, active
+from sparkhost.hardware_watchdog import driver as timer_driver
+from sparkhost.hardware_watchdog import kept
+from sparkhost.hardware_watchdog.driver import TimerDriver
+from sparkhost.hardware_watchdog.main import main
 from sparkhost.resource import Context, Failed, Refused, from_json
 from tasks import hardware_watchdog as measure
 
@@ -23,10 +28,11 @@ def test_it_is_off_unless_armed() -> None:
 def test_it_is_armed_before_it_is_written_down_for_the_next_boot() -> None:
     made = measure.apply(HardwareWatchdogSettings(armed=True, timeout=Seconds(90), hung_task_panic=True))
     assert [from_json(resource.to_json()).kind for resource in made] == [
-        "hardware_watchdog", "file", "sysctl", "sysctl", "file",
+        "timer_driver", "hardware_watchdog", "file", "sysctl", "sysctl", "file", "installed", "file", "file", "service",
     ]  # fmt: skip
     text = "".join(resource.content for resource in made if isinstance(resource, File))
     assert "\nRuntimeWatchdogSec=90s\n" in text
+    assert f"\nExecStart={measure.COMMAND} sbsa_gwdt\n" in text
     assert "\nkernel.panic = 30\n" in text
     assert "\nkernel.hung_task_panic = 1\n" in text
 
@@ -41,6 +47,92 @@ def test_without_the_device_it_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(hardware, "DEVICE", tmp_path / "watchdog")
     with pytest.raises(Refused, match="load its driver"):
         HardwareWatchdog(60).plan(Context())
+
+
+@pytest.fixture
+def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A host without a timer whose kernel has `timer_wdt` for one, and `other_wdt`, which finds none; programs are
+    doubles."""
+    device = tmp_path / "watchdog"
+    monkeypatch.setattr(hardware, "DEVICE", device)
+    monkeypatch.setattr(timer_driver, "SETTLE", 0.3)
+    (tmp_path / "bin").mkdir()
+    for name, text in (
+        ("modinfo", 'case $3 in timer_wdt|other_wdt) echo "$3" ;; *) exit 1 ;; esac'),
+        ("busctl", "echo t 0"),
+        ("modprobe", f'[ "$2" != timer_wdt ] || touch {device}'),
+    ):
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    return device
+
+
+def test_the_timer_s_driver_is_loaded_where_there_is_no_timer(modules: Path) -> None:
+    resource = TimerDriver("timer_wdt")
+    [change] = resource.plan(Context())
+    # A dry run has loaded nothing, and yet says that the timer will be armed.
+    [arming] = HardwareWatchdog(60, driver="timer_wdt").plan(Context(pending=[change]))
+    assert arming.summary == "arm, with 60 s (was 0 s)"
+    with pytest.raises(Refused):
+        HardwareWatchdog(60, driver="timer_wdt").plan(Context())
+    resource.apply()
+    assert resource.plan(Context()) == []
+    assert TimerDriver("no_wdt").plan(Context()) == []  # whoever has brought the timer
+
+
+def test_a_driver_that_the_kernel_lacks_is_refused_and_one_without_a_timer_fails(modules: Path) -> None:
+    with pytest.raises(Refused, match=r"no module no_wdt: set hardware_watchdog\.driver"):
+        TimerDriver("no_wdt").plan(Context())
+    with pytest.raises(Failed, match="other_wdt is loaded and has found no timer"):
+        TimerDriver("other_wdt").apply()
+
+
+@pytest.mark.parametrize("name", ["", "a b", "../x", "-a", "X", "a;b"])
+def test_a_driver_is_the_name_of_a_module(name: str) -> None:
+    with pytest.raises(ValidationError):
+        HardwareWatchdogSettings.model_validate({"driver": name})
+
+
+@pytest.fixture
+def boot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, modules: Path) -> Path:
+    """A host that its timer has reset: sysfs as the kernel has it."""
+    timer = tmp_path / "class" / "watchdog0"
+    timer.mkdir(parents=True)
+    for name, text in (("identity", "a timer"), ("bootstatus", "32"), ("timeout", "60")):
+        (timer / name).write_text(f"{text}\n")
+    (tmp_path / "boot_id").write_text("b-1\n")
+    monkeypatch.setattr(kept, "FILE", tmp_path / "kept.json")
+    monkeypatch.setattr(kept, "BOOT_ID", tmp_path / "boot_id")
+    monkeypatch.setattr(kept, "CLASS", tmp_path / "class")
+    modules.touch()
+    return tmp_path
+
+
+def test_what_the_timer_says_is_kept_once_a_boot(boot: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["timer_wdt"]) == 0
+    assert "it has reset this host before this boot (bootstatus 0x20)" in capsys.readouterr().err
+    assert main(["timer_wdt"]) == 0
+    assert capsys.readouterr().err == ""
+    assert [one["boot"] for one in kept.boots()] == ["b-1"]
+    (boot / "class" / "watchdog0" / "bootstatus").write_text("0\n")
+    for number in range(2, 40):
+        (boot / "boot_id").write_text(f"b-{number}\n")
+        assert main(["timer_wdt"]) == 0
+    assert [one["boot"] for one in kept.boots()] == [f"b-{number}" for number in range(20, 40)]
+    assert kept.boots()[0]["timers"] == [{"name": "watchdog0", "identity": "a timer", "bootstatus": 0, "timeout": 60}]
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"boots": 1}', "[" * 100_000, '{"boots": ["x"]}'])
+def test_a_note_that_is_none_of_ours_is_begun_anew(boot: Path, text: str) -> None:
+    kept.FILE.write_text(text)
+    assert main(["timer_wdt"]) == 0
+    assert [one["boot"] for one in kept.boots()] == ["b-1"]
+
+
+def test_without_a_timer_the_unit_fails_with_one_line(modules: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["no_wdt"]) == 1
+    assert "no module no_wdt" in capsys.readouterr().err
 
 
 def test_what_somebody_else_armed_is_left_alone(tmp_path: Path) -> None:

@@ -25,6 +25,9 @@ from sparkfleet.settings import HostSettings, Size
 SERVICE, SLICE = "sparkfleet-watchdog.service", "sparkfleet.slice"
 LOWEST = -1000
 """oom_score_adj of what the kernel never kills for memory (proc_pid_oom_score_adj(5))."""
+TIMER = "sparkfleet-hardware-watchdog.service"
+RESET = 0x20
+"""WDIOF_CARDRESET: the timer has reset the host (linux/watchdog.h)."""
 FRESH = 45.0
 """Seconds: three of its words, one comes every 15 s."""
 LEAST_MEMORY = 24 * MIB
@@ -261,9 +264,24 @@ def timer_armed(evidence: Evidence, settings: HostSettings) -> Judgement:
 
 def timer_at_boot(evidence: Evidence, settings: HostSettings) -> Judgement:
     own = settings.hardware_watchdog
-    wanted = f"RuntimeWatchdogSec={int(own.timeout)}s, the last of its kind that systemd reads"
+    wanted = f"RuntimeWatchdogSec={int(own.timeout)}s, the last of its kind that systemd reads; its driver is loaded"
     values = counted(evidence, "hardware_timer_configured", "lines")
     if not own.armed:
         return not_applicable(wanted, "hardware_watchdog.armed is false in the fleet file")
     last = values[-1] if values else "unset"
-    return judged(last == f"{int(own.timeout)}s", wanted, f"RuntimeWatchdogSec={shortened(last, 40)}")
+    loaded = unit_in(evidence, "hardware_timer_unit", TIMER).get("UnitFileState") or "unknown to systemd"
+    holds = last == f"{int(own.timeout)}s" and loaded == "enabled"
+    return judged(holds, wanted, f"RuntimeWatchdogSec={shortened(last, 40)}, {TIMER} {loaded}")
+
+
+def not_reset(evidence: Evidence, settings: HostSettings) -> Judgement:
+    """What the timers say of the reset before this boot. Without one, or without its word, nothing is known."""
+    wanted = "the hardware's timer did not reset this host before this boot"
+    lines = counted(evidence, "hardware_timer_boot", "timers")
+    found = [re.fullmatch(r"(watchdog\d+) (\d{1,10})", line) for line in lines]
+    if not all(found):
+        raise malformed(evidence, "hardware_timer_boot")
+    if not found:
+        return not_applicable(wanted, "no timer has a driver on this host")
+    resets = [match[1] for match in found if match and int(match[2]) & RESET]
+    return judged(not resets, wanted, f"{', '.join(resets)} did" if resets else "no timer did")

@@ -16,6 +16,7 @@ WATCHDOG, SAMPLER, SLICE = "sparkfleet-watchdog.service", "sparkfleet-gpu-sample
 STATE, SAMPLE = "/run/sparkfleet/watchdog/state.json", "/run/sparkfleet/gpu/sample.json"
 OBSERVED = "/run/sparkfleet/observer/state.json"
 CONFIG = "/etc/sparkfleet/watchdog.toml"
+TIMER = "sparkfleet-hardware-watchdog.service"
 PROPERTIES = "Id,LoadState,ActiveState,UnitFileState,WatchdogUSec,MainPID,ControlGroup,NeedDaemonReload,DropInPaths"
 KEPT = ("pid", "dry_run", "policy", "protect", "prefer", "refused", "gpu_note")
 """What is kept of the daemon's own words; the rest changes from look to look."""
@@ -89,10 +90,18 @@ def hardware(parameters: Parameters) -> Mapping[str, Seen]:
     panic = read("/proc/sys/kernel/panic").output.strip()
     lines = [f"runtime {answer.output.removeprefix('t ').strip()}", f"panic {panic}", f"{len(states)} timers", *states]
     command = "busctl get-property ... RuntimeWatchdogUSec; cat /proc/sys/kernel/panic /sys/class/watchdog/*/state"
+    boots = [
+        f"{path.parent.name} {read(str(path)).output.strip()}"
+        for path in sorted(Path("/sys/class/watchdog").glob("watchdog*/bootstatus"))
+    ]
     configured = run(("systemd-analyze", "cat-config", "systemd/system.conf"), limit=1024 * 1024)
     values = re.findall(r"^\s*RuntimeWatchdogSec\s*=\s*(.*?)\s*$", configured.output, re.MULTILINE)
     return {
         "hardware_timer": answer._replace(command=command, output="\n".join(lines) + "\n"),
+        "hardware_timer_boot": Seen(
+            "grep . /sys/class/watchdog/*/bootstatus", "\n".join([f"{len(boots)} timers", *boots]) + "\n"
+        ),
+        "hardware_timer_unit": run(("systemctl", "show", "-p", "Id,LoadState,UnitFileState", "--", TIMER)),
         "hardware_timer_configured": configured._replace(
             command="systemd-analyze cat-config systemd/system.conf | grep ^RuntimeWatchdogSec=",
             output="\n".join([f"{len(values)} lines", *values]) + "\n",
