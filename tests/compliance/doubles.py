@@ -42,6 +42,8 @@ CUDA Version        : 13.0
 """
 DESKTOP = "Id=gdm.service\nLoadState=loaded\nActiveState={}\n"
 TIMER_UNIT = "Id=sparkfleet-hardware-watchdog.service\nLoadState=loaded\nUnitFileState=enabled\n"
+WARM = "0, 61, 2405, 3003, 97, 0x0000000000000000\n"
+SAMPLED = '{{"age": 0.6, "devices": [{{"name": "NVIDIA GB10", "hottest": {hottest}}}], "error": null}}\n'
 TORCH = "cuda: Optional[str] = '13.0'\nlibtorch_cuda.so present\n"
 
 # Control → observation → what it printed where it passes, and where it fails.
@@ -115,6 +117,15 @@ DOUBLES: dict[str, dict[str, tuple[str, str]]] = {
     "SPK-CLOCK-02": {
         "gpu_clock_rules": (f"1 lines\n{RULE}", "0 lines\n"),
         "gpu_clock_units": (CLOCKED.format(loaded=4000000), CLOCKED.format(loaded=4000000)),
+    },
+    "SPK-HEAT-01": {
+        "gpu_slowed": ("0, 0, 0\n", "0, 0, 403805\n"),
+        "gpu_figures": (WARM, WARM),
+    },
+    "SPK-HEAT-02": {"gpu_figures": (WARM, "0, 48, 806, 3003, 96, 0x0000000000000000\n")},
+    "SPK-HEAT-03": {
+        "gpu_figures": (WARM, WARM),
+        "gpu_sample": (SAMPLED.format(hottest=78), SAMPLED.format(hottest=90)),
     },
     "SPK-HEADLESS-01": {"desktop_manager": (DESKTOP.format("inactive"), DESKTOP.format("active"))},
     "SPK-HEADLESS-02": {"default_target": ("multi-user.target\n", "graphical.target\n")},

@@ -1,9 +1,10 @@
 /* A double of NVIDIA's libnvidia-ml.so.1, at the ABI: it reports what the file named in NVML_DOUBLE says.
  *
  * Lines: "device NAME unified|own", then its processes "compute PID BYTES" or "graphics PID BYTES"; "fail FUNCTION CODE";
- * "hang FUNCTION"; "clock MHZ" after a device, what its SM clock would be without a limit; "heat CELSIUS" after one. Read
- * anew at each call. What is not in the file is as on a machine with a driver and no GPU. A limit of the clock is kept,
- * by all processes, in the file NVML_DOUBLE.INDEX, as the driver keeps it; removing that file is loading the driver anew.
+ * "hang FUNCTION"; after a device "clock MHZ", what its SM clock would be without a limit, and "heat DEGREES PERCENT
+ * REASONS", its temperature, how busy it is, and the bits of why its clock is not higher. Read anew at each call. What
+ * is not in the file is as on a machine with a driver and no GPU. A limit of the clock is kept, by all processes, in the
+ * file NVML_DOUBLE.INDEX, as the driver keeps it; removing that file is loading the driver anew.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -175,22 +176,6 @@ int nvmlDeviceGetMaxClockInfo(void *handle, int type, unsigned int *into) {
     return clock_of(handle, type, into, 1980);
 }
 
-/* NVML_TEMPERATURE_GPU is 0. */
-int nvmlDeviceGetTemperature(void *handle, int sensor, unsigned int *into) {
-    char line[256], name[256], what[32];
-    int number = -1, code = 3;
-    FILE *file = script();
-    while (file && fgets(line, sizeof line, file)) {
-        if (sscanf(line, "device %255s %31s", name, what) == 2)
-            number++;
-        else if (number == (int)(size_t)handle - 1 && !sensor && sscanf(line, "heat %u", into) == 1)
-            code = 0;
-    }
-    if (file)
-        fclose(file);
-    return code;
-}
-
 int nvmlDeviceGetComputeRunningProcesses_v3(void *handle, unsigned int *count, struct process *into) {
     int code = trouble("nvmlDeviceGetComputeRunningProcesses_v3");
     return code ? code : list((int)(size_t)handle - 1, "compute", count, into);
@@ -199,4 +184,45 @@ int nvmlDeviceGetComputeRunningProcesses_v3(void *handle, unsigned int *count, s
 int nvmlDeviceGetGraphicsRunningProcesses_v3(void *handle, unsigned int *count, struct process *into) {
     int code = trouble("nvmlDeviceGetGraphicsRunningProcesses_v3");
     return code ? code : list((int)(size_t)handle - 1, "graphics", count, into);
+}
+
+/* A figure of a "heat" line: 0 degrees, 1 percent, 2 reasons. Not supported where the script has none. */
+static int heat(void *handle, int which, unsigned long long *into) {
+    char line[256], name[96], kind[32];
+    unsigned long long found[3];
+    int number = -1, code = 3;
+    FILE *file = script();
+    while (file && fgets(line, sizeof line, file)) {
+        if (sscanf(line, "device %95s %31s", name, kind) == 2)
+            number++;
+        else if (number == (int)(size_t)handle - 1 &&
+                 sscanf(line, "heat %llu %llu %llu", &found[0], &found[1], &found[2]) > which) {
+            *into = found[which];
+            code = 0;
+        }
+    }
+    if (file)
+        fclose(file);
+    return code;
+}
+
+/* NVML_TEMPERATURE_GPU is 0. */
+int nvmlDeviceGetTemperature(void *handle, int sensor, unsigned int *into) {
+    unsigned long long value = 0;
+    int code = sensor ? 2 : heat(handle, 0, &value);
+    *into = (unsigned int)value;
+    return code;
+}
+
+int nvmlDeviceGetUtilizationRates(void *handle, unsigned int *into) {
+    unsigned long long value = 0;
+    int code = heat(handle, 1, &value);
+    into[0] = (unsigned int)value;
+    into[1] = 0;
+    return code;
+}
+
+int nvmlDeviceGetCurrentClocksThrottleReasons(void *handle, unsigned long long *into) {
+    int code = trouble("nvmlDeviceGetCurrentClocksThrottleReasons");
+    return code ? code : heat(handle, 2, into);
 }

@@ -10,6 +10,7 @@ from sparkfleet.audit.controls import (
     fleet,
     gpu_clock,
     headless,
+    heat,
     host,
     ssh,
     stack,
@@ -40,6 +41,7 @@ MODULES = (
     headless,
     host,
     versions,
+    heat,
     fleet,
 )
 CONTROLS: list[Control] = [control for module in MODULES for control in module.CONTROLS]

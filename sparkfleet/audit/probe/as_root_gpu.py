@@ -15,6 +15,8 @@ PROPERTIES = (
     "ActiveEnterTimestampMonotonic"
 )
 FIGURES = "index,temperature.gpu,clocks.sm,clocks.max.sm,utilization.gpu,clocks_event_reasons.active"
+COUNTERS = "index,clocks_event_reasons_counters.sw_thermal_slowdown,clocks_event_reasons_counters.hw_thermal_slowdown"
+"""Known to drivers of 580 (580.159); older ones refuse the question."""
 RULES = ("/usr/lib/udev/rules.d", "/run/udev/rules.d", "/etc/udev/rules.d")
 """Where udev looks; a file of the same name in a later one replaces it (udev(7))."""
 
@@ -24,6 +26,17 @@ def figures(parameters: Parameters) -> Mapping[str, Seen]:
     command = ("nvidia-smi", f"--query-gpu={FIGURES}", "--format=csv,noheader,nounits")
     # It can block for minutes while the driver is in trouble (reported).
     return {"gpu_figures": run(command, seconds=10) if nvidia_gpus() else Seen(" ".join(command), "no GPU\n")}
+
+
+def slowed(parameters: Parameters) -> Mapping[str, Seen]:
+    """Each GPU's counters since the driver was loaded: its number, and microseconds slowed for heat, two kinds."""
+    command = ("nvidia-smi", f"--query-gpu={COUNTERS}", "--format=csv,noheader,nounits")
+    if not nvidia_gpus():
+        return {"gpu_slowed": Seen(" ".join(command), "no GPU\n")}
+    seen = run(command, seconds=10)
+    if seen.rc and "not a valid field" in seen.output + seen.error:
+        seen = seen._replace(output="unknown\n", rc=0, error="")
+    return {"gpu_slowed": seen}
 
 
 def clock_units(parameters: Parameters) -> Mapping[str, Seen]:
@@ -51,6 +64,7 @@ def clock_rules(parameters: Parameters) -> Mapping[str, Seen]:
 
 LOOKS: dict[str, Looks] = {
     "gpu_figures": figures,
+    "gpu_slowed": slowed,
     "gpu_clock_units": clock_units,
     "gpu_clock_rules": clock_rules,
 }

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-LASTS = {"at_once": 30.0, "unaccounted": 60.0, "orphan": 60.0}
+LASTS = {"at_once": 30.0, "unaccounted": 60.0, "orphan": 60.0, "heat": 20.0}
 """Seconds that it must have been so: the driver may take 16 s to give back what a killed job held."""
 AGAIN = 3600.0
 """Seconds before the same is told again that has come and gone."""

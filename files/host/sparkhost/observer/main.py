@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import select
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from sparkhost import gpu_sample
 from sparkhost.launcher.units import show_size
-from sparkhost.observer import look, memory, orphans, ring, samples, told, warnings
+from sparkhost.observer import heat, look, memory, orphans, ring, samples, told, warnings
 from sparkhost.observer.alarms import Alarm, Alarms
 from sparkhost.observer.recorder import Eyes, Recorder
 from sparkhost.observer.restarts import Restarts
@@ -65,6 +66,7 @@ class Observer:
             ("containers", self._containers),
             ("systemd", self._units),
             ("gpu", self._gpu),
+            ("heat", self._heat),
         ):
             try:
                 found += part(now)
@@ -135,6 +137,12 @@ class Observer:
         if lost > memory.limit(self.base) and is_idle:
             found.append(warnings.nobodys(lost))
         return found
+
+    def _heat(self, now: float) -> list[Alarm]:
+        """Heat, and a clock that stays low under load; where there is no sample, `gpu` has said so."""
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+            return list(heat.alarms(self.gpu_file, look.STALE))
+        return []
 
     def state(self, alarms: Sequence[Alarm]) -> bytes:
         """For who shows it. `boottime`: CLOCK_BOOTTIME goes on while the host sleeps, as staleness does."""

@@ -13,7 +13,7 @@ from sparkhost import small_files
 
 PATH = "/run/sparkfleet/observer/state.json"
 VERSION = 1
-KINDS = ("at_once", "driver_burst", "driver_kill", "restarts", "unaccounted", "orphan")
+KINDS = ("at_once", "driver_burst", "driver_kill", "restarts", "unaccounted", "orphan", "heat", "clock_low")
 LARGEST = 1 << 17
 STALE = 60.0
 """Seconds; it writes every 10."""

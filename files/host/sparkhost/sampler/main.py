@@ -7,9 +7,12 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+from sparkhost import small_files
+from sparkhost.gpu_sample import LARGEST
+from sparkhost.sampler.heat import Heats
 from sparkhost.sampler.nvml import LIBRARY, Nvml, NvmlError, NvmlMissing
 from sparkhost.watchdog.postmortem import replace
 from sparkhost.watchdog.survive import Supervisor
@@ -28,6 +31,14 @@ def write(path: Path, devices: list[dict[str, object]], error: str | None) -> No
         "devices": devices,
     }
     replace(path, json.dumps(sample).encode(), 0o644)
+
+
+def before(path: Path) -> Any:
+    """The devices of the last sample; None where there is none. The file is gone after a boot."""
+    try:
+        return json.loads(small_files.read(str(path), LARGEST))["devices"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 def opened(options: argparse.Namespace, supervisor: Supervisor) -> Nvml:
@@ -68,10 +79,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     supervisor = Supervisor()
     supervisor.tell("READY=1")
     try:
+        heats, last = Heats(before(options.file)), time.monotonic()
         nvml = opened(options, supervisor)
         while True:
-            devices = [asdict(device) for device in nvml.sample()]
-            write(options.file, devices, None)
+            devices, now = nvml.sample(), time.monotonic()
+            write(options.file, heats.saw(devices, now - last), None)
+            last = now
             supervisor.tell("WATCHDOG=1")
             if options.once:
                 print(options.file.read_text())

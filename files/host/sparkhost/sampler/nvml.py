@@ -44,6 +44,12 @@ class Memory(ctypes.Structure):
     _fields_ = (("total", ctypes.c_ulonglong), ("free", ctypes.c_ulonglong), ("used", ctypes.c_ulonglong))
 
 
+class Utilization(ctypes.Structure):
+    """nvmlUtilization_t, percent."""
+
+    _fields_ = (("gpu", ctypes.c_uint), ("memory", ctypes.c_uint))
+
+
 @dataclass(frozen=True)
 class Device:
     """A GPU as one sample saw it."""
@@ -58,7 +64,11 @@ class Device:
     most: int | None = None
     """The highest that `clock` can be, MHz."""
     temperature: int | None = None
-    """Of the chip, °C; None where the driver does not say."""
+    """Temperature, Celsius."""
+    busy: int | None = None
+    """Percent of the last moments in which a kernel ran."""
+    reasons: int | None = None
+    """A bit for each reason why the clock is not higher (nvmlClocksEventReasons)."""
 
 
 class Nvml:
@@ -138,20 +148,32 @@ class Nvml:
         for pid, size in self._processes("nvmlDeviceGetComputeRunningProcesses_v3", handle).items():
             processes[pid] = max(size, processes.get(pid, 0))
         clock, most = self._clock("nvmlDeviceGetClockInfo", handle), self._clock("nvmlDeviceGetMaxClockInfo", handle)
-        temperature = self._figure("nvmlDeviceGetTemperature", handle, TEMPERATURE_GPU)
-        return Device(name, unified, processes, clock, most, temperature)
+        return Device(name, unified, processes, clock, most, *self._condition(handle))
+
+    def _condition(self, handle: ctypes.c_void_p) -> tuple[int | None, int | None, int | None]:
+        """Degrees, percent, and the bits of why the clock is not higher: by the name that every driver has."""
+        degrees, rates, reasons = ctypes.c_uint(), Utilization(), ctypes.c_ulonglong()
+        sensor, into = ctypes.c_int(TEMPERATURE_GPU), ctypes.byref(degrees)
+        return (
+            degrees.value if self._told("nvmlDeviceGetTemperature", handle, sensor, into) else None,
+            rates.gpu if self._told("nvmlDeviceGetUtilizationRates", handle, ctypes.byref(rates)) else None,
+            reasons.value
+            if self._told("nvmlDeviceGetCurrentClocksThrottleReasons", handle, ctypes.byref(reasons))
+            else None,
+        )
 
     def _clock(self, function: str, handle: ctypes.c_void_p) -> int | None:
-        return self._figure(function, handle, CLOCK_SM)
-
-    def _figure(self, function: str, handle: ctypes.c_void_p, kind: int) -> int | None:
-        """A clock in MHz, or a temperature; whatever goes wrong with it, the figures about memory are worth more."""
+        """A clock in MHz."""
         value = ctypes.c_uint()
+        return value.value if self._told(function, handle, ctypes.c_int(CLOCK_SM), ctypes.byref(value)) else None
+
+    def _told(self, function: str, *arguments: Any) -> bool:
+        """Whether the driver says; whatever goes wrong with it, the figures about memory are worth more."""
         try:
-            self._call(function, handle, ctypes.c_int(kind), ctypes.byref(value))
+            self._call(function, *arguments)
         except NvmlError:
-            return None
-        return value.value
+            return False
+        return True
 
     def _processes(self, function: str, handle: ctypes.c_void_p) -> dict[int, int]:
         room = 64

@@ -46,6 +46,15 @@ def of_slice(cgroup: Path | None = None) -> Iterator[Metric]:
     yield "sparkfleet_slice_jobs", "gauge", "Jobs in training.slice", [("", jobs)]
 
 
+HEAT = (
+    ("temperature", "temperature_celsius", "gauge", "Temperature of the GPU"),
+    ("hottest", "temperature_highest_celsius", "gauge", "The highest since the host was started"),
+    ("slowed", "thermal_slowdown_seconds_total", "counter", "Time in which the clock was held down for heat"),
+    ("low", "clock_low_seconds", "gauge", "For how long it has been busy at a low clock"),
+    ("reasons", "clocks_event_reasons", "gauge", "Bits of why the clock is not higher (NVML)"),
+)
+
+
 def of_gpus(sample: Path | None = None) -> Iterator[Metric]:
     """Clocks of the GPUs whose driver tells them."""
     try:
@@ -57,6 +66,12 @@ def of_gpus(sample: Path | None = None) -> Iterator[Metric]:
         return
     yield "sparkfleet_gpu_clock_megahertz", "gauge", "Clock of the streaming multiprocessors", now
     yield "sparkfleet_gpu_clock_max_megahertz", "gauge", "The highest that it can be", most
+    for key, name, kind, words in HEAT:
+        told_of = [
+            (f'{{gpu="{index}"}}', d[key]) for index, d in enumerate(devices) if type(d.get(key)) in (int, float)
+        ]
+        if told_of:
+            yield f"sparkfleet_gpu_{name}", kind, words, told_of
 
 
 def of_observer(path: str = "") -> Iterator[Metric]:
