@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from sparkhost import stack_store, stack_users
 from sparkhost.pipes import quiet_without_reader
-from sparkhost.smoke import matrix
+from sparkhost.smoke import bench, matrix
 from sparkhost.stack_hashes import hashes
 from sparkhost.stack_verify import problems, walk
 
@@ -17,10 +17,12 @@ usage: spark-stack [list] [--json]  what is installed; * is what spark-python st
        spark-stack path             the environment of spark-python
        spark-stack verify [RELEASE] reads every file: is it what its lock says?
        spark-stack smoke [--json]   tries torch, Triton and vLLM on the GPU: some minutes, a few GiB
+       spark-stack smoke --bench [--json] [--new-reference]
+                                    five seconds and 1 GiB of the GPU: is it as fast as it was at root's first run?
 
 Nothing is changed. A job keeps the release that it was started with, also when the admin installs another.
-Exit code: 0, 1 something is wrong with a stack or there is none, 2 a mistake on the command line, 3 (smoke) there is
-no GPU that torch can use.
+Exit code: 0, 1 something is wrong with a stack, it is slower than it was, or there is none, 2 a mistake on the command
+line, 3 (smoke) there is no GPU that torch can use.
 
 examples:
   spark-stack
@@ -35,7 +37,7 @@ OURS = {
 
 @quiet_without_reader
 def main(arguments: Sequence[str]) -> int:
-    """Exit codes: 0, 1 something is wrong with a stack or there is none, 2 a wrong call, 3 nothing could be shown."""
+    """Exit codes: 0, 1 something is wrong or slow or there is no stack, 2 a wrong call, 3 nothing could be shown."""
     match list(arguments):
         case [] | ["list"]:
             return listed()
@@ -49,8 +51,10 @@ def main(arguments: Sequence[str]) -> int:
             return verified(stack_store.current())
         case ["verify", release]:
             return verified(release)
-        case ["smoke"] | ["smoke", "--json"]:
-            return smoked(arguments[1:])
+        case ["smoke", *words] if words in ([], ["--json"]):
+            return smoked(matrix.main, words)
+        case ["smoke", "--bench", *words] if set(words) <= {"--json", bench.NEW}:
+            return smoked(bench.main, words)
         case ["-h" | "--help"]:
             print(USAGE)
             return 0
@@ -83,12 +87,12 @@ def listed_json() -> int:
     return 0 if found else 1
 
 
-def smoked(words: Sequence[str]) -> int:
+def smoked(main: Callable[[str, str, Sequence[str]], int], words: Sequence[str]) -> int:
     release = stack_store.current()
     if not release:
         print("no stack is installed here")
         return 1
-    return matrix.main(str(stack_store.home(release) / "bin" / "python"), release, words)
+    return main(str(stack_store.home(release) / "bin" / "python"), release, words)
 
 
 def verified(release: str) -> int:
