@@ -8,6 +8,7 @@ is a host's answer, which costs no time unless `--host-time` says so:
 - sparkhost's requests: nothing differs, and the history is what a `record` request told before;
 - Ansible's modules: what `tests/bench/ansible/record.py` has recorded, where `--answers` names it; else what
   `tests/bench/ansible/plausible.py` makes up from the variables of the playbook, where `--converged` names them;
+- the reader of `sparkfleet status`: a line a second, as `tests/bench/status.py` describes it;
 - anything else: exit code 0 and no output.
 
 `--rtt` is added to every exchange as a network of that round trip would: packets are handed on half of it later in each
@@ -24,6 +25,7 @@ import os
 import shlex
 import signal
 import sys
+import time
 import traceback
 import zlib
 from collections import Counter
@@ -38,6 +40,9 @@ from tests.bench.ansible.payload import module_of, shell_answer
 from tests.bench.ansible.plausible import Converged, NoAnswer
 
 BATCH = 256 * 1024
+GIB = 2**30
+STATUS = "exec $S /usr/bin/python3"
+"""How the command that starts a status reader goes."""
 
 
 class Host:
@@ -124,6 +129,9 @@ async def run(
 ) -> None:
     """One command."""
     command = process.command or ""
+    if STATUS in command:
+        await stream(process)
+        return
     try:
         # Ansible gives a command without input a terminal that it closes: only what reads its input waits for the end.
         given = await process.stdin.read() if "python3" in command else b""
@@ -142,6 +150,44 @@ async def run(
     process.stdout.write(stdout)
     process.stderr.write(stderr)
     process.exit(rc)
+
+
+async def stream(process: asyncssh.SSHServerProcess[bytes]) -> None:
+    """A Spark with four jobs: memory moves every second, and every fifth who holds it."""
+    await process.stdin.readline()
+    second = 0
+    while True:
+        line: dict[str, Any] = {"v": 1, "at": time.time(), "memory": memory(second)}
+        if not second:
+            line |= {"up": 86400, "floor": {"term": 16 * GIB, "kill": 8 * GIB, "problem": ""}, "events": []}
+            line |= {"release": {"version": "0.1.0"}, "gpus": [{"name": "NVIDIA GB10", "clock": 2100, "most": 3003}]}
+        if not second % 5:
+            jobs = [
+                {"id": f"0000000{i}", "owner": f"user{i}", "cpu": GIB * i, "gpu": GIB * (8 + (second + i) % 5)}
+                for i in range(4)
+            ]
+            line |= {"jobs": [{**job, "name": "sft", "promise": 30 * GIB} for job in jobs]}
+            line |= {"owners": [{key: job[key] for key in ("owner", "cpu", "gpu")} for job in jobs]}
+        try:
+            process.stdout.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
+            await asyncio.sleep(1)
+        except (OSError, asyncssh.Error):
+            return
+        if process.stdin.at_eof() or process.is_closing():
+            return
+        second += 1
+
+
+def memory(second: int) -> dict[str, int]:
+    gpu = (40 + second % 7) * GIB
+    return {
+        "total": 120 * GIB,
+        "available": 70 * GIB - gpu // 2,
+        "free": GIB,
+        "cpu": 20 * GIB,
+        "gpu": gpu,
+        "gpu_own": 0,
+    }
 
 
 async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay: float, first: float) -> None:
