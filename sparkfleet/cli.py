@@ -12,6 +12,7 @@ from sparkfleet import deploy, enrol
 from sparkfleet.audit import command as audit
 from sparkfleet.exit_codes import CommandFailed, ExitCode
 from sparkfleet.mistakes import VERBOSE, mistake
+from sparkfleet.notify import command as notify
 from sparkfleet.rollout import command as rollout
 from sparkfleet.settings import FleetError
 from sparkfleet.site import init
@@ -27,6 +28,7 @@ SUBCOMMANDS = (
     audit.add_arguments,
     stack.add_arguments,
     status.add_arguments,
+    notify.add_arguments,
 )
 """Each adds its subcommand, with `run` (arguments → exit code) as a default."""
 

@@ -16,42 +16,54 @@ from sparkfleet.exit_codes import CommandFailed, ExitCode
 NAME = "sparkfleet-audit"
 SECONDS = 120.0
 """Most that a program of systemd's may take; `enable --now` waits for the unit."""
-TIMER = f"{NAME}.timer"
-HEADER = "# Written by `sparkfleet audit schedule`, which replaces and removes it."
+OURS = "# Written by `sparkfleet "
+HEADERS = {
+    NAME: f"{OURS}audit schedule`, which replaces and removes it.",
+    "sparkfleet-notify": f"{OURS}notify`, which replaces and removes it.",
+}
+ABOUT = {
+    NAME: ("Audit by sparkfleet", "Audits by sparkfleet on a schedule", "1h", "2min"),
+    "sparkfleet-notify": ("Notices by sparkfleet", "Notices by sparkfleet, every minute", "5min", "5s"),
+}
+"""Descriptions of service and timer, how long a run may take, and by how much it may come late."""
 
 
-def units(command: Sequence[str], calendar: str, *, system: bool) -> dict[str, str]:
-    """The units by file name, the service first."""
+def units(command: Sequence[str], calendar: str, *, system: bool, name: str = NAME) -> dict[str, str]:
+    """The units by file name, the service first. `name`: of both, one of `ABOUT`."""
+    service_is, timer_is, most, spread = ABOUT[name]
+    header = HEADERS[name]
     # The user's manager knows no network-online.target.
     network = "Wants=network-online.target\nAfter=network-online.target\n" if system else ""
     # A service of the machine has no home, and the store and ssh need one.
     home = "Environment=HOME=%h\n" if system else ""
     service = f"""\
-{HEADER}
+{header}
 [Unit]
-Description=Audit by sparkfleet
+Description={service_is}
 {network}
 [Service]
 Type=oneshot
 ExecStart={" ".join(quoted(word) for word in command)}
-{home}TimeoutStartSec=1h
+{home}TimeoutStartSec={most}
 Nice=10
 UMask=0077
 """
+    # By default a timer may come a minute late.
+    accuracy = "" if name == NAME else "AccuracySec=1s\n"
     timer = f"""\
-{HEADER}
+{header}
 [Unit]
-Description=Audits by sparkfleet on a schedule
+Description={timer_is}
 
 [Timer]
 OnCalendar={calendar.replace("%", "%%")}
-RandomizedDelaySec=2min
-Persistent=true
+RandomizedDelaySec={spread}
+{accuracy}Persistent=true
 
 [Install]
 WantedBy=timers.target
 """
-    return {f"{NAME}.service": service, TIMER: timer}
+    return {f"{name}.service": service, f"{name}.timer": timer}
 
 
 def quoted(word: str) -> str:
@@ -77,46 +89,47 @@ def folder(system: bool) -> Path:
     return (Path(config) if config.startswith("/") else Path.home() / ".config") / "systemd" / "user"
 
 
-def install(files: Mapping[str, str], system: bool) -> None:
+def install(files: Mapping[str, str], system: bool, name: str = NAME) -> None:
     """Writes the units and starts the timer; what was scheduled before is replaced.
 
     Raises:
         CommandFailed: a file of that name is not ours, it cannot be written, or systemd refuses.
     """
     where = folder(system)
-    for name in files:
-        check_ours(where / name)
+    timer = f"{name}.timer"
+    for file in files:
+        check_ours(where / file)
     try:
         where.mkdir(parents=True, exist_ok=True)
-        for name, text in files.items():
-            write(where / name, text)
+        for file, text in files.items():
+            write(where / file, text)
     except OSError as error:
         raise cannot(where, error, system) from error
     systemctl(system, "daemon-reload")
-    systemctl(system, "enable", TIMER)
+    systemctl(system, "enable", timer)
     # `enable --now` leaves a timer that runs as it is, with the old times.
-    systemctl(system, "restart", TIMER)
+    systemctl(system, "restart", timer)
     user = "" if system else "--user "
-    print(f"installed {where / TIMER}; see `systemctl {user}list-timers {TIMER}`")
-    print(f"what a run says: journalctl {user}-u {NAME}")
+    print(f"installed {where / timer}; see `systemctl {user}list-timers {timer}`")
+    print(f"what a run says: journalctl {user}-u {name}")
     if not system:
         print("it runs while you are logged in; for always: loginctl enable-linger")
 
 
-def remove(system: bool) -> None:
+def remove(system: bool, name: str = NAME) -> None:
     """Stops the timer and removes the units; runs stay in the store. Nothing there is no mistake.
 
     Raises:
         CommandFailed: a file of that name is not ours, it cannot be removed, or systemd refuses.
     """
     where = folder(system)
-    there = [path for suffix in ("timer", "service") if (path := where / f"{NAME}.{suffix}").exists()]
+    there = [path for suffix in ("timer", "service") if (path := where / f"{name}.{suffix}").exists()]
     for path in there:
         check_ours(path)
     if not there:
         print(f"nothing is scheduled in {where}")
         return
-    systemctl(system, "disable", "--now", TIMER)
+    systemctl(system, "disable", "--now", f"{name}.timer")
     try:
         for path in there:
             path.unlink()
@@ -134,7 +147,7 @@ def check_ours(path: Path) -> None:
         return
     except OSError as error:
         raise CommandFailed(f"{path}: cannot be read: {error.strerror}") from error
-    if not text.startswith(HEADER):
+    if not text.startswith(OURS):
         text = f"{path}: was not written by this command, and is left alone: remove it yourself"
         raise CommandFailed(text, ExitCode.BAD_CONFIGURATION)
 

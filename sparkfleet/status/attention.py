@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass
 from enum import StrEnum
@@ -10,6 +11,7 @@ from sparkfleet.status.records import Audited, Drifted
 from sparkfleet.status.shape import HostSays
 from sparkfleet.status.stream import Heard, Link
 
+NUMBERS = re.compile(r"[0-9.]+")
 HOT = 85
 """°C. Sparks are reported to shut down at 91 to 92 without a line in any log (docs/facts.md)."""
 RECENT = 3600.0
@@ -38,6 +40,8 @@ class Need:
     level: Level
     kind: str
     text: str
+    key: str = ""
+    """Tells it from others of its kind, however long it lasts: of a kill its time."""
 
 
 def needs(heard: Heard, audit: Audited | None, drift: Drifted | None, now: float | None = None) -> list[Need]:
@@ -60,13 +64,10 @@ def _of_host(says: HostSays, now: float) -> list[Need]:
     memory, floor = says.memory, says.floor
     if floor.term is not None and memory.total and memory.available < floor.term:
         found.append(Need(Level.ACT, "memory", f"memory is short: {size(memory.available)} available"))
-    if (kill := says.kill) is not None:
+    if (kill := says.kill) is not None and now - kill.at < RECENT:
         did = "asked to end" if kill.event == "term" else "killed"
-        level = Level.ACT if now - kill.at < RECENT else None
-        if level:
-            found.append(
-                Need(level, "kill", f"{kill.name or 'a job'} was {did} {age(now - kill.at)} ago: {kill.reason}")
-            )
+        text = f"{kill.name or 'a job'} was {did} {age(now - kill.at)} ago: {kill.reason}"
+        found.append(Need(Level.ACT, "kill", text, f"{kill.at:.0f}"))
     if says.warmest is not None and says.warmest >= HOT:
         found.append(Need(Level.ACT, "heat", f"{says.warmest} °C: Sparks shut down at 91"))
     if floor.problem and says.release.version:
@@ -74,7 +75,7 @@ def _of_host(says: HostSays, now: float) -> list[Need]:
     for gpu in says.gpus:
         if says.jobs and gpu.clock and gpu.most and gpu.clock < CLOCK_LOW * gpu.most:
             found.append(Need(Level.LOOK, "clock", f"the GPU runs at {gpu.clock} of {gpu.most} MHz although jobs run"))
-    found += [Need(Level.LOOK, "warning", line) for line in says.warnings]
+    found += [Need(Level.LOOK, "warning", line, NUMBERS.sub("#", line)[:80]) for line in says.warnings]
     if says.reboot:
         found.append(Need(Level.LOOK, "reboot", f"a reboot is pending: {says.reboot}"))
     down = [link.name for link in says.links if link.state and link.state != "active"]
