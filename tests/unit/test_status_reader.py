@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
+import re
 import select
+import struct
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sparkhost.status import history, parts
+from sparkhost.status import history, parts, screen
 from sparkhost.status.parts import Places
 from sparkhost.status.reader import LONGEST_WALK, Reader
 
@@ -208,3 +213,45 @@ def test_who_reads_no_more_ends_it() -> None:
         for other in (process.stdin, process.stdout):
             if other:
                 other.close()
+
+
+def test_spark_top_watches_on_a_terminal_and_leaves_it_as_it_was() -> None:
+    main, side = pty.openpty()
+    fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
+    before = termios.tcgetattr(side)
+    code = "import sys; from sparkhost.launcher.cli import top; sys.exit(top(['--watch']))"
+    environment = {**os.environ, "PYTHONPATH": str(FILES), "TERM": "xterm"}
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=side, stdout=side, stderr=side, env=environment)
+    said = b""
+    until = time.monotonic() + 30
+    while said.count(b"available of") < 2 and time.monotonic() < until:
+        if select.select([main], [], [], 0.5)[0]:
+            said += os.read(main, 65536)
+    os.write(main, b"q")
+    assert process.wait(10) == 0
+    said += os.read(main, 65536)
+    assert said.count(b"available of") >= 2, "it is drawn again"
+    assert b"q quit" in said
+    assert said.endswith(b"\x1b[?25h\x1b[?1049l")
+    assert termios.tcgetattr(side)[3] == before[3]
+    for descriptor in (main, side):
+        os.close(descriptor)
+
+
+def test_the_screen_has_jobs_owners_and_events_and_nothing_scrolls(places: Places) -> None:
+    event(places, "kill", time.time() - 5)
+    write(places.run / "reboot-required", "")
+    reader = Reader(places)
+    reader.look()
+    found = [text for _, text in screen.lines(reader.seen, 80, "spark1")]
+    shown = "\n".join(found)
+    assert re.search(rf"0a1b2c3d  sft +{ME} +60.0 GiB +30.0 GiB +10.0 GiB +20.0 GiB", shown)
+    assert f"█ {ME} 30.0 GiB  ▓ root 3.0 GiB" in shown
+    assert "█" * 20 + "▓" * 2 + "·" in shown, "a quarter of 80 columns, and a fortieth"
+    assert "job 1 (?[31mpython) (50.0 GiB) killed" in shown
+    assert "a reboot is pending" in shown
+    assert f"waits: {ME} 1" in shown
+    many = [("", "x" * 500)] * 500
+    drawn = screen.frame(many, 80, 24)
+    assert drawn.count("\r\n") == 23
+    assert max(len(line) for line in re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", drawn).split("\r\n")) == 80

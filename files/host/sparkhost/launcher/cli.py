@@ -180,9 +180,16 @@ def top(arguments: Sequence[str] | None = None) -> int:
 
         print(TOP_USAGE)
         return 0
-    if words not in ([], ["--json"]):
-        print("spark-top: takes --json and --help, and nothing else", file=sys.stderr)
+    if words not in ([], ["--json"], ["--watch"]):
+        print("spark-top: takes --json, --watch or --help, and nothing else", file=sys.stderr)
         return MISTAKE
+    if words == ["--watch"]:
+        if not os.isatty(0) or not os.isatty(1):
+            print("spark-top: --watch needs a terminal: spark-top --json is for programs", file=sys.stderr)
+            return MISTAKE
+        from sparkhost.status import screen
+
+        return screen.show()
     from sparkhost.launcher import gpu
     from sparkhost.launcher.holders import holders, meminfo, table
     from sparkhost.launcher.units import MIB

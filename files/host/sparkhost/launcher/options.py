@@ -43,20 +43,21 @@ examples:
   spark-run logs sft; spark-run wait sft"""
 
 TOP_USAGE = """\
-usage: spark-top [--json]
+usage: spark-top [--json | --watch]
 
 Who holds the memory now: jobs, sessions, containers and services of all users. PROMISE: what a job was started with
 (spark-run --memory). USE: CPU and GPU together. CPU: what dropping clean page cache would not give back. GPU: as NVML
 tells it by process; nvidia-smi says N/A on a Spark.
 
 options:
-  --json  one JSON object; sizes in bytes, gpu null where it is not known
+  --json   one JSON object; sizes in bytes, gpu null where it is not known
+  --watch  live, with what waits and what the watchdog did to work of yours; q ends it
 
 Exit code: 0, 2 a mistake on the command line. Whether the next run has room: spark-preflight.
 
 examples:
   spark-top
-  watch -n 5 spark-top"""
+  spark-top --watch"""
 
 
 class Options:
