@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from sparkhost.observer import ring
 from sparkhost.status import history, parts, screen
 from sparkhost.status.parts import Places
 from sparkhost.status.reader import LONGEST_WALK, Reader
@@ -187,14 +188,29 @@ def test_a_day_of_minutes_comes_once_and_then_what_is_new(places: Places, monkey
     monkeypatch.setattr(history, "KEEPERS", [lambda since: kept])
     reader = Reader(places, clock=lambda: now[0])
     assert reader.look()["history"] == [list(kept[0])]
-    now[0] = 40.0
+    now[0] = 70.0
     assert "history" not in reader.look()
     kept.append(history.Minute(time.time() - 60, 4, 5, None))
-    now[0] = 80.0
+    now[0] = 140.0
     assert reader.look()["history"] == [list(kept[1])]
 
 
-def test_nothing_keeps_a_day_and_then_there_is_none(places: Places) -> None:
+def test_the_observers_ring_is_a_day(tmp_path: Path) -> None:
+    path = tmp_path / "ring"
+    kept = ring.Ring(path)
+    holders = (ring.Holder(7, "python", GIB, 30 * GIB), ring.Holder(8, "python", GIB, 5 * GIB))
+    for at in range(3):
+        sizes = {"total": 120 * GIB, "available": (60 + at) * GIB}
+        for kind in (ring.SECOND, ring.MINUTE):
+            kept.write(ring.Sample(1e9 + 60 * at, 1.0, "0" * 32, kind, **sizes, holders=holders))
+    assert list(history.of_ring(1e9, str(path))) == [
+        (1e9 + 60, 61 * GIB, 24 * GIB, 35 * GIB),
+        (1e9 + 120, 62 * GIB, 23 * GIB, 35 * GIB),
+    ]
+
+
+def test_where_nothing_keeps_a_day_there_is_none(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history, "KEEPERS", [lambda since: history.of_ring(since, str(places.run / "none"))])
     assert history.minutes(0.0) == []
     assert "history" not in Reader(places).look()
 

@@ -6,8 +6,10 @@ host adds its reader here; nothing else of the status has to know how they are s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
+
+from sparkhost.observer import ring
 
 MOST = 24 * 60
 
@@ -22,7 +24,24 @@ class Minute(NamedTuple):
 
 
 Keeper = Callable[[float], Iterable[Minute]]
-KEEPERS: list[Keeper] = []
+
+
+def of_ring(since: float, path: str = ring.PATH) -> Iterator[Minute]:
+    """The observer's ring, for root. Of a minute it has the least that was available, and the largest processes.
+
+    The GPU's side is what those hold there: less than all where more than five are on it.
+
+    Raises:
+        OSError: there is none, or it may not be read.
+    """
+    for sample in ring.read(path)[1]:
+        if sample.time > since and sample.total is not None and sample.available is not None:
+            used = max(0, sample.total - sample.available)
+            gpu = min(used, sum(holder.gpu for holder in sample.holders))
+            yield Minute(round(sample.time, 1), sample.available, used - gpu, gpu)
+
+
+KEEPERS: list[Keeper] = [of_ring]
 
 
 def minutes(since: float) -> list[Minute]:

@@ -17,6 +17,7 @@ SHARE = 0.004
 """Of one core, that a look beyond the small files may cost in the long run."""
 SELDOM = 30.0
 """Seconds between two looks at what seldom changes."""
+MINUTE = 60.0
 LONGEST_WALK = 20.0
 """Seconds after which the cgroups are walked whatever it costs: a figure must not be older without a word."""
 
@@ -37,7 +38,7 @@ class Reader:
         self._began, self._spent = clock(), cpu()
         self._seen: dict[str, Any] = {}
         self._stamps: dict[str, tuple[int, int, int]] = {}
-        self._walked = self._slow = float("-inf")
+        self._walked = self._slow = self._asked = float("-inf")
         self._minute = 0.0
 
     def look(self) -> dict[str, Any]:
@@ -90,10 +91,11 @@ class Reader:
         passed = now - self._began
         share = (self.cpu() - self._spent) / passed if passed >= SELDOM else None
         self._put(found, "cost", None if share is None else round(share, 5))
-        since = self._minute or time.time() - history.MOST * 60
-        if minutes := history.minutes(since):
-            self._minute = minutes[-1].at
-            found["history"] = [list(minute) for minute in minutes]
+        if now - self._asked >= MINUTE:
+            self._asked = now
+            if minutes := history.minutes(self._minute or time.time() - history.MOST * 60):
+                self._minute = minutes[-1].at
+                found["history"] = [list(minute) for minute in minutes]
 
     def _changed(self, name: str, path: Path) -> bool:
         try:
