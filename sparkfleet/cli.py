@@ -11,6 +11,7 @@ from typing import NoReturn
 from sparkfleet import deploy, enrol
 from sparkfleet.audit import command as audit
 from sparkfleet.exit_codes import CommandFailed, ExitCode
+from sparkfleet.metrics import command as metrics
 from sparkfleet.mistakes import VERBOSE, mistake
 from sparkfleet.notify import command as notify
 from sparkfleet.rollout import command as rollout
@@ -29,6 +30,7 @@ SUBCOMMANDS = (
     stack.add_arguments,
     status.add_arguments,
     notify.add_arguments,
+    metrics.add_arguments,
 )
 """Each adds its subcommand, with `run` (arguments → exit code) as a default."""
 

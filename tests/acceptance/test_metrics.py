@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 
+from sparkfleet import cli
 from sparkfleet.audit.model import Severity, Status
 from sparkfleet.audit.report import prometheus
 from sparkhost.observer.alarms import Alarm
@@ -162,6 +163,39 @@ def test_every_expression_of_the_dashboard_is_one_and_names_only_what_is_told(se
     for expression in expressions:
         asked(server, "query", query=expression)
         assert set(re.findall(r"\b(?:sparkfleet|node)_\w+", expression)) <= known, expression
+
+
+def test_the_configuration_that_is_written_scrapes_the_hosts_of_the_fleet_file(textfiles: Path, tmp_path: Path) -> None:
+    exporter_port, port = free_port(), free_port()
+    fleet = tmp_path / "fleet.yaml"
+    fleet.write_text("known_hosts: k\nhosts: {spark7: {address: 127.0.0.1}}\n")
+    words = ["metrics", "serve-config", str(tmp_path / "made"), "--fleet", str(fleet), "--port", str(exporter_port)]
+    assert cli.main(words) == 0
+    exporter = [
+        "prometheus-node-exporter",
+        f"--web.listen-address=127.0.0.1:{exporter_port}",
+        f"--collector.textfile.directory={textfiles}",
+    ]
+    prometheus_ = [
+        "prometheus",
+        f"--config.file={tmp_path / 'made' / 'prometheus.yml'}",
+        f"--storage.tsdb.path={tmp_path / 'data'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+    ]
+    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(exporter, **quiet) as one, subprocess.Popen(prometheus_, **quiet) as other:  # type: ignore[call-overload]
+        try:
+            until = time.monotonic() + SECONDS
+            while not scraped(port):
+                assert time.monotonic() < until, "nothing was scraped"
+                time.sleep(0.5)
+            (found,) = asked(port, "query", query="sparkfleet_slice_jobs")["result"]
+            assert found["metric"]["instance"] == "spark7"
+            rules = [rule["name"] for group in asked(port, "rules")["groups"] for rule in group["rules"]]
+            assert "SparkWatchdogKilled" in rules
+        finally:
+            for process in (one, other):
+                process.kill()
 
 
 def test_the_page_has_every_metric(server: int) -> None:
