@@ -1,6 +1,7 @@
 """The fleet file, typed: what is set for which host. Knows neither pyinfra nor the tasks."""
 
 from sparkfleet.settings.base import Measure
+from sparkfleet.settings.cluster_link import ClusterLinkSettings
 from sparkfleet.settings.fleet import Fleet, FleetFile, FleetHost, HostEntry, chosen_fleet_file, load_fleet
 from sparkfleet.settings.gpu_clock import GpuClockSettings
 from sparkfleet.settings.headless import HeadlessSettings
@@ -25,6 +26,7 @@ from sparkfleet.settings.watchdog import HardwareWatchdogSettings, WatchdogSetti
 
 __all__ = [
     "MEASURES",
+    "ClusterLinkSettings",
     "CudaEnvSettings",
     "Fleet",
     "FleetError",

@@ -25,6 +25,9 @@ class Measure(Strict):
     """Key -> key: where a level (group, host) gives the first another value, what levels below it say of the second
     does not apply any more."""
 
+    of_group: ClassVar[bool] = False
+    """Whether it concerns the hosts of a group together, in fields `host` and `hosts` that the loader fills in."""
+
     state: Literal["present", "unmanaged", "absent"] = Field(
         default="present",
         description="`present` applies the measure, `unmanaged` leaves whatever is on the host alone, "

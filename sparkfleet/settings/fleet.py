@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from sparkfleet.settings.base import Measure, Strict
 from sparkfleet.settings.explain import contradictions_of, problems_of, suggestion
+from sparkfleet.settings.groups import fill_in, written_by_hand
 from sparkfleet.settings.measures import HostSettings
 from sparkfleet.settings.problems import FleetError, Path, Problem, show
 from sparkfleet.settings.rollout import RolloutSettings
@@ -124,6 +125,8 @@ class _Checker:
             # A value that the YAML reader has complained about is not complained about twice.
             seen = {problem.path for problem in self.problems}
             self.problems += [p for p in problems_of(error, FleetFile) if p.path not in seen]
+        if not self.problems:
+            self.problems += written_by_hand(self.raw)
         hosts = [host for name in _mapping(self.raw, "hosts") if (host := self.host(name))]
         if "hosts" in self.raw and self.raw["hosts"] in (None, {}):
             text = "is empty, expected at least one host: `sparkfleet enrol NAME` adds one"
@@ -131,6 +134,10 @@ class _Checker:
         self.check_names()
         self.check_canaries()
         self.check_addresses(hosts)
+        if not self.problems:
+            filled = fill_in(self.raw, hosts)
+            hosts = [*filled.hosts]
+            self.problems += filled.problems
         if self.problems:
             raise FleetError(list(self.document.complaints(self.problems)))
         known_hosts = self.raw.get("known_hosts", FleetFile.model_fields["known_hosts"].default)

@@ -10,6 +10,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from sparkfleet.settings.base import Measure, Strict
+from sparkfleet.settings.cluster_link import ClusterLinkSettings
 from sparkfleet.settings.environment import Variables
 from sparkfleet.settings.gpu_clock import GpuClockSettings
 from sparkfleet.settings.headless import HeadlessSettings
@@ -171,6 +172,7 @@ class HostSettings(Strict):
     hardware_watchdog: HardwareWatchdogSettings = HardwareWatchdogSettings()
     gpu_clock: GpuClockSettings = GpuClockSettings()
     headless: HeadlessSettings = HeadlessSettings()
+    cluster_link: ClusterLinkSettings = ClusterLinkSettings()
     ssh: SshSettings = SshSettings()
 
     def absent(self) -> Self:

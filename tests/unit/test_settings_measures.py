@@ -15,7 +15,13 @@ from sparkfleet.settings.explain import problems_of
 ROOT = Path(__file__).resolve().parents[2]
 
 MEASURES: dict[str, type[Measure]] = {name: type(measure) for name, measure in HostSettings()}
-OFF_BY_DEFAULT = {"gpu_clock", "headless", "vllm_container", "vllm_source"}
+OFF_BY_DEFAULT = {
+    "cluster_link": "unmanaged",
+    "gpu_clock": "absent",
+    "headless": "absent",
+    "vllm_container": "absent",
+    "vllm_source": "absent",
+}
 FIELDS = [(name, key) for name, measure in MEASURES.items() for key in measure.model_fields]
 
 
@@ -23,7 +29,7 @@ FIELDS = [(name, key) for name, measure in MEASURES.items() for key in measure.m
 def test_a_measure_has_defaults_a_purpose_and_descriptions(name: str) -> None:
     measure = MEASURES[name]
     assert issubclass(measure, Measure)
-    assert measure().state == ("absent" if name in OFF_BY_DEFAULT else "present")
+    assert measure().state == OFF_BY_DEFAULT.get(name, "present")
     assert measure.__doc__ != Measure.__doc__
     assert all(field.description for field in measure.model_fields.values())
     assert measure.model_config["frozen"]
