@@ -31,7 +31,7 @@ from sparkfleet.settings import HostSettings
 from sparkfleet.settings.explain import contradictions_of, problems_of
 from sparkfleet.settings.problems import dotted
 from sparkhost.resource import Need, from_json
-from tasks.lib import connection, journal, origin, others, proof, remote, wheels
+from tasks.lib import connection, journal, link_proof, origin, others, proof, remote, wheels
 from tasks.lib.answer import Busy, Malformed, parsed
 from tasks.lib.runs import RUNS, Run, contained, report, show, shown, trouble, warn
 from tasks.lib.wanted import wanted
@@ -232,6 +232,9 @@ def prove_guarded(state: State, host: Host, run: Run, measure: str) -> None:
     for resource in run.wanted.of(measure)["resources"]:
         if resource["kind"] == "guarded":
             for problem in proof.prove(state, host, resource, run.way):
+                trouble(host, run, measure, problem)
+        elif resource["kind"] == "guarded_link":
+            for problem in link_proof.prove(state, host, resource, run.way):
                 trouble(host, run, measure, problem)
 
 

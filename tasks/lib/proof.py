@@ -23,6 +23,7 @@ from pyinfra.connectors.ssh import SSHConnector
 from sparkfleet.foreign import line
 from sparkfleet.mistakes import mistake
 from sparkhost.guard import GuardStep
+from sparkhost.resource import Resource
 from tasks.lib import bounds, remote
 from tasks.lib.answer import Busy, Malformed, parsed
 from tasks.lib.connection import SUDO_PASSWORD, SUDO_PLAIN, is_root, password_of
@@ -97,8 +98,8 @@ def prove(state: State, host: Host, guarded: dict[str, Any], way: Way) -> list[s
     return []
 
 
-def say(host: Host, text: str) -> None:
-    logger.info(f"{host.print_prefix}ssh: {text}")
+def say(host: Host, text: str, measure: str = "ssh") -> None:
+    logger.info(f"{host.print_prefix}{measure}: {text}")
 
 
 EXPECTED = (NotProved, OSError, EOFError, SSHException, PyinfraError, Malformed, Busy)
@@ -109,14 +110,18 @@ def one_line(error: Exception) -> str:
 
 
 def step(way: Way, connector: BaseConnector, guarded: dict[str, Any], name: str, **values: Any) -> None:
-    """Has the host do one step.
+    """Has the host do one step. Raises what `ask` does."""
+    ask(way, connector, name, GuardStep(guarded["token"], name, guarded.get("restart_for", []), **values))
+
+
+def ask(way: Way, connector: BaseConnector, name: str, resource: Resource, timeout: float = STEP_TIMEOUT) -> None:
+    """Has the host do one part of a proof.
 
     Raises:
         NotProved: the host says that it failed, or does not answer.
     """
-    resource = GuardStep(guarded["token"], name, guarded["restart_for"], **values)
-    request = remote.request("apply", [{"name": "ssh", "resources": [resource.to_json()]}])
-    ok, output = way.run(connector, remote.COMMAND, request, STEP_TIMEOUT)
+    request = remote.request("apply", [{"name": "proof", "resources": [resource.to_json()]}])
+    ok, output = way.run(connector, remote.COMMAND, request, timeout)
     if not ok or not output.stdout_lines:
         raise NotProved(f"{name}: {(output.stderr_lines or ['no answer'])[-1]}")
     result = parsed(output.stdout_lines[-1], "applied")["applied"]
@@ -181,9 +186,9 @@ def check_login(way: Way, login: Login) -> None:
         raise NotProved(f"it has no sudo: {(output.stderr_lines or ['no message'])[-1]}")
 
 
-def taken_back(way: Way, state: State, host: Host, guarded: dict[str, Any], reason: str) -> str:
+def taken_back(way: Way, state: State, host: Host, guarded: dict[str, Any], reason: str, measure: str = "ssh") -> str:
     """Takes the change back over the control connection, and checks that people get in; returns the report."""
-    say(host, "taking it back")
+    say(host, "taking it back", measure)
     try:
         step(way, host.connector, guarded, "take_back", reason=reason)
     except Exception as error:

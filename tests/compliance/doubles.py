@@ -46,6 +46,14 @@ WARM = "0, 61, 2405, 3003, 97, 0x0000000000000000\n"
 SAMPLED = '{{"age": 0.6, "devices": [{{"name": "NVIDIA GB10", "hottest": {hottest}}}], "error": null}}\n'
 TORCH = "cuda: Optional[str] = '13.0'\nlibtorch_cuda.so present\n"
 
+LINKS = """2 addresses
+10.20.0.11/24 enp1s0f1np1 mtu=9000 speed=200000 carrier=1 rdma=rocep1s0f1:ACTIVE
+10.20.1.11/24 enP2p1s0f1np1 mtu=9000 speed=200000 carrier=1 rdma=roceP2p1s0f1:ACTIVE
+"""
+ROUTES = "2 routes\n10.20.0.0/24 enp1s0f1np1\n10.20.1.0/24 enP2p1s0f1np1\n"
+OUR_FILE = "/etc/netplan/60-sparkfleet-cluster-link.yaml"
+IN_FILES = f"2 addresses\n10.20.0.11/24 {OUR_FILE}\n10.20.1.11/24 {OUR_FILE}\n"
+
 # Control → observation → what it printed where it passes, and where it fails.
 DOUBLES: dict[str, dict[str, tuple[str, str]]] = {
     "SPK-HOST-01": {"architecture": ("aarch64\n", "x86_64\n")},
@@ -134,10 +142,20 @@ DOUBLES: dict[str, dict[str, tuple[str, str]]] = {
     "SPK-SERVER-03": {"vllm_container": (f"{json.dumps(SERVER)}\n", f"{json.dumps(GREEDY)}\n")},
     "SPK-SERVER-04": {"vllm_unit": (f"{ACTIVE}enabled\n", f"{ACTIVE}disabled\n")},
     "SPK-FLEET-07": {"dgx_release": ("DGX OS 7.5.0\n", "DGX OS 7.2.3\n")},
+    "SPK-LINK-01": {"links": (LINKS, LINKS.replace("carrier=1", "carrier=0", 1))},
+    "SPK-LINK-02": {"links": (LINKS, LINKS.replace("mtu=9000", "mtu=1500", 1))},
+    "SPK-LINK-03": {"links": (LINKS, LINKS.replace("speed=200000", "speed=100000", 1))},
+    "SPK-LINK-04": {"link_routes": (ROUTES, ROUTES.replace("2 routes", "3 routes") + "default enp1s0f1np1\n")},
+    "SPK-LINK-05": {"links_configured": (IN_FILES, f"{IN_FILES}10.20.0.11/24 /etc/netplan/40-cx7.yaml\n")},
+    "SPK-LINK-06": {"links": (LINKS, LINKS.replace("0.11/", "0.12/").replace("1.11/", "1.13/"))},
     "SPK-FLEET-04": {SMI: ("NVIDIA GB10, 580.95.05, 12.1\n", "NVIDIA GB10, 580.142, 12.1\n")},
 }
 
+# What the second host printed, for controls that compare hosts.
+SECOND_HOST = {"SPK-LINK-06": LINKS.replace("0.11/", "0.12/").replace("1.11/", "1.12/")}
+
 LACKS = {
+    "SPK-LINK": "the lab has no ConnectX-7",
     "SPK-RESET": "the lab has no hardware timer",
     "SPK-HEADLESS": "the lab has no desktop",
     "SPK-STACK": "the stack of lab hosts has no torch",
@@ -146,7 +164,9 @@ LACKS = {
 NO_GPU = "the lab has no NVIDIA GPU"
 ARMED = {"hardware_watchdog": {"armed": True}}
 SERVES = {"vllm_container": {"state": "present", "digest": IMAGE.partition("@")[2], "model": "/models/a"}}
+LINKED = {"cluster_link": {"state": "present", "host": "spark1", "hosts": ["spark1", "spark2"]}}
 CHOSEN: dict[str, dict[str, Any]] = {
+    "SPK-LINK-": LINKED,
     "SPK-RESET-": ARMED,
     "SPK-SERVER-": SERVES,
     "SPK-HEADLESS-": {"headless": {"state": "present"}},

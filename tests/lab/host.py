@@ -284,6 +284,21 @@ class Host:
         """qemu's own monitor: to pause it, or to plug something in that the next start does not have."""
         return qemu.Monitor(self._made_machine())
 
+    def plug(self, name: str, mac: str, wire: Path, other_end: Path) -> None:
+        """Put in one more network device, on a wire of its own: datagrams from the socket `wire` to `other_end`.
+
+        It is there until the host is switched off. Sockets' paths have 107 bytes.
+        """
+        monitor = self.monitor()
+        wire.unlink(missing_ok=True)
+        ends = {key: {"type": "unix", "path": str(path)} for key, path in (("local", wire), ("remote", other_end))}
+        monitor.command("netdev_add", type="dgram", id=f"wire-{name}", **ends)
+        monitor.command("device_add", driver="virtio-net-pci", netdev=f"wire-{name}", id=name, mac=mac)
+
+    def pull(self, name: str, out: bool) -> None:
+        """Pull (True) or put back (False) the cable of a device that `plug` put in."""
+        self.monitor().command("set_link", name=name, up=not out)
+
     def cut_network(self, cut: bool) -> None:
         """Pull (True) or plug in (False) the host's network cable."""
         qemu.Monitor(self._machine(None)).command("set_link", name="nic", up=not cut)

@@ -127,8 +127,8 @@ def test_controls_are_chosen(ids: list[str], measures: list[str], count: int) ->
             [],
             ["swop"],
             "no controls for the measure 'swop': "
-            "expected cuda_env, gpu_clock, hardware_watchdog, headless, host, ssh, stack, swap, tools, training_slice, "
-            "uv, vllm_container, vllm_source, watchdog",
+            "expected cluster_link, cuda_env, gpu_clock, hardware_watchdog, headless, host, ssh, stack, swap, tools, "
+            "training_slice, uv, vllm_container, vllm_source, watchdog",
         ),
         (["SPK-SWAP-01"], ["ssh"], "leave no control"),
     ],

@@ -20,6 +20,7 @@ from sparkhost.guard import Guarded
 from sparkhost.holds import Holds, values_of
 from sparkhost.resource import Context, Refused, Resource, from_json
 from tasks import (
+    cluster_link,
     cuda_env,
     gpu_clock,
     hardware_watchdog,
@@ -49,6 +50,7 @@ MEASURES = (
     hardware_watchdog,
     gpu_clock,
     headless,
+    cluster_link,
     ssh,
 )
 EVERYTHING = {

@@ -29,8 +29,10 @@ def boot_link() -> Path:
     return BOOT_UNIT.parent / "sysinit.target.wants" / BOOT_UNIT.name
 
 
-def arm(token: str, paths: Iterable[Path], seconds: float) -> Armed:
+def arm(token: str, paths: Iterable[Path], seconds: float, after: str = "") -> Armed:
     """Makes the host take back what follows unless it is proved within `seconds`. Nothing has changed yet.
+
+    `after`: a line of sh that is run once the paths are back.
 
     All of it is on disk before the record is, whose presence makes the rest count.
 
@@ -49,7 +51,7 @@ def arm(token: str, paths: Iterable[Path], seconds: float) -> Armed:
         boot_link().unlink(missing_ok=True)
         boot_link().symlink_to(BOOT_UNIT)
         sync_directory(boot_link().parent)
-        armed = Armed(token, "changing", time.time(), active, entries)
+        armed = Armed(token, "changing", time.time(), active, entries, after=after)
         unproved.write(armed)
     except BaseException:
         with contextlib.suppress(OSError):  # the record first: as long as it is there, so is what it needs
@@ -99,7 +101,7 @@ ConditionPathExistsGlob={unproved.DIRECTORY}/record.*
 DefaultDependencies=no
 RequiresMountsFor={unproved.DIRECTORY} /etc /opt /usr
 After=local-fs.target
-Before=ssh.service ssh.socket sockets.target shutdown.target
+Before=ssh.service ssh.socket systemd-networkd.service NetworkManager.service sockets.target shutdown.target
 
 [Service]
 Type=oneshot

@@ -65,7 +65,7 @@ class Guarded(Resource):
             found += more
             inner.pending += shown(more)
         clear = partial(settle, "a later deploy found that it had never been proved")
-        if armed and not ours:
+        if armed and not (armed.waits and is_of_run(armed.token, self.token)):
             says = "take back an earlier change that was never proved, then make it again"
             yield Step("ssh", says, clear, again=True)
         elif unproved.ended():
@@ -102,6 +102,11 @@ class Guarded(Resource):
         except BaseException as error:
             settle(" ".join(str(error).split()) or type(error).__name__, error)
             raise
+
+
+def is_of_run(token: str, ours: str) -> bool:
+    """Whether a change is one of the same run, which proves each before it makes the next. Tokens are `RUN.MEASURE`."""
+    return token.partition(".")[0] == ours.partition(".")[0]
 
 
 def settle(reason: str, cause: BaseException | None = None) -> None:

@@ -69,6 +69,8 @@ def take_back(reason: str, by: str = "deploy") -> TakenBack:
         problems.append(f"{record} is damaged ({armed.damage}): mend by hand what it names, then remove it")
     _try(problems, "systemctl", "daemon-reload")
     told: list[str] = []
+    if by != "boot" and armed.after:
+        _try(problems, "/bin/sh", "-c", armed.after)
     if by != "boot":
         _bring_ssh_up(armed, problems, told)
         free_sessions()
@@ -200,11 +202,13 @@ def main(directory: str) -> int:
     os.environ.setdefault("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
     unproved.DIRECTORY = Path(directory)
     by = "boot" if sys.argv[1:] == ["boot"] else "timer"
-    reasons = {
-        "boot": "the host was restarted before it was proved",
-        "timer": "no login proved it in time (ssh.confirm_within)",
-    }
     with unproved.locked():
+        armed = unproved.read()
+        measure = "cluster_link" if armed and armed.token.endswith(".link") else "ssh"
+        reasons = {
+            "boot": "the host was restarted before it was proved",
+            "timer": f"no login proved it in time ({measure}.confirm_within)",
+        }
         try:
             result = take_back(reasons[by], by)
         except OSError as error:

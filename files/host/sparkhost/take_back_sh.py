@@ -37,13 +37,14 @@ exec 9<"$state/lock" && flock -w 60 9 || end 75 "$1"
 record=$state/record.taking-back
 [ -e "$record" ] || record=$state/record.armed
 [ -e "$record" ] || end 0 "$1"
-undone=0 stage=changed units= last=
+undone=0 stage=changed units= last= after=
 while IFS=$tab read -r kind path rest; do
     case $kind in
         file | link)
             ready=${path%/*}/.${path##*/}.sparkfleet-old~
             if [ -e "$ready" ] || [ -L "$ready" ]; then mv -fT -- "$ready" "$path" || undone=1; fi ;;
         stage) stage=$path ;;
+        after) after=$path ;;
         active) units="$units $path" ;;
         end) last=end ;;
     esac
@@ -57,6 +58,7 @@ done <"$record"
 sync
 systemctl daemon-reload || undone=1
 if [ "$1" != boot ]; then
+    [ -z "$after" ] || /bin/sh -c "$after" || undone=1
     case $stage in
         restart*) /usr/sbin/sshd -t && systemctl restart ssh.service || undone=1 ;;
     esac

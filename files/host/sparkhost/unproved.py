@@ -59,6 +59,8 @@ class Armed:
     entries: Sequence[Entry] = ()
     waits: bool = True
     """Whether a proof still counts; False once it is being taken back."""
+    after: str = ""
+    """A line of sh to be run once the paths are back, but not while the host boots; without tabs. "": nothing."""
     damage: str = ""
     """What cannot be read of the record, one line."""
 
@@ -68,6 +70,8 @@ class Armed:
         yield f"stage\t{self.stage}"
         yield f"since\t{self.since:.0f}"
         yield from (f"active\t{unit}" for unit in self.active)
+        if self.after:
+            yield f"after\t{self.after}"
         yield from (f"{entry.kind}\t{entry.path}\t{entry.print}" for entry in self.entries)
         yield LAST
 
@@ -104,10 +108,11 @@ def ended() -> Armed | None:
 
 def parsed(path: Path) -> Armed:
     lines = path.read_bytes()[:LARGEST].decode(errors="replace").splitlines()
-    values, active, entries, damage = {"token": "", "stage": "restarted", "since": "0"}, [], [], []
+    values = {"token": "", "stage": "restarted", "since": "0", "after": ""}
+    active, entries, damage = [], [], []
     for number, line in enumerate(lines, 1):
         match line.split("\t"):
-            case [("token" | "stage" | "since") as key, value]:
+            case [("token" | "stage" | "since" | "after") as key, value]:
                 values[key] = value
             case ["active", unit]:
                 active.append(unit)
@@ -120,13 +125,14 @@ def parsed(path: Path) -> Armed:
     if not values["since"].isdecimal():
         values["since"] = "0"
     since = float(values["since"])
-    return Armed(values["token"], values["stage"], since, active, entries, damage=", ".join(damage[:3]))
+    token, stage, after = values["token"], values["stage"], values["after"]
+    return Armed(token, stage, since, active, entries, after=after, damage=", ".join(damage[:3]))
 
 
 def write(armed: Armed) -> None:
     """Puts the record on disk. From here on the host takes the change back, unless it is proved."""
     text = "".join(f"{line}\n" for line in armed.lines())
-    if any(character in f"{entry.path}" for entry in armed.entries for character in "\t\n"):
+    if any(character in text for text in (armed.after, *(f"{e.path}" for e in armed.entries)) for character in "\t\n"):
         raise Failed("a path with a tab or a line feed in its name cannot be kept")
     write_atomic(DIRECTORY / ARMED, text.encode(), 0o600)
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 from sparkfleet.audit.controls import (
+    cluster_link,
     cuda_env,
     fleet,
     gpu_clock,
@@ -39,6 +40,7 @@ MODULES = (
     watchdog,
     gpu_clock,
     headless,
+    cluster_link,
     host,
     versions,
     heat,

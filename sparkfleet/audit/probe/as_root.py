@@ -19,6 +19,7 @@ from sparkfleet.audit.probe import (
     as_root_stack,
     as_root_vllm_source,
     as_root_watchdog,
+    link,
 )
 from sparkfleet.audit.probe.environment import ENV, session, shown
 from sparkfleet.audit.probe.look import PATH, PLAIN, Looks, Parameters, Seen, read, run
@@ -169,4 +170,5 @@ LOOKS: dict[str, Looks] = {
     **as_root_stack.LOOKS,
     **as_root_container.LOOKS,
     **as_root_vllm_source.LOOKS,
+    **link.LOOKS,
 }

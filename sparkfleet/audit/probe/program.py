@@ -12,6 +12,7 @@ from importlib.resources import files
 from sparkfleet.audit.probe.main import loader
 from sparkfleet.settings import HostSettings
 from sparkfleet.settings.environment import OWNED
+from sparkfleet.settings.link_addresses import rails_of
 
 MODULES = (
     "frame",
@@ -28,6 +29,7 @@ MODULES = (
     "as_root_stack",
     "as_root_vllm_source",
     "as_root_watchdog",
+    "link",
     "main",
 )
 SITE_LOOKS: dict[str, dict[str, list[str]]] = {"user": {}, "root": {}}
@@ -67,6 +69,12 @@ def command() -> str:
     return f"/usr/bin/python3 -I -S -B -c {shlex.quote(loader(len(source())))}"
 
 
+def link_addresses(settings: HostSettings) -> list[str]:
+    """The addresses that a host's links are to have, with prefix; none where they are left alone."""
+    link = settings.cluster_link
+    return [str(rail.address) for rail in rails_of(link, link.host)] if link.state == "present" and link.host else []
+
+
 def parameters(settings: HostSettings, token: str, *, ssh: bool, seconds: float) -> bytes:
     """The line that tells the program where to look on a host.
 
@@ -85,6 +93,7 @@ def parameters(settings: HostSettings, token: str, *, ssh: bool, seconds: float)
         "training_group": settings.training_slice.group,
         "job_score": JOB_SCORE,
         "site": SITE_LOOKS,
+        "link_addresses": link_addresses(settings),
         "vllm_image": settings.vllm_container.reference if settings.vllm_container.state == "present" else "",
         "gpu_clock": settings.gpu_clock.state == "present",
         "headless": settings.headless.state == "present",

@@ -1,0 +1,56 @@
+"""The fast links between hosts: two rails, each with a subnet of its own, kept only when every peer answers.
+
+Why: a Spark's second port is for another Spark. Half of the speed is lost where only one rail has an address, or both
+share a subnet; a boot hangs where a cable is out and the file does not say `optional`; and a wrong file can take the
+host's own network with it. So the addresses are made from the fleet file, and the change is guarded as one to SSH is
+(docs/cluster_link.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sparkfleet.settings import ClusterLinkSettings
+from sparkfleet.settings.link_addresses import Rail, rails_of
+from sparkhost.cluster_link.guarded import TOKEN_END, GuardedLink
+from sparkhost.resource import Resource
+from tasks.lib.templates import render
+from tasks.ssh import RUN
+
+
+def apply(settings: ClusterLinkSettings) -> Sequence[Resource]:
+    """Files and devices as the plan of the group says, guarded."""
+    rails = rails_of(settings, settings.host) if settings.host else []
+    return (guarded(settings, rails),)
+
+
+def remove(settings: ClusterLinkSettings) -> Sequence[Resource]:
+    """Our files gone, those of others back; guarded as well, though nobody needs to answer on a link that is gone."""
+    return (guarded(settings, []),)
+
+
+def guarded(settings: ClusterLinkSettings, rails: Sequence[Rail]) -> GuardedLink:
+    return GuardedLink(
+        token=f"{RUN}{TOKEN_END}",
+        rails=[as_request(rail) for rail in rails],
+        netplan=render("cluster_link/netplan.yaml", rails=[as_request(rail) for rail in rails]),
+        devices=[*settings.devices],
+        take_over=settings.take_over,
+        confirm_within=float(settings.confirm_within),
+    )
+
+
+def as_request(rail: Rail) -> dict[str, Any]:
+    """A rail as JSON; the host puts the device's name where `@PORT.RAIL@` stands."""
+    device = f"@{rail.port}.{rail.rail}@"
+    address = str(rail.address)
+    return {
+        "port": rail.port,
+        "rail": rail.rail,
+        "device": device,
+        "address": address,
+        "mtu": rail.mtu,
+        "peers": [[*peer] for peer in rail.peers],
+        "text": render("cluster_link/rail.network", device=device, address=address, mtu=rail.mtu),
+    }
