@@ -32,7 +32,7 @@ def prove(state: State, host: Host, guarded: dict[str, Any], way: Way) -> list[s
         if guarded["rails"]:
             proof.say(host, "armed: every peer on each rail", MEASURE)
             asked = LinkProof(guarded["token"], guarded["rails"], guarded["devices"], seconds)
-            proof.ask(way, host.connector, "peers", asked, limit + FOR_LOGIN)
+            proof.ask(way, host.connector, "peers", asked, int(limit + FOR_LOGIN))
         if not isinstance(host.connector, SSHConnector):
             proof.step(way, host.connector, guarded, "confirm", local=True)
         else:

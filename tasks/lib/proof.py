@@ -114,7 +114,7 @@ def step(way: Way, connector: BaseConnector, guarded: dict[str, Any], name: str,
     ask(way, connector, name, GuardStep(guarded["token"], name, guarded.get("restart_for", []), **values))
 
 
-def ask(way: Way, connector: BaseConnector, name: str, resource: Resource, timeout: float = STEP_TIMEOUT) -> None:
+def ask(way: Way, connector: BaseConnector, name: str, resource: Resource, timeout: int = STEP_TIMEOUT) -> None:
     """Has the host do one part of a proof.
 
     Raises:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sparkhost import stack_cli
+from sparkhost import stack_cli, stack_store
 from sparkhost.smoke import bench, bench_step
 from sparkhost.smoke.bench import FILE, NEW, NoAnswer, lines, main, measured
 from sparkhost.smoke.bench_step import MARK
@@ -149,8 +149,10 @@ def test_rates_are_bytes_over_the_gpu_s_own_time(monkeypatch: pytest.MonkeyPatch
     assert (found["median"], found["slowest"]) == (250.0, 250.0)
 
 
-def test_the_command_knows_its_words(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stack_cli.stack_store, "current", lambda: "")
+def test_the_command_knows_its_words(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(stack_store, "STORE", tmp_path)
     assert stack_cli.main(["smoke", "--bench", "--json", NEW]) == 1  # no stack
     assert stack_cli.main(["smoke", "--bench", "--nonsense"]) == 2
     assert stack_cli.main(["smoke", "--nonsense"]) == 2

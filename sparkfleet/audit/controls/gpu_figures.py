@@ -16,7 +16,7 @@ UNKNOWN = r"\[[^\]]*\]|N/A"
 class Gpu(NamedTuple):
     """A GPU as it was at that moment; None for what it does not tell."""
 
-    index: int
+    number: int
     degrees: int | None
     clock: int | None
     highest: int | None

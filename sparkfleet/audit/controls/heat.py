@@ -40,7 +40,7 @@ def not_slowed(evidence: Evidence, settings: HostSettings) -> Judgement:
     for gpu in gpus(evidence):
         now = [name for bit, name in THERMAL.items() if gpu.reasons is not None and gpu.reasons & bit]
         if now:
-            wrong.append(f"GPU {gpu.index}: now, by {' and '.join(now)}")
+            wrong.append(f"GPU {gpu.number}: now, by {' and '.join(now)}")
     return judged(not wrong, wanted, listed(wrong) or "not slowed down")
 
 
@@ -57,7 +57,7 @@ def full_clock(evidence: Evidence, settings: HostSettings) -> Judgement:
             continue
         most = min(gpu.highest, own.max) if own.state == "present" else gpu.highest
         if gpu.percent >= BUSY and gpu.clock < LOW * most:
-            wrong.append(f"GPU {gpu.index}: {gpu.clock} of {most} MHz at {gpu.percent} %")
+            wrong.append(f"GPU {gpu.number}: {gpu.clock} of {most} MHz at {gpu.percent} %")
     seen = ", ".join(f"{gpu.clock if gpu.clock is not None else '?'} MHz at {gpu.percent} %" for gpu in found[:4])
     return judged(not wrong, wanted, listed(wrong) or seen)
 
@@ -69,13 +69,14 @@ def not_hot(evidence: Evidence, settings: HostSettings) -> Judgement:
     if not found:
         return not_applicable(wanted, NO_GPU)
     highest = hottest(evidence)
-    wrong, seen = [], []
+    wrong: list[str] = []
+    seen: list[str] = []
     for place, gpu in enumerate(found):
         most = highest[place] if place < len(highest) else None
         if gpu.degrees is None and most is None:
             continue
         now = "?" if gpu.degrees is None else str(gpu.degrees)
-        says = f"GPU {gpu.index}: {now} now" + (f", {most} at most" if most is not None else "")
+        says = f"GPU {gpu.number}: {now} now" + (f", {most} at most" if most is not None else "")
         (wrong if max(gpu.degrees or 0, most or 0) >= HOT else seen).append(says)
     if not wrong and not seen:
         return not_applicable(wanted, "no GPU tells its temperature")
@@ -98,7 +99,7 @@ CONTROLS = (
         id="SPK-HEAT-01",
         title="The GPU was not slowed down for heat",
         severity=Severity.MEDIUM,
-        measure=None,
+        measure="",
         aspect=Aspect.RUNNING,
         why="A GPU that slows itself down is near the heat at which Sparks are reported to switch off without a log.",
         source="nvidia-smi, clocks_event_reasons_counters; NVIDIA/open-gpu-kernel-modules#1358",
@@ -110,7 +111,7 @@ CONTROLS = (
         id="SPK-HEAT-02",
         title="The GPU's clock is not stuck low under load",
         severity=Severity.MEDIUM,
-        measure=None,
+        measure="",
         aspect=Aspect.RUNNING,
         why="After some power events a Spark is reported to stay at about 800 MHz, at 96 % load, until its plug is "
         "pulled: jobs take several times as long, and nothing says so.",
@@ -123,7 +124,7 @@ CONTROLS = (
         id="SPK-HEAT-03",
         title="The GPU is not hot, and was not since the boot",
         severity=Severity.LOW,
-        measure=None,
+        measure="",
         aspect=Aspect.RUNNING,
         why="Sparks are reported to switch off at 91 to 92 degrees; what was at 85 once will be there again.",
         source="NVIDIA/open-gpu-kernel-modules#1358; nvidia-smi, temperature.gpu; NVML by the GPU sampler",

@@ -57,13 +57,13 @@ def request(number: int, payload: bytes) -> bytes:
 
 
 def is_ours(answer: bytes, number: int) -> bool:
-    return len(answer) >= 8 and struct.unpack("!H", answer[4:6])[0] == number
+    return len(answer) >= 8 and struct.unpack("!H", answer[4:6]) == (number,)
 
 
 def checksum(data: bytes) -> int:
     """The Internet checksum (RFC 1071)."""
     padded = data + b"\0" * (len(data) % 2)
-    total = sum(struct.unpack(f"!{len(padded) // 2}H", padded))
+    total: int = sum(struct.unpack(f"!{len(padded) // 2}H", padded))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF

@@ -188,7 +188,7 @@ def matched(suffix: str, text: str, nics: Sequence[Nic]) -> str:
 def patterns_of(suffix: str, text: str) -> list[str]:
     """The names and MACs that a .network file or a keyfile of NetworkManager is for."""
     parser = configparser.ConfigParser(strict=False, interpolation=None, delimiters=("=",), allow_no_value=True)
-    parser.optionxform = str  # type: ignore[method-assign,assignment] - keys of networkd's are CamelCase
+    setattr(parser, "optionxform", str)  # noqa: B010 - keys of networkd's are CamelCase
     try:
         parser.read_string(text)
     except configparser.Error:
