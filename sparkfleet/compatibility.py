@@ -31,6 +31,60 @@ class Flag(NamedTuple):
     source: str
 
 
+Came = Literal["came", "partly", "not yet"]
+
+
+class Awaited(NamedTuple):
+    """What github.com/natolambert/dgx-spark-setup expected on 2026-01-15, and what became of it."""
+
+    what: str
+    expected: str
+    came: Came
+    how: str
+    source: str
+
+
+TIMELINE = (
+    Awaited(
+        "PyTorch's official wheels for sm_121",
+        "first quarter of 2026",
+        "partly",
+        "their code for sm_120 runs on 12.1, which is what is needed. The warning that it does not was to go with "
+        "2.11; 2.13.0 still has one, in other words. PyPI's aarch64 wheels are CUDA 13 from 2.11 on",
+        "pytorch/pytorch#172629, pull 166185; [facts 111](facts.md)",
+    ),
+    Awaited(
+        "FlashAttention 4",
+        "unknown",
+        "not yet",
+        "its kernels for B200 do not fit: a GB10 has no tensor memory. Dispatch for 12.x is an open pull request. "
+        "SDPA does its work",
+        "Dao-AILab/flash-attention#2634, #2376",
+    ),
+    Awaited(
+        "vLLM by pip",
+        "there, as nightly cu130 wheels",
+        "came",
+        "releases on PyPI are CUDA 13 from 0.20.0 on; no nightly and no pinned wheel any more",
+        "[facts 111](facts.md); vllm-project/recipes#632",
+    ),
+    Awaited(
+        "NVIDIA's containers",
+        "there",
+        "came",
+        "nvcr.io/nvidia/vllm, sglang, pytorch and their like; what build.nvidia.com names may be older than what "
+        "NVIDIA's playbooks do",
+        "NVIDIA/dgx-spark-playbooks#68",
+    ),
+    Awaited(
+        "vLLM from source, as a fallback",
+        "25 to 35 minutes",
+        "came",
+        "still possible, and rarely needed: the measure `vllm_source`",
+        "[vllm_source.md](vllm_source.md)",
+    ),
+)
+
 PACKAGES = (
     Package(
         "DeepSpeed",

@@ -47,7 +47,11 @@ COMPATIBILITY_HEAD = """\
 Made by `python -m sparkfleet.docs` from `sparkfleet/compatibility.py`. It is about a GB10 (sm_121), CUDA 13.0, aarch64.
 "measured": run by us, but on other machines, for we have no GB10; "reported": seen on a GB10 by somebody, in the thread
 that is named; "source": read in a wheel, a program or its documentation. "installs": we know nobody who ran it there.
-As of November 2026; `spark-doctor VENV` says what of it holds for yours.
+As of December 2026; `spark-doctor VENV` says what of it holds for yours.
+"""
+
+TIMELINE_HEAD = """\
+The expectations are of github.com/natolambert/dgx-spark-setup (2026-01-15), the outcome as of December 2026.
 """
 
 WORDS: dict[Any, str] = {
@@ -154,6 +158,9 @@ def compatibility_page() -> str:
     flags = [row((item.program, f"`{item.value}`", item.why, item.known, item.source)) for item in compatibility.FLAGS]
     parts = [COMPATIBILITY_HEAD, "## Packages\n"]
     parts += [row(("", "state", "version", "how", "known by", "source")), row(["---"] * 6), *packages]
+    awaited = [row((item.what, item.expected, item.came, item.how, item.source)) for item in compatibility.TIMELINE]
+    parts += ["\n## What was expected in January 2026, and what came\n", TIMELINE_HEAD]
+    parts += [row(("what", "expected", "", "how it is", "source")), row(["---"] * 5), *awaited]
     parts += ["\n## Launch flags for unified memory\n"]
     parts += [row(("program", "flag", "why", "known by", "source")), row(["---"] * 5), *flags]
     return "\n".join(parts) + "\n"

@@ -68,9 +68,9 @@ def test_the_page_of_compatibility_is_up_to_date() -> None:
 
 def test_what_is_said_of_a_program_has_a_source_that_can_be_followed() -> None:
     """A thread, a page of ours, or a named page of somebody's; what is reported is never ours alone."""
-    for item in (*compatibility.PACKAGES, *compatibility.FLAGS):
+    for item in (*compatibility.PACKAGES, *compatibility.FLAGS, *compatibility.TIMELINE):
         assert re.search(r"[\w.-]+/[\w.-]+#\d+|\]\(\w+\.md\)|forum \d+|page on", item.source), item
-        assert item.known != "reported" or re.search(r"#\d+|forum \d+", item.source), item
+        assert getattr(item, "known", "") != "reported" or re.search(r"#\d+|forum \d+", item.source), item
         for page in re.findall(r"\]\((\w+\.md)\)", item.source + getattr(item, "how", "")):
             assert docs.COMPATIBILITY.with_name(page).is_file()
 

@@ -182,7 +182,7 @@ RULES = (
     Rule(
         "sm121-warning",
         "note",
-        r"is of cuda capability 12\.1|capability supported by this version of PyTorch is",
+        r"is of (?:cuda|compute) capability (?:\(CC\) )?12\.1|capability supported by this version of PyTorch is",
         "harmless: sm_120 and sm_121 are binary compatible, and the build has sm_120",
         "nothing to do; torch 2.11 and later do not say it",
         "torch's own message; CUDA's compatibility guide",
