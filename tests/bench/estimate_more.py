@@ -51,7 +51,7 @@ def known() -> list[dict[str, Any]]:
             shape = trained_part(row["shape"])
         except Mistake:
             continue
-        if row["checkpointing"] or shape.plain:
+        if shape.whole and (row["checkpointing"] or shape.plain):
             found.append(row)
     return found
 

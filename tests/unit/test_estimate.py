@@ -81,8 +81,9 @@ def test_vllm_takes_its_share_of_the_whole_memory() -> None:
         ({"num_hidden_layers": 0}, "config.json: num_hidden_layers: got 0"),
         ({"num_hidden_layers": True}, "config.json: num_hidden_layers: got True"),
         ({"model_type": "mine"}, "config.json: model_type: got 'mine': its structure is not known here: measure"),
-        ({"model_type": "qwen3_next"}, "config.json: model_type: got 'qwen3_next': layers of Mamba, linear attention"),
-        ({"model_type": "t5"}, "config.json: model_type: got 't5': is no decoder"),
+        ({"model_type": "qwen3_5"}, "config.json: model_type: got 'qwen3_5': layers of Mamba, linear attention"),
+        ({"model_type": "qwen3_next"}, "config.json: linear_num_value_heads: got None, expected a whole number"),
+        ({"model_type": "bert"}, "config.json: model_type: got 'bert': is no decoder"),
         ({"model_type": "qwen3_moe"}, "config.json: num_experts: is missing"),
         ({"model_type": "qwen3_moe", "num_experts": [1]}, "config.json: num_experts: got [1]"),
         (

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from sparkhost.estimate.fit import choose, table
 from sparkhost.estimate.fit import row as one_row
-from sparkhost.estimate.options import PROGRAM, host_of, parser, run_of
+from sparkhost.estimate.options import PROGRAM, host_of, lacking, parser, run_of
 from sparkhost.estimate.report import advice, document, lines
 from sparkhost.estimate.shape import of_count, read
 from sparkhost.launcher.units import Mistake
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         shape = read(options.config) if options.config else of_count(options.parameters)
         run, host = run_of(options, shape), host_of(options)
         if options.total_batch and not shape.whole:
-            raise Mistake("--total-batch: which batch fits depends on the model's shape: give its config.json")
+            raise Mistake(f"--total-batch: {lacking(shape, 'which batch fits depends')}")
         single = options.batch is not None or not shape.whole
         rows = [one_row(shape, run, host)] if single else table(shape, run, host)
     except Mistake as mistake:

@@ -147,7 +147,7 @@ def run_of(options: argparse.Namespace, shape: Shape) -> Run:
     adapted = options.lora or options.method == "lora"
     base = options.base or shape.base
     if adapted and not shape.whole:
-        raise Mistake("--parameters: LoRA's adapters depend on the model's shape: give its config.json")
+        raise Mistake(lacking(shape, "LoRA's adapters depend"))
     if base != "bf16" and not adapted:
         raise Mistake(f"{base} weights are trained with adapters only: add --method lora or --lora, or --base bf16")
     if adapted and options.mixed:
@@ -179,6 +179,13 @@ def run_of(options: argparse.Namespace, shape: Shape) -> Run:
     )
 
 
+def lacking(shape: Shape, what: str) -> str:
+    """A refusal of what needs more than the number of parameters."""
+    if shape.reason:
+        return f"{shape.name}: {what} on more than is known of {shape.kind!r}: {shape.reason}"
+    return f"--parameters: {what} on the model's shape: give its config.json"
+
+
 def serving(options: argparse.Namespace, shape: Shape) -> Run:
     """A server, which has no trainer's options.
 
@@ -186,7 +193,7 @@ def serving(options: argparse.Namespace, shape: Shape) -> Run:
         Mistake: one of them, or a model without its shape.
     """
     if not shape.whole:
-        raise Mistake("--parameters: the KV cache depends on the model's shape: give its config.json")
+        raise Mistake(lacking(shape, "the KV cache depends"))
     for name in ("lora", "mixed", "no_checkpointing", "total_batch", "compile", "sharding"):
         if getattr(options, name):
             raise Mistake(f"--{name.replace('_', '-')}: is of no meaning with --method serve: leave it out")

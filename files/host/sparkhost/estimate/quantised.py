@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sparkhost.estimate.sizes import Shape
+from sparkhost.estimate.sizes import Base, Shape
 
 FP8, NVFP4, MXFP4 = 1.0, 0.5 + 1 / 16, 0.5 + 1 / 32
 """Bytes of a parameter: NVFP4 has a scale of one byte for 16 values, MXFP4 for 32."""
@@ -64,3 +64,14 @@ def stored(shape: Shape, found: object) -> int | None:
     if isinstance(skipped, list | tuple) and any("self_attn" in str(name) for name in skipped):
         quantised -= shape.layers * sum(inner * outer for inner, outer in shape.attention)
     return int(quantised * size) + (shape.parameters - quantised) * 2
+
+
+def base_of(found: object, notes: list[str]) -> Base:
+    """What a file's weights are loaded in. Only bitsandbytes trains on quantised ones."""
+    if not isinstance(found, dict):
+        return "bf16"
+    how = found.get("quant_method")
+    if how == "bitsandbytes":
+        return "nf4" if found.get("load_in_4bit") else "int8"
+    notes.append(f"quantization_config: {how!r} is counted in bf16, into which it is taken apart for training")
+    return "bf16"

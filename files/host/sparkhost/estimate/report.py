@@ -26,7 +26,8 @@ def lines(shape: Shape, run: Run, host: Host, rows: list[Row], single: bool) -> 
         found.append(f"  {span(peak.low, peak.high):>18}  peak{when}: {said}")
         found.append(f"  {span(peak.load.low, peak.load.high):>18}  before it, the load: {peak.load.source}")
         if not shape.whole:
-            found.append("without activations and logits, which need the model's config.json: at least this much")
+            why = f"{shape.kind!r}: {shape.reason}" if shape.reason else "they need the model's config.json"
+            found.append(f"without activations and logits: at least this much; {why}")
         return [*found, *loaded(rows), *engine(shape, run, host)]
     found.append(f"{'sequences' if run.method == 'serve' else 'batch':>9}  {'low':>10}  {'plan':>10}")
     for row in rows:

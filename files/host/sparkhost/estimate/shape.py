@@ -12,9 +12,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from sparkhost.estimate import cache, quantised, towers
+from sparkhost.estimate import cache, partial, quantised, towers
 from sparkhost.estimate.kinds import KINDS, MEASURED, PLAIN, REASONS, RENAMED, TEXT, Kind
-from sparkhost.estimate.sizes import Base, Map, Shape
+from sparkhost.estimate.sizes import Map, Shape
 from sparkhost.launcher.units import Mistake
 
 LARGEST = 1 << 20
@@ -156,7 +156,7 @@ def parse(value: dict[str, Any], path: str) -> Shape:
     name = str(text.get("model_type"))
     for one in (outer, name):
         if one in REASONS:
-            raise Mistake(f"{path}: model_type: got {one!r}: {REASONS[one]}: {OTHERWISE}")
+            return counted(value, path, one)
     kind = KINDS.get(name)
     if kind is None or (name == "falcon" and text.get("new_decoder_architecture")):
         raise Mistake(f"{path}: model_type: got {name!r}: its structure is not known here: {OTHERWISE}")
@@ -174,7 +174,7 @@ def parse(value: dict[str, Any], path: str) -> Shape:
         notes.append("the vision tower's weights are counted, not what images keep: measure with them")
     if name not in MEASURED:
         notes.append(f"model_type {name!r}: counted by its own keys, but no run of it was measured")
-    base = base_of(value.get("quantization_config"), notes)
+    base = quantised.base_of(value.get("quantization_config"), notes)
     windowed, window = cache.windows(name, text, shape.layers)
     return shape._replace(
         name=path,
@@ -188,15 +188,17 @@ def parse(value: dict[str, Any], path: str) -> Shape:
     )
 
 
-def base_of(found: object, notes: list[str]) -> Base:
-    """What a file's weights are loaded in. Only bitsandbytes trains on quantised ones."""
-    if not isinstance(found, dict):
-        return "bf16"
-    how = found.get("quant_method")
-    if how == "bitsandbytes":
-        return "nf4" if found.get("load_in_4bit") else "int8"
-    notes.append(f"quantization_config: {how!r} is counted in bf16, into which it is taken apart for training")
-    return "bf16"
+def counted(value: dict[str, Any], path: str, kind: str) -> Shape:
+    """A model of which nothing but the parameters is known.
+
+    Raises:
+        Mistake: nor are they.
+    """
+    number = partial.parameters(kind, Keys(value, path), value) if "text_config" not in value else None
+    if number is None:
+        raise Mistake(f"{path}: model_type: got {kind!r}: {REASONS[kind]}: {OTHERWISE}")
+    stored = None if value.get("quantization_config") else 2 * number
+    return Shape(path, number, kind, stored=stored, reason=REASONS[kind])
 
 
 def attention_of(kind: Kind, text: dict[str, Any], number: Keys) -> tuple[tuple[Map, ...], int, int, int]:

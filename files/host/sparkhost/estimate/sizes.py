@@ -52,6 +52,8 @@ class Shape(NamedTuple):
     base: Base = "bf16"
     """What its file says that weights are loaded in."""
     notes: tuple[str, ...] = ()
+    reason: str = ""
+    """Why nothing is known but the parameters, of a model that has a configuration."""
 
     @property
     def whole(self) -> bool:
