@@ -28,13 +28,16 @@ def program(name: str, *packages: str) -> Installed:
     Raises:
         FileNotFoundError: a package that does not exist.
     """
-    found = closure(path for package in packages for path in modules_of(HOST / "sparkhost" / package))
-    for key in list(found):
-        for parent in (HOST / key).parents:
-            if HOST in parent.parents:
-                found.setdefault(str((parent / "__init__.py").relative_to(HOST)), (parent / "__init__.py").read_text())
+    found = with_packages(closure(path for package in packages for path in modules_of(HOST / "sparkhost" / package)))
     modules = dict(sorted(found.items()))
     return Installed(name, hashlib.sha256(json.dumps(modules).encode()).hexdigest()[:16], modules)
+
+
+def with_packages(found: dict[str, str]) -> dict[str, str]:
+    """These files, and the `__init__.py` of every package that one of them is in: Python imports that first."""
+    parents = {parent for key in found for parent in (HOST / key).parents if HOST in parent.parents}
+    initial = {str((parent / "__init__.py").relative_to(HOST)): parent / "__init__.py" for parent in parents}
+    return {**{key: path.read_text() for key, path in initial.items()}, **found}
 
 
 def closure(paths: Iterable[Path]) -> dict[str, str]:

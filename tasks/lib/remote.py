@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any
 
 from sparkhost.resource import Resource
-from tasks.lib.programs import HOST, closure
+from tasks.lib.programs import HOST, closure, with_packages
 
 # Serves `import sparkhost` from the request instead of from a disk. The path is absolute and -I ignores
 # the environment: a PATH or PYTHONPATH on the host must not decide what root runs. -S: no site-packages.
@@ -40,7 +40,7 @@ COMMAND = f"/usr/bin/python3 -I -S -B -c {shlex.quote(LOADER)}"
 def sources(modules: frozenset[str]) -> dict[str, str]:
     """By dotted name the source of sparkhost.converge, of these modules, and of all that they import of sparkhost."""
     paths = [HOST / f"{name.replace('.', '/')}.py" for name in {"sparkhost.converge", *modules}]
-    found = closure([HOST / "sparkhost" / "__init__.py", *paths])
+    found = with_packages(closure(paths))
     return {key.removesuffix(".py").replace("/", ".").removesuffix(".__init__"): text for key, text in found.items()}
 
 

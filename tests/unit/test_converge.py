@@ -181,6 +181,25 @@ def test_resources_survive_the_journey() -> None:
         from_json({"kind": "nonsense"})
 
 
+def test_every_resource_of_every_measure_can_be_imported_on_a_host(tmp_path: Path) -> None:
+    """Also those that are in a package of their measure: Python asks for the package first."""
+    for path in (Path(__file__).resolve().parents[2] / "tasks").glob("*.py"):
+        import_module(f"tasks.{path.stem}")
+    for module in sorted({kind.__module__ for kind in Resource.KINDS.values() if "sparkhost" in kind.__module__}):
+        request = {**remote.unpacked(remote.request("plan", [])), "modules": [module]}
+        request["sources"] = remote.sources(frozenset({module}))
+        result = subprocess.run(
+            ["sh", "-c", remote.COMMAND],
+            input=remote.packed(request),
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env={"PATH": "/usr/bin:/bin"},
+            check=False,
+        )
+        assert result.returncode == 0, f"{module}: {result.stderr}"
+
+
 def test_the_loader_runs_on_a_python_that_knows_nothing_of_us(tmp_path: Path) -> None:
     """As on a host: another directory, no environment, sources on stdin only."""
     sent = remote.request("apply", [{"name": "one", "resources": [file(tmp_path / "a")]}])
