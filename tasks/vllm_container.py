@@ -1,9 +1,10 @@
-"""NVIDIA's container of vLLM, serving a model under a slice's cap. Off unless the fleet file asks for it.
+"""A container of vLLM, as NVIDIA's playbook has it, serving a model under a slice's cap. Off unless asked for.
 
-Why: for serving alone NVIDIA's image is known to work on a Spark, and needs no build. But `docker run` from a page of
-instructions takes whatever the tag is today, as much as it likes of the one memory that CPU and GPU share, and is in
-system.slice, where no user's cap holds it. Here it is one image by its digest, at most 0.7 of the memory, under a
-slice, ended before sshd is, and started at boot.
+Why: for serving alone an image is known to work on a Spark, and needs no build. But `docker run` from a page of
+instructions takes whatever the tag is today, as much as it likes of the one memory that CPU and GPU share, is in
+system.slice, where no user's cap holds it, and is started again and again where memory does not come back. Here it is
+one image by its digest, at most 0.7 of the memory (0.4 unless set), under a slice, ended before sshd is, started at
+boot, and started again three times in ten minutes, each time only once what it takes is available.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ def unit(settings: VllmContainerSettings) -> str:
         memory_max=int(settings.memory_max),
         gpus={"all": "--gpus all", "cdi": "--device nvidia.com/gpu=all", "none": ""}[settings.gpus],
         utilization=settings.gpu_memory_utilization,
+        loader="" if settings.load_format == "auto" else f" --load-format {settings.load_format}",
+        command=COMMAND,
         arguments=settings.arguments,
     )
 
@@ -53,7 +56,7 @@ def apply(settings: VllmContainerSettings) -> Sequence[Resource]:
     return (
         ContainerHost(f"{UNIT_DIRECTORY}/{settings.slice}.slice"),
         ContainerImage(settings.reference, int(settings.space)),
-        program(PROGRAM, "vllm_container_cli.py"),
+        program(PROGRAM, "vllm_container_cli.py", "vllm_room"),
         File(COMMAND, render("vllm_container/spark-vllm"), mode=0o755),
         *(served if settings.model else (NoService(UNIT), NoFile(UNIT_FILE))),
         OldImages(settings.reference),

@@ -16,13 +16,13 @@ from sparkfleet.settings.values import Address, HostPath, Means, Port
 REPOSITORY = re.compile(
     r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?(/[a-z0-9]+([._-]{1,2}[a-z0-9]+)*)+|[a-z0-9]+([._-][a-z0-9]+)*"
 )
-OURS = ("--gpu-memory-utilization", "--host", "--port", "--model")
+OURS = ("--gpu-memory-utilization", "--load-format", "--host", "--port", "--model")
 """Options of `vllm serve` that other settings are for."""
 
 
 def _image(value: str) -> str:
     if not REPOSITORY.fullmatch(value):
-        raise wrong("a repository such as nvcr.io/nvidia/vllm, without a tag: `digest` says which image of it")
+        raise wrong("a repository such as vllm/vllm-openai, without a tag: `digest` says which image of it")
     return value
 
 
@@ -52,7 +52,7 @@ Word = Annotated[str, AfterValidator(_word), Means("word")]
 
 
 class VllmContainerSettings(Measure):
-    """NVIDIA's container of vLLM, pinned by digest: another way to serve a model than the stack's own vLLM."""
+    """A container of vLLM, pinned by digest: another way to serve a model than the stack's own vLLM."""
 
     # Not `present`, unlike every other measure's: a server of models is for who asks for one.
     state: Literal["present", "unmanaged", "absent"] = Field(
@@ -61,8 +61,9 @@ class VllmContainerSettings(Measure):
         "alone, `absent` (the default of this measure) removes what sparkfleet put there.",
     )
     image: Image = Field(
-        default="nvcr.io/nvidia/vllm",
-        description="Where the image is pulled from, without a tag. Hosts without internet: the same image in a "
+        default="vllm/vllm-openai",
+        description="Where the image is pulled from, without a tag: vLLM's own, as NVIDIA's playbook for one Spark has "
+        "it; nvcr.io/nvidia/vllm is NVIDIA's. Hosts without internet: the same image in a "
         "registry on the LAN; its digest stays the same if it is copied with `skopeo copy --all --preserve-digests`.",
     )
     digest: Digest | None = Field(
@@ -89,7 +90,14 @@ class VllmContainerSettings(Measure):
     )
     port: Port = Field(default=8000, description="The host's port that the server listens on.")
     gpu_memory_utilization: Share = Field(
-        default=0.7, description="The share of the memory that vLLM takes for itself, 0.05 to 0.7."
+        default=0.4,
+        description="The share of the memory that vLLM takes for itself, 0.05 to 0.7; it is started only once so much "
+        "is available.",
+    )
+    load_format: Literal["auto", "safetensors", "fastsafetensors", "runai_streamer"] = Field(
+        default="fastsafetensors",
+        description="How vLLM reads the weights (--load-format), as NVIDIA's playbook has it; `auto` is vLLM's own "
+        "choice, for an image without fastsafetensors.",
     )
     slice: Literal["training", "serving"] = Field(
         default="training",

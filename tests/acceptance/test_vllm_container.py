@@ -121,7 +121,7 @@ def test_it_serves_under_the_slice_and_a_second_deploy_changes_nothing(
     assert host.run(f"cat /sys/fs/cgroup{cgroup}/memory.max").stdout.strip() == str(128 * MIB)
     assert host.run(f"cat /proc/{pid}/oom_score_adj").stdout.strip() == "500"
     words = host.sudo(f"tr '\\0' ' ' < /proc/{pid}/cmdline").stdout
-    assert "vllm serve /models/a --host 0.0.0.0 --port 8000 --gpu-memory-utilization 0.7" in words
+    assert "vllm serve /models/a --host 0.0.0.0 --port 8000 --gpu-memory-utilization 0.4 --load-format" in words
     told = host.sudo("spark-vllm").stdout
     assert f"image    {IMAGE}@{digests[0]}" in told
     assert "running, answers at http://127.0.0.1:8000" in told

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 from typing import Any
 
-IMAGE = f"nvcr.io/nvidia/vllm@sha256:{'a1' * 32}"
-OTHER = f"nvcr.io/nvidia/vllm@sha256:{'b2' * 32}"
+IMAGE = f"vllm/vllm-openai@sha256:{'a1' * 32}"
+OTHER = f"vllm/vllm-openai@sha256:{'b2' * 32}"
 SCOPE = "/training.slice/docker-4711.scope"
 SERVER: dict[str, Any] = {
     "image": IMAGE,
     "state": "running",
     "cgroup": SCOPE,
     "memory_max": {SCOPE: str(24 * 2**30), "/training.slice": str(100 * 2**30)},
-    "command": ["python3", "/usr/local/bin/vllm", "serve", "/models/a", "--gpu-memory-utilization", "0.7"],
+    "command": ["python3", "/usr/local/bin/vllm", "serve", "/models/a", "--gpu-memory-utilization", "0.4"],
 }
 ACTIVE = "Id=sparkfleet-vllm.service\nLoadState=loaded\nActiveState=active\nUnitFileState="
 ELSEWHERE = {**SERVER, "cgroup": "/system.slice/docker-4711.scope", "memory_max": {}}
@@ -159,7 +159,7 @@ LACKS = {
     "SPK-RESET": "the lab has no hardware timer",
     "SPK-HEADLESS": "the lab has no desktop",
     "SPK-STACK": "the stack of lab hosts has no torch",
-    "SPK-SERVER": "NVIDIA's image cannot be had in the lab",
+    "SPK-SERVER": "vLLM's image cannot be had in the lab",
 }
 NO_GPU = "the lab has no NVIDIA GPU"
 ARMED = {"hardware_watchdog": {"armed": True}}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -17,16 +18,19 @@ import pytest
 
 from sparkfleet.settings import VllmContainerSettings
 from sparkhost import docker, vllm_container
+from sparkhost import vllm_container_cli as cli
 from sparkhost.resource import Change, Context, Failed, Refused
 from sparkhost.vllm_container import ContainerHost, ContainerImage, NoImages, OldImages
+from sparkhost.vllm_room import main as vllm_main
+from sparkhost.vllm_room.main import WITHIN
 from tasks import vllm_container as measure
 from tests.unit.fleet_files import Load, load, refused
 
 __all__ = ["load"]
 
 DIGEST = f"sha256:{'1a' * 32}"
-IMAGE = f"nvcr.io/nvidia/vllm@{DIGEST}"
-OTHER = f"nvcr.io/nvidia/vllm@sha256:{'2b' * 32}"
+IMAGE = f"vllm/vllm-openai@{DIGEST}"
+OTHER = f"vllm/vllm-openai@sha256:{'2b' * 32}"
 FILES = Path(__file__).resolve().parents[2] / "files"
 # A double of docker(1): images and containers are files; its words are those of Docker 20.10 and 26.
 DOCKER = """\
@@ -160,8 +164,39 @@ def test_the_command_names_image_cap_slice_and_share() -> None:
     assert options["--gpus"] == "all"
     assert vllm_words == [
         *("vllm", "serve", "/models/a", "--host", "0.0.0.0", "--port", "8000"),
-        *("--gpu-memory-utilization", "0.7", "--max-model-len=8192"),
+        *("--gpu-memory-utilization", "0.4", "--load-format", "fastsafetensors", "--max-model-len=8192"),
     ]
+
+
+def test_the_loader_is_left_to_vllm_where_auto_is_set() -> None:
+    assert "--load-format" not in command(measure.unit(settings(model="a", load_format="auto")))
+
+
+def test_it_starts_only_once_its_share_of_the_memory_is_available() -> None:
+    text = measure.unit(settings(model="a", gpu_memory_utilization=0.55))
+    assert f"\nExecStartPre={measure.COMMAND} room 0.55\n" in text
+    assert text.index("ExecStartPre=-/usr/bin/docker rm") < text.index(f"ExecStartPre={measure.COMMAND}")
+    limits = dict(re.findall(r"^(StartLimit\w+|RestartSec|TimeoutStartSec)=(\d+)$", text, re.MULTILINE))
+    spent = int(limits["StartLimitBurst"]) * (WITHIN + int(limits["RestartSec"]))
+    assert spent < int(limits["StartLimitIntervalSec"]), "else the limit would never be reached"
+    assert int(limits["TimeoutStartSec"]) > WITHIN
+
+
+@pytest.mark.parametrize(("available", "code"), [(49, 0), (48, 1)])
+def test_room_is_a_share_of_the_memory(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], available: int, code: int
+) -> None:
+    monkeypatch.setattr(vllm_main, "meminfo", lambda: {"MemTotal": 122 * 2**30, "MemAvailable": available * 2**30})
+    assert vllm_main.main(["0.4", "--within", "0"]) == code
+    said = capsys.readouterr().err
+    assert ("48.0 GiB of memory are available and vLLM takes 48.8" in said) == bool(code)
+
+
+def test_room_that_comes_late_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter([10, 20, 60])
+    monkeypatch.setattr(vllm_main, "EVERY", 0.0)
+    monkeypatch.setattr(vllm_main, "meminfo", lambda: {"MemTotal": 122 * 2**30, "MemAvailable": next(answers) * 2**30})
+    assert cli.main(["room", "0.4"]) == 0
 
 
 def test_the_gpu_can_come_by_cdi_or_not_at_all_and_the_address_be_of_ipv6() -> None:

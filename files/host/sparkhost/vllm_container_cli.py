@@ -6,12 +6,15 @@ import argparse
 import http.client
 import json
 import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from sparkhost import bounded
 from sparkhost.cgroups import cgroup_of
 from sparkhost.pipes import quiet_without_reader
+from sparkhost.vllm_room.main import main as room
 
 NAME = "sparkfleet-vllm"
 CGROUPS = Path("/sys/fs/cgroup")
@@ -30,12 +33,15 @@ examples:
 
 
 @quiet_without_reader
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
+    words = sys.argv[1:] if arguments is None else arguments
+    if words[:1] == ["room"]:
+        return room(words[1:])
     parser = argparse.ArgumentParser(
         prog="spark-vllm", description=TEXT, epilog=END, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--json", action="store_true", help="one mapping, for programs")
-    options = parser.parse_args()
+    options = parser.parse_args(words)
     try:
         found = status()
     except OSError as error:
