@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 from enum import StrEnum
 
+from sparkfleet.audit.text import counted
 from sparkfleet.status.records import Audited, Drifted
 from sparkfleet.status.shape import HostSays
 from sparkfleet.status.stream import Heard, Link
@@ -90,13 +91,14 @@ def _of_records(audit: Audited | None, drift: Drifted | None, now: float) -> lis
         bad = sum(audit.red.get(word, 0) for word in ("critical", "high"))
         rest = sum(audit.red.values()) - bad
         if bad:
-            found.append(Need(Level.ACT, "audit", f"{bad} protections of high or critical severity do not hold"))
+            text = f"{counted(bad, 'control')} of high or critical severity {'fails' if bad == 1 else 'fail'}"
+            found.append(Need(Level.ACT, "audit", text))
         elif rest or audit.unseen:
-            found.append(Need(Level.LOOK, "audit", f"{rest} controls fail, {audit.unseen} were not seen"))
+            found.append(Need(Level.LOOK, "audit", f"failed controls: {rest}, not seen: {audit.unseen}"))
         if now - audit.at > AUDIT_OLD:
             found.append(Need(Level.LOOK, "audit", f"the last audit is {age(now - audit.at)} old"))
     if drift is not None and drift.state not in ("clean", "changed"):
-        more = f" ({drift.changes} changes)" if drift.changes else ""
+        more = f" ({counted(drift.changes, 'change')})" if drift.changes else ""
         found.append(Need(Level.LOOK, "drift", f"{drift.by} {age(now - drift.at)} ago: {drift.state}{more}"))
     return found
 

@@ -111,15 +111,15 @@
     const wanted = cells(host);
     while (row.children.length < wanted.length + 2) row.append(make("td"));
     wanted.forEach((cell, at) => {
-      const td = row.children[at + 1];
+      const td = row.children[at + 2];
       const text = String(cell.text);
       td.dataset.key = cell.key;
       td.dataset.label = cell.label;
       td.dataset.value = cell.value === null || cell.value === undefined ? "" : String(cell.value);
       td.className = cell.number ? "number" : "";
-      if (td.textContent !== text) td.textContent = text;
+      if (td.textContent !== text) td.textContent = td.title = text;
     });
-    const last = row.children[wanted.length + 1];
+    const last = row.children[1];
     last.className = "needs";
     last.dataset.key = "needs";
     last.dataset.value = String(host.needs.length);
