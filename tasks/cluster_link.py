@@ -14,20 +14,32 @@ from typing import Any
 from sparkfleet.settings import ClusterLinkSettings
 from sparkfleet.settings.link_addresses import Rail, rails_of
 from sparkhost.cluster_link.guarded import TOKEN_END, GuardedLink
+from sparkhost.files import File, NoFile
 from sparkhost.resource import Resource
+from sparkhost.systemd import UNIT_DIRECTORY
 from tasks.lib.templates import render
 from tasks.ssh import RUN
+
+# RDMA pins the memory that it sends from: by PAM for logins, sudo and cron, by systemd for users' own services.
+MEMLOCK = {
+    "/etc/security/limits.d/60-sparkfleet-cluster-link.conf": "cluster_link/limits.conf",
+    f"{UNIT_DIRECTORY}/user@.service.d/60-sparkfleet-cluster-link.conf": "cluster_link/memlock.conf",
+}
 
 
 def apply(settings: ClusterLinkSettings) -> Sequence[Resource]:
     """Files and devices as the plan of the group says, guarded."""
     rails = rails_of(settings, settings.host) if settings.host else []
-    return (guarded(settings, rails),)
+    return (
+        guarded(settings, rails),
+        *(File(path, render(template)) for path, template in MEMLOCK.items() if settings.environment),
+        *(NoFile(path) for path in MEMLOCK if not settings.environment),
+    )
 
 
 def remove(settings: ClusterLinkSettings) -> Sequence[Resource]:
     """Our files gone, those of others back; guarded as well, though nobody needs to answer on a link that is gone."""
-    return (guarded(settings, []),)
+    return (guarded(settings, []), *map(NoFile, MEMLOCK))
 
 
 def guarded(settings: ClusterLinkSettings, rails: Sequence[Rail]) -> GuardedLink:
@@ -38,7 +50,18 @@ def guarded(settings: ClusterLinkSettings, rails: Sequence[Rail]) -> GuardedLink
         devices=[*settings.devices],
         take_over=settings.take_over,
         confirm_within=float(settings.confirm_within),
+        environment=told(settings) if settings.environment else {},
     )
+
+
+def told(settings: ClusterLinkSettings) -> dict[str, Any]:
+    """What the host makes the files for NCCL and others of."""
+    ring = len(settings.hosts) if settings.topology == "ring" else 0
+    return {
+        "ring": ring,
+        "nccl": render("cluster_link/nccl.conf.header"),
+        "fabric": render("cluster_link/fabric.env.header"),
+    }
 
 
 def as_request(rail: Rail) -> dict[str, Any]:

@@ -88,6 +88,11 @@ class ClusterLinkSettings(Measure):
         description="Whether files of others that configure these devices alone are put aside. They come back with "
         "`absent`. Without it such a file is named and refused.",
     )
+    environment: bool = Field(
+        default=True,
+        description="Whether NCCL is told of the links (/etc/nccl.conf), other programs by /etc/sparkfleet/fabric.env, "
+        "and sessions may pin as much memory as RDMA needs.",
+    )
     confirm_within: Seconds = Field(
         default=Seconds(180),
         description="How long the host waits for the proof (a new login, and every peer on each rail) before it takes "

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sparkfleet.settings.fleet import FleetHost
 
 FILLED_IN = ("host", "hosts")
-OWN = (*FILLED_IN, "devices", "take_over", "confirm_within")
+OWN = (*FILLED_IN, "devices", "take_over", "environment", "confirm_within")
 """What may differ between the hosts of a group."""
 
 

@@ -61,6 +61,7 @@ EVERYTHING = {
     "training_slice": {"sessions_memory_max": "64GiB", "serving_memory_max": "8GiB", "cpu_weight": 50, "io_weight": 50},
     "watchdog": {"textfile": "/var/lib/node_exporter"},
     "vllm_source": {"state": "present", "commit": "0" * 40},
+    "cluster_link": {"state": "present", "host": "a", "hosts": ["a", "b"]},
     "vllm_container": {"state": "present", "model": "/models/x", "digest": f"sha256:{0:064}"},
 }
 SYSTEMCTL = """#!/bin/sh
@@ -169,7 +170,7 @@ def test_each_setting_of_each_file_can_be_overridden_by_nobody(machine: Machine,
         unit, theirs = "", kind / "zz-site.conf"
     else:
         name = Path(file.path).relative_to("/etc/systemd/system").parts[0].removesuffix(".d")
-        unit = name.replace("user-.slice", "user-1001.slice").replace("ssh@.", "ssh@1.")
+        unit = name.replace("user-.slice", "user-1001.slice").replace("ssh@.", "ssh@1.").replace("user@.", "user@1001.")
         theirs = machine.root / "etc/systemd/system" / f"{unit}.d" / "zz-site.conf"
         machine.unit(unit, ours)
         theirs.parent.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 from sparkhost import bounded, unproved
 from sparkhost.arming import arm
-from sparkhost.cluster_link import answers, hardware, live, network_files
+from sparkhost.cluster_link import answers, environment, hardware, live, network_files
 from sparkhost.cluster_link.hardware import Nic
 from sparkhost.files import BACKUPS, File, NoFile, backup_of, keep_backup, sync_directory
 from sparkhost.guard import check_no_older, is_of_run, settle
@@ -33,7 +33,8 @@ class GuardedLink(Resource):
     """The links of a host as they are to be; without rails none of ours.
 
     `token`: names this run's change. `rails`: port, rail, address, mtu, peers, and `text` for systemd-networkd;
-    `netplan`: the whole file for netplan; both with `@PORT.RAIL@` where the device's name goes.
+    `netplan`: the whole file for netplan; both with `@PORT.RAIL@` where the device's name goes. `environment`: what
+    NCCL and others are to be told, see `environment.files`; empty: nothing.
     """
 
     kind: ClassVar[str] = "guarded_link"
@@ -44,9 +45,11 @@ class GuardedLink(Resource):
     devices: list[str]
     take_over: bool
     confirm_within: float
+    environment: dict[str, Any]
 
     def plan(self, context: Context) -> Sequence[Change]:
-        if not self.rails and not network_files.ours() and not put_aside():
+        told = [path for path in (environment.NCCL, environment.FABRIC) if Path(path).exists()]
+        if not self.rails and not network_files.ours() and not put_aside() and not told:
             return []  # the most frequent case by far: links are off
         check_no_older()
         armed = unproved.read()
@@ -114,6 +117,12 @@ class Wanted:
         back = [] if self.nics else put_aside()
         return [*made, *(NoFile(str(path)) for path in [*gone, *back])]
 
+    def told(self) -> list[Resource]:
+        """What NCCL and others read, as the devices are now."""
+        if self.nics and self.asked.environment:
+            return [*environment.files(self.asked.rails, [*self.nics.values()], self.asked.environment)]
+        return [NoFile(environment.NCCL), NoFile(environment.FABRIC)]
+
     def foreign(self) -> list[Path]:
         """Files of others to be put aside. Raises Refused where that was not asked for, or cannot be."""
         found = network_files.foreign(self.backend, [*self.nics.values()]) if self.nics else []
@@ -129,10 +138,12 @@ class Wanted:
         found = [Change(str(path), "put aside: it comes back with `state: absent`") for path in self.foreign()]
         for part in self.files():
             found += part.plan(Context())
+        for part in self.told():
+            found += part.plan(Context())
         if not self.nics:
             return found
         live.check_no_overlap({subnet_of(rail) for rail in self.asked.rails}, self.names)
-        if self.backend == "netplan" and found:
+        if self.backend == "netplan" and any(change.what == str(network_files.NETPLAN) for change in found):
             network_files.check_as_a_whole(self.filled(self.asked.netplan))
         found += [Change(name, says) for name, says in live.differences(self.wanted_live()).items()]
         if dark := [name for name in self.names if hardware.has_carrier(name) is False]:
@@ -143,7 +154,8 @@ class Wanted:
         return found
 
     def touched(self) -> Iterator[Path]:
-        for path in [*(Path(part.path) for part in self.files() if isinstance(part, File | NoFile)), *self.foreign()]:
+        parts = [part for part in (*self.files(), *self.told()) if isinstance(part, File | NoFile)]
+        for path in [*(Path(part.path) for part in parts), *self.foreign()]:
             yield path
             yield backup_of(path)
 
@@ -190,6 +202,9 @@ class Wanted:
             run(*command)
         if self.nics:
             live.settle(self.wanted_live())
+        for part in self.told():  # a GID is there only when the address is
+            if part.plan(Context()):
+                part.apply()
 
 
 def subnet_of(rail: dict[str, Any]) -> str:
