@@ -12,6 +12,7 @@ from sparkfleet import deploy, enrol
 from sparkfleet.audit import command as audit
 from sparkfleet.exit_codes import CommandFailed, ExitCode
 from sparkfleet.metrics import command as metrics
+from sparkfleet.link import command as link
 from sparkfleet.mistakes import VERBOSE, mistake
 from sparkfleet.notify import command as notify
 from sparkfleet.rollout import command as rollout
@@ -31,6 +32,7 @@ SUBCOMMANDS = (
     status.add_arguments,
     notify.add_arguments,
     metrics.add_arguments,
+    link.add_arguments,
 )
 """Each adds its subcommand, with `run` (arguments → exit code) as a default."""
 

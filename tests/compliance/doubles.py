@@ -47,8 +47,8 @@ SAMPLED = '{{"age": 0.6, "devices": [{{"name": "NVIDIA GB10", "hottest": {hottes
 TORCH = "cuda: Optional[str] = '13.0'\nlibtorch_cuda.so present\n"
 
 LINKS = """2 addresses
-10.20.0.11/24 enp1s0f1np1 mtu=9000 speed=200000 carrier=1 rdma=rocep1s0f1:ACTIVE
-10.20.1.11/24 enP2p1s0f1np1 mtu=9000 speed=200000 carrier=1 rdma=roceP2p1s0f1:ACTIVE
+10.20.0.11/24 enp1s0f1np1 mtu=9000 speed=200000 carrier=1 rdma=rocep1s0f1:ACTIVE mac=4c:bb:47:00:00:01
+10.20.1.11/24 enP2p1s0f1np1 mtu=9000 speed=200000 carrier=1 rdma=roceP2p1s0f1:ACTIVE mac=4c:bb:47:00:00:02
 """
 ROUTES = "2 routes\n10.20.0.0/24 enp1s0f1np1\n10.20.1.0/24 enP2p1s0f1np1\n"
 OUR_FILE = "/etc/netplan/60-sparkfleet-cluster-link.yaml"

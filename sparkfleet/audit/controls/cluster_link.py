@@ -22,7 +22,10 @@ from sparkfleet.settings.link_addresses import Rail, rails_of
 
 SPEED = 200_000
 """Mbit/s of one port (ConnectX-7 on a Spark); a switch that negotiates less halves it silently."""
-LINE = re.compile(r"(\S+/\d+) (\S+) mtu=(\d+|\?) speed=(-?\d+|\?) carrier=([01]|\?) rdma=(none|[\w.-]+:(?:[A-Z_]+|\?))")
+LINE = re.compile(
+    r"(\S+/\d+) (\S+) mtu=(\d+|\?) speed=(-?\d+|\?) carrier=([01]|\?)"
+    r" rdma=(none|[\w.-]+:(?:[A-Z_]+|\?)) mac=([0-9a-f:]{17}|\?)"
+)
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class Seen:
     speed: str
     carrier: str
     rdma: str
+    mac: str
 
 
 def rails(settings: HostSettings) -> list[Rail]:

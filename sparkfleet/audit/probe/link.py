@@ -28,14 +28,19 @@ def links(parameters: Parameters) -> Mapping[str, Seen]:
             if address in wanted:
                 devices.add(device["ifname"])
                 lines.append(f"{address} {state(device['ifname'])}")
-    return {"links": Seen(command, "\n".join(lines) + "\n"), "link_routes": routes(sorted(devices))}
+    return {
+        "links": Seen(command, "\n".join(lines) + "\n"),
+        "link_routes": routes(sorted(devices)),
+        "link_neighbours": neighbours(sorted(devices)),
+    }
 
 
 def state(name: str) -> str:
     """One device in words of `key=value`."""
     folder = Path("/sys/class/net") / name
     values = {key: read(str(folder / key)).output.strip() or "?" for key in ("mtu", "speed", "carrier")}
-    return f"{name} " + " ".join(f"{key}={value}" for key, value in values.items()) + f" rdma={rdma(name)}"
+    mac = read(str(folder / "address")).output.strip().lower() or "?"
+    return f"{name} " + " ".join(f"{key}={value}" for key, value in values.items()) + f" rdma={rdma(name)} mac={mac}"
 
 
 def rdma(name: str) -> str:
@@ -57,6 +62,18 @@ def routes(devices: list[str]) -> Seen:
             return shown
         found += [f"{one.get('dst')} {name}" for one in json.loads(shown.output or "[]")]
     return Seen("ip -4 route show dev DEVICE", "\n".join([f"{len(found)} routes", *found]) + "\n")
+
+
+def neighbours(devices: list[str]) -> Seen:
+    """Who was heard on these devices: `N neighbours`, and a line of device, address and MAC each."""
+    found = []
+    for name in devices:
+        shown = run(("ip", "-j", "-4", "neighbour", "show", "dev", name))
+        if shown.rc:
+            return shown
+        those = json.loads(shown.output or "[]")
+        found += [f"{name} {one['dst']} {one['lladdr'].lower()}" for one in those if one.get("lladdr")]
+    return Seen("ip -4 neighbour show dev DEVICE", "\n".join([f"{len(found)} neighbours", *found]) + "\n")
 
 
 def configured(parameters: Parameters) -> Mapping[str, Seen]:

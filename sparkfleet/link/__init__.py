@@ -1,0 +1,1 @@
+"""`sparkfleet link`: the picture of the links between hosts."""
