@@ -11,8 +11,8 @@ from typing import NoReturn
 from sparkfleet import deploy, enrol
 from sparkfleet.audit import command as audit
 from sparkfleet.exit_codes import CommandFailed, ExitCode
-from sparkfleet.metrics import command as metrics
 from sparkfleet.link import command as link
+from sparkfleet.metrics import command as metrics
 from sparkfleet.mistakes import VERBOSE, mistake
 from sparkfleet.notify import command as notify
 from sparkfleet.rollout import command as rollout
