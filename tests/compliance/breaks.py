@@ -89,6 +89,11 @@ FIRST = (
         "fallocate -l $(($(stat -fc '%a * %S' /) - 100 * 1024 * 1024)) /full.img",
     ),
     Break(("SPK-HOST-12",), "echo linux-image > /run/reboot-required.pkgs; touch /run/reboot-required"),
+    Break(
+        ("SPK-HOST-17",),
+        "sed -i '/^Package: cron$/,/^$/s/^Status: .*/Status: install ok half-configured/' /var/lib/dpkg/status",
+    ),
+    Break(("SPK-HOST-18",), "apt-mark hold $(dpkg-query -W -f '${Package} ' 'linux-image-*')"),
     Break(("SPK-HOST-13",), "rm /boot/initrd.img-*"),
     # A job's unit by its name, at another score: the slice has a cgroup then, and the kernel is asked for its limits.
     Break(
@@ -145,3 +150,6 @@ LAST = (
     ),
 )
 """On spark1, alone: sessions see an empty directory where the cgroups were, and PID 1 is left in peace."""
+
+CUT = (Break(("SPK-HOST-15",), "(sleep 2; echo b > /proc/sysrq-trigger) > /dev/null 2>&1 &"),)
+"""On spark1, alone: it starts again at once, without a shutdown."""

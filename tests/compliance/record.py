@@ -17,7 +17,7 @@ from typing import Any
 from sparkfleet.audit.collect import Target, collect, target_of
 from sparkfleet.audit.model import Control, HostRun
 from sparkfleet.settings import HostSettings, load_fleet
-from tests.compliance.breaks import FIRST, LAST, SECOND, Break
+from tests.compliance.breaks import CUT, FIRST, LAST, SECOND, Break
 from tests.compliance.doubles import DOUBLES, GPU, SECOND_HOST, settings_of, why
 from tests.compliance.fixtures import BY_ID, Case, load, path_of, save, used
 from tests.compliance.standins import PREPARE, SYNCHRONISE
@@ -78,7 +78,7 @@ def written(case: str, control: Control, runs: Mapping[str, HostRun], settings: 
     one = next(iter(runs))
     measure = control.measure
     chosen = {measure: settings[one].model_dump(mode="json")[measure]} if measure else {}
-    why = next((item.commands for item in (*FIRST, *SECOND, *LAST) if control.id in item.controls), "")
+    why = next((item.commands for item in (*FIRST, *SECOND, *LAST, *CUT) if control.id in item.controls), "")
     content = Case(
         control.id,
         case,
@@ -206,6 +206,11 @@ def main() -> int:
         first.restore(SAVED)
         broken(first, LAST, values)
         fine &= fails(LAST, "spark1", looked(targets[:1]), settings)
+        first.restore(SAVED)
+        before = first.boot_id()
+        broken(first, CUT, values)
+        first.wait_boot(before)
+        fine &= fails(CUT, "spark1", looked(targets[:1]), settings)
         first.restore(SAVED)
         second.restore(SAVED)
     doubles()

@@ -163,4 +163,16 @@ CONTROLS = (
         evidence=("kernels", "gpus"),
         judge=judges.nvidia_module,
     ),
+    Control(
+        id="SPK-HOST-15",
+        title="No boot of the last 7 days ended without a shutdown",
+        severity=Severity.MEDIUM,
+        measure="",
+        aspect=Aspect.RUNNING,
+        why="A host that hung, lost its power or grew too hot comes back and looks well; it will go down again.",
+        source="systemd.special(7), shutdown.target; journalctl(1)",
+        manual_fix="sudo spark-why --last-boot says how the last one ended and what to do",
+        evidence=("boot_ends",),
+        judge=judges.ended_in_order,
+    ),
 )

@@ -192,3 +192,19 @@ def nvidia_module(evidence: Evidence, settings: HostSettings) -> Judgement:
     kernel = next_kernel(evidence)
     saw = f"{kernel['version']}: {'it is there' if kernel['nvidia'] == 'yes' else 'none'}"
     return judged(kernel["nvidia"] == "yes", wanted, saw)
+
+
+def ended_in_order(evidence: Evidence, settings: HostSettings) -> Judgement:
+    wanted = "each end within 7 days a shutdown"
+    if evidence.text("boot_ends").strip() == "no journal on disk":
+        return not_applicable(wanted, "the journal is kept in memory only: how earlier boots ended cannot be seen")
+    ends = [line.split(" ") for line in counted(evidence, "boot_ends", "ends in 7 days")]
+    if not all(len(end) == 2 and end[1] in ("shut", "cut") for end in ends):
+        raise malformed(evidence, "boot_ends")
+    cut = [end[0] for end in ends if end[1] == "cut"]
+    saw = (
+        f"{len(cut)} of {len(ends)} were none: started again {listed(cut[::-1], 3)}"
+        if cut
+        else f"{len(ends)}, all in order"
+    )
+    return judged(not cut, wanted, saw)

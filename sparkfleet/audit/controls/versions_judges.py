@@ -6,7 +6,7 @@ import re
 from datetime import UTC, datetime
 
 from sparkfleet.audit.controls.cuda_judges import release as cuda_release
-from sparkfleet.audit.controls.host_judges import NO_GPU, has_gpu, smi, spark
+from sparkfleet.audit.controls.host_judges import NO_GPU, has_gpu, smi
 from sparkfleet.audit.controls.kit import counted, judged, listed, malformed, not_applicable, one_word
 from sparkfleet.audit.known_bad import listing
 from sparkfleet.audit.model import Evidence, Judgement
@@ -96,8 +96,10 @@ def held(evidence: Evidence, settings: HostSettings) -> Judgement:
 def kept(evidence: Evidence, settings: HostSettings) -> Judgement:
     """On a host with a GPU: elsewhere nobody misses them."""
     wanted = "apt's autoremove takes no package of the platform"
+    if not has_gpu(evidence):
+        return not_applicable(wanted, NO_GPU)
     found = named(evidence, "autoremove", "packages of the platform that autoremove takes")
-    return spark(evidence, judged(not found, wanted, listed(found) or "none"))
+    return judged(not found, wanted, listed(found) or "none")
 
 
 def named(evidence: Evidence, name: str, of: str) -> list[str]:

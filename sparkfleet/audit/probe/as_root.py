@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sparkfleet.audit.probe import (
+    as_root_boots,
     as_root_container,
     as_root_gpu,
     as_root_host,
@@ -166,6 +167,7 @@ LOOKS: dict[str, Looks] = {
     **as_root_host.LOOKS,
     **as_root_gpu.LOOKS,
     **as_root_packages.LOOKS,
+    **as_root_boots.LOOKS,
     **as_root_slice.LOOKS,
     **as_root_stack.LOOKS,
     **as_root_container.LOOKS,

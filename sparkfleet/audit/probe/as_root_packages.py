@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from sparkfleet.audit.probe.as_root_host import nvidia_gpus
 from sparkfleet.audit.probe.look import Looks, Parameters, Seen, read, run
 
 RELEASE = "/etc/dgx-release"
@@ -32,8 +33,11 @@ def whole(parameters: Parameters) -> Mapping[str, Seen]:
 
 
 def autoremove(parameters: Parameters) -> Mapping[str, Seen]:
-    """What `apt autoremove` would take of the platform."""
-    seen = run(("apt-get", "--simulate", "--quiet", "autoremove"), limit=1 << 19)
+    """What `apt autoremove` would take of the platform; not asked without a GPU, as it takes seconds."""
+    command = ("apt-get", "--simulate", "--quiet", "autoremove")
+    if not nvidia_gpus():
+        return {"autoremove": Seen(" ".join(command), "no GPU\n")}
+    seen = run(command, limit=1 << 19)
     names = re.findall(r"^Remv (\S+) ", seen.output, re.MULTILINE)
     found = [name for name in names if PLATFORM.fullmatch(name) and not A_KERNELS.search(name)]
     first = f"{len(found)} packages of the platform that autoremove takes"

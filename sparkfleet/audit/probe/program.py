@@ -20,6 +20,7 @@ MODULES = (
     "environment",
     "as_user",
     "as_root",
+    "as_root_boots",
     "as_root_container",
     "as_root_gpu",
     "as_root_host",
