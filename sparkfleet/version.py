@@ -12,6 +12,7 @@ from sparkfleet import child
 CHECKOUT = Path(__file__).resolve().parents[1]
 """Where git's files are; nothing of git's is there for a release, though a folder above may have some."""
 LONGEST = 200
+UNKNOWN = "unknown"
 
 
 @cache
@@ -36,4 +37,4 @@ def release() -> str:
     try:
         return installed("sparkfleet")
     except PackageNotFoundError:
-        return "unknown"
+        return UNKNOWN

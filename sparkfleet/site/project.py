@@ -5,9 +5,14 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
 
 from sparkfleet.settings import chosen_fleet_file as named_fleet_file
 from sparkfleet.settings.problems import FleetError, escaped, show
+from sparkfleet.version import UNKNOWN, release
 
 MARK = "pyproject.toml"
 LARGEST = 1024 * 1024
@@ -31,7 +36,7 @@ def project_in(folder: Path) -> Project | None:
     """The project in a folder; None where there is none. A folder above is not looked for: what is there is run.
 
     Raises:
-        FleetError: its pyproject.toml has mistakes, one line each.
+        FleetError: its pyproject.toml has mistakes, or wants another sparkfleet; one line.
     """
     path = folder / MARK
     try:
@@ -43,7 +48,8 @@ def project_in(folder: Path) -> Project | None:
     try:
         if len(data) > LARGEST:
             raise FleetError([f"{shown}: is larger than {LARGEST // 1024} KiB"])
-        table = tomllib.loads(data.decode()).get("tool", {}).get("sparkfleet")
+        raw = tomllib.loads(data.decode())
+        table = raw.get("tool", {}).get("sparkfleet")
     except (ValueError, RecursionError, AttributeError) as error:
         raise FleetError([f"{shown}: is not TOML: {escaped(' '.join(str(error).split()))}"]) from error
     if table is None:
@@ -53,7 +59,24 @@ def project_in(folder: Path) -> Project | None:
     name = table.get("fleet", "fleet.yaml")
     if not isinstance(name, str) or not name:
         raise FleetError([f"{shown}: tool.sparkfleet.fleet: got {show(name)}, expected the path of the fleet file"])
+    if problem := of_another_version(raw):
+        raise FleetError([f"{shown}: {problem}"])
     return Project(folder, folder / name)
+
+
+def of_another_version(raw: dict[str, Any]) -> str:
+    """Why this sparkfleet is not the one that the project's dependencies name; "" where it is, or none is named."""
+    project = raw.get("project")
+    listed = project.get("dependencies") if isinstance(project, dict) else None
+    ours = release()
+    for text in listed if isinstance(listed, list) and ours != UNKNOWN else ():
+        try:
+            wanted = Requirement(str(text))
+        except InvalidRequirement:
+            continue  # uv says so
+        if canonicalize_name(wanted.name) == "sparkfleet" and not wanted.specifier.contains(ours, prereleases=True):
+            return f"wants sparkfleet{wanted.specifier}, and this is {ours}: say `uv run sparkfleet`, which takes it"
+    return ""
 
 
 def chosen_fleet_file(named: Path | None) -> Path | None:

@@ -21,6 +21,7 @@ from tests.unit.test_wheel import wheel as wheel
 
 PAGE = (ROOT / "docs" / "site.md").read_text()
 FILE = re.compile(r"File\s+`([\w/.-]+)`.*?\n\n```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+ANOTHER = '[project]\ndependencies = ["sparkfleet==0.0.9"]\n[tool.sparkfleet]\n'
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="a measure is planned as root")
 
 
@@ -119,6 +120,7 @@ def test_a_mistake_in_the_sites_settings_is_a_line_of_the_fleet_file(followed: P
         ("deploy.py", "x = 1\n", "deploy.py: does not call all_measures() of sparkfleet.operations"),
         ("pyproject.toml", "[tool.sparkfleet]\nflet = 'x'\n", "tool.sparkfleet: expected `fleet` alone"),
         ("pyproject.toml", "[tool\n", "pyproject.toml: is not TOML: "),
+        ("pyproject.toml", ANOTHER, f"wants sparkfleet==0.0.9, and this is {VERSION}: say `uv run sparkfleet`"),
     ],
 )
 def test_a_mistake_in_the_project_is_one_line(followed: Path, name: str, content: str, said: str, venv: Path) -> None:
