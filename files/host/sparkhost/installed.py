@@ -71,12 +71,11 @@ class Installed(Resource):
 
 @contextlib.contextmanager
 def put_in_place(target: Path) -> Iterator[Path]:
-    """A directory to be filled, which then takes the place of `target`; where that fails, it is gone."""
+    """A path for a directory to be made, which then takes the place of `target`; where that fails, it is gone."""
     new, old = (target.with_name(f".{target.name}.{suffix}") for suffix in ("new", "old"))
     shutil.rmtree(new, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)
     try:
-        new.mkdir(mode=0o755)
         yield new
         if target.exists():
             target.rename(old)  # damaged: it is gone for the moment between these two lines
@@ -85,6 +84,20 @@ def put_in_place(target: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(new, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def releases(store: Path) -> list[str]:
+    """The directories of a store, whole or damaged, the newest first; neither links nor what is being made."""
+    if not store.is_dir():
+        return []
+    found = [path for path in store.iterdir() if not path.name.startswith(".") and not path.is_symlink()]
+    return [path.name for path in sorted(found, key=lambda path: -path.stat().st_ctime_ns) if path.is_dir()]
+
+
+def current(store: Path) -> str:
+    """The release that the link of a store leads to; "" where there is none."""
+    link = store / CURRENT
+    return link.readlink().name if link.is_symlink() else ""
 
 
 def why_not(directory: Path, modules: dict[str, str]) -> str | None:
@@ -106,9 +119,9 @@ def why_not(directory: Path, modules: dict[str, str]) -> str | None:
     return None
 
 
-def keep_two(home: Path, current: str) -> None:
-    """Removes all releases but the current one and the newest other: what runs now may start its helpers yet."""
-    others = [path for path in home.iterdir() if path.name not in (current, CURRENT) and not path.name.startswith(".")]
+def keep_two(home: Path, wanted: str) -> None:
+    """Removes all releases but the wanted one and the newest other: what runs now may start its helpers yet."""
+    others = [home / name for name in releases(home) if name != wanted]
     for path in sorted(others, key=lambda path: path.stat().st_mtime)[:-1]:
         shutil.rmtree(path)
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sparkhost import bounded, stack_store
-from sparkhost.files import make_directories, sync_directory, write_atomic
+from sparkhost.files import make_directories, write_atomic
+from sparkhost.installed import put_in_place
 from sparkhost.resource import Failed, Need
 from sparkhost.stack_hashes import hashes
 from sparkhost.stack_users import written_for_users
@@ -82,7 +83,7 @@ def build(
         Failed: a wheel of another hash, uv's own complaint, or what is wrong with the result; nothing is left of it.
     """
     target = stack_store.home(release)
-    new, packed, cached, old = (target.with_name(f".{release}.{end}") for end in ("new", "wheels", "cache", "old"))
+    packed, cached = (target.with_name(f".{release}.{end}") for end in ("wheels", "cache"))
     with alone():
         for path in stack_store.leftovers():
             shutil.rmtree(path)
@@ -90,18 +91,15 @@ def build(
             packed.mkdir(mode=0o700)
             for wheel in wheels:
                 take(where[wheel.sha256], packed / wheel.filename, wheel)
-            install(wheels, new, packed, cached, uv, interpreter)
-            (new / ".lock").unlink(missing_ok=True)  # uv's, which everybody may write
-            shutil.rmtree(cached)  # before anything is looked at: its files are the same ones (hard links)
-            verify(release, digest, wheels, new, packed)
-            # All at once: one sync of the file system instead of one for each of tens of thousands of files.
-            os.sync()
-            if target.exists():
-                target.rename(old)  # damaged: it is gone for the moment between these two lines
-            new.rename(target)
-            sync_directory(stack_store.STORE)
+            with put_in_place(target) as new:
+                install(wheels, new, packed, cached, uv, interpreter)
+                (new / ".lock").unlink(missing_ok=True)  # uv's, which everybody may write
+                shutil.rmtree(cached)  # before anything is looked at: its files are the same ones (hard links)
+                verify(release, digest, wheels, new, packed)
+                # All at once: one sync of the file system instead of one for each of tens of thousands of files.
+                os.sync()
         finally:
-            for path in (new, packed, cached, old):
+            for path in (packed, cached):
                 shutil.rmtree(path, ignore_errors=True)
 
 

@@ -11,17 +11,18 @@ import json
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
-from sparkhost import bounded
+from sparkhost import bounded, installed
 from sparkhost.files import write_atomic
 from sparkhost.resource import Failed
 from sparkhost.stack_hashes import ARROW, hashes
 from sparkhost.stack_verify import walk, writable
 
 STORE = Path("/opt/sparkfleet/stacks")
-CURRENT = "current"
+CURRENT = installed.CURRENT
 MANIFEST = "sparkfleet.json"
 SUMS = "SHA256SUMS"
 SMOKE = Path("/var/lib/sparkfleet/smoke")
@@ -29,6 +30,16 @@ SMOKE = Path("/var/lib/sparkfleet/smoke")
 PROC = Path("/proc")
 # Bytes. A stack has some 60,000 files, of about 130 bytes each there.
 LARGEST_SUMS = 64 * 2**20
+
+
+class Sealed(Protocol):
+    """What a manifest of this store, or of another one of the kind, says of its files."""
+
+    @property
+    def sums(self) -> str: ...
+
+    @property
+    def links(self) -> Mapping[str, str]: ...
 
 
 @dataclass(frozen=True)
@@ -54,16 +65,12 @@ def home(release: str) -> Path:
 
 def releases() -> list[str]:
     """All that are installed, whole or damaged, the newest first."""
-    if not STORE.is_dir():
-        return []
-    found = [path for path in STORE.iterdir() if not path.name.startswith(".") and not path.is_symlink()]
-    return [path.name for path in sorted(found, key=lambda path: -path.stat().st_ctime_ns) if path.is_dir()]
+    return installed.releases(STORE)
 
 
 def current() -> str:
     """The release that `current` leads to; "" where there is none."""
-    link = STORE / CURRENT
-    return link.readlink().name if link.is_symlink() else ""
+    return installed.current(STORE)
 
 
 def read_manifest(root: Path) -> Manifest | None:
@@ -78,15 +85,21 @@ def read_manifest(root: Path) -> Manifest | None:
 
 def write_manifest(root: Path, release: str, digest: str, wheels: Mapping[str, str], found: Mapping[str, str]) -> None:
     """Notes a release that was verified. `found`: path → SHA-256 of every file."""
+    sums, links = write_sums(root, found)
+    note(root, Manifest(release, digest, dict(wheels), fingerprint(root), sums, links))
+
+
+def write_sums(root: Path, found: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+    """Writes SHA256SUMS of these files. Its own SHA-256, and the links among them: path → where it leads."""
     lines = "".join(f"{value}  {path}\n" for path, value in sorted(found.items()) if not value.startswith(ARROW))
     write_atomic(root / SUMS, lines.encode("utf-8", "surrogateescape"), 0o644)
     sums = hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
     links = {path: value.removeprefix(ARROW) for path, value in sorted(found.items()) if value.startswith(ARROW)}
-    note(root, Manifest(release, digest, dict(wheels), fingerprint(root), sums, links))
+    return sums, links
 
 
-def note(root: Path, manifest: Manifest) -> None:
-    values = {"_": "managed by sparkfleet (measure: stack)", **asdict(manifest)}
+def note(root: Path, manifest: Sealed, measure: str = "stack") -> None:
+    values = {"_": f"managed by sparkfleet (measure: {measure})", **vars(manifest)}
     write_atomic(root / MANIFEST, (json.dumps(values, indent=1) + "\n").encode(), 0o644)
 
 
@@ -110,11 +123,11 @@ def fingerprint(root: Path) -> str:
     return hashlib.sha256("\n".join(sorted(lines)).encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def sums_of(root: Path, manifest: Manifest) -> dict[str, str] | None:
+def sums_of(root: Path, manifest: Sealed) -> dict[str, str] | None:
     """Path → SHA-256 as SHA256SUMS has it; None where that file is not the one of the manifest."""
     try:
         data = bounded.read(root / SUMS, LARGEST_SUMS)
-    except OSError:
+    except (Failed, OSError):
         return None
     if hashlib.sha256(data).hexdigest() != manifest.sums:
         return None
@@ -122,7 +135,7 @@ def sums_of(root: Path, manifest: Manifest) -> dict[str, str] | None:
     return {path: value for value, _, path in rows}
 
 
-def changed(root: Path, manifest: Manifest) -> list[str]:
+def changed(root: Path, manifest: Sealed) -> list[str]:
     """Every file that is not as it was when the release was verified, by content: all of it is read.
 
     Times and inodes may differ without harm, after a backup was played back; who can write may not.
@@ -133,14 +146,9 @@ def changed(root: Path, manifest: Manifest) -> list[str]:
     known = {**sums, **{path: ARROW + target for path, target in manifest.links.items()}}
     paths = [path for path in walk(root) if path not in (MANIFEST, SUMS)]
     found = hashes(root, paths)
-    wrong = []
-    for path in sorted({*known, *found}):
-        if path not in found:
-            wrong.append(f"{path}: is missing")
-        elif path not in known:
-            wrong.append(f"{path}: was added")
-        elif found[path] != known[path]:
-            wrong.append(f"{path}: was changed")
+    wrong = [f"{path}: is missing" for path in sorted(known.keys() - found.keys())]
+    wrong += [f"{path}: was added" for path in sorted(found.keys() - known.keys())]
+    wrong += [f"{path}: was changed" for path in sorted(found.keys() & known.keys()) if found[path] != known[path]]
     return [*wrong, *writable(root, paths)]
 
 

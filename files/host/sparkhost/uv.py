@@ -62,6 +62,7 @@ class UvBinary(Resource):
         if free < ROOM:
             raise Failed(f"uv needs {ROOM // MIB} MiB on {STORE}, {free // MIB} MiB are free; free some space there")
         with put_in_place(store_of(self.version)) as new:
+            new.mkdir(mode=0o755)
             unpack(uploaded(wheel), wheel, new)
         keep_two(STORE, self.version)
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import IO
 
 from sparkhost import bounded, stack_build, vllm_source_record, vllm_source_store
-from sparkhost.files import Link, make_directories, sync_directory, write_atomic
+from sparkhost.files import Link, make_directories, write_atomic
+from sparkhost.installed import put_in_place
 from sparkhost.resource import Failed
 from sparkhost.stack_rules import must_be_cuda_13
 from sparkhost.stack_verify import distributions, look, site_packages, walk
@@ -43,31 +44,32 @@ print(json.dumps({
 def installed(build: Build, shell: Shell) -> str:
     """The image as root's own, writable by nobody else, and looked at; nothing of it has run as root."""
     target = home(build.key)
-    new, cache, old = (target.with_name(f".{build.key}.{end}") for end in ("new", "cache", "old"))
+    cache = target.with_name(f".{build.key}.cache")
     make_directories(vllm_source_store.STORE)
-    for path in (new, cache, old):
-        shutil.rmtree(path, ignore_errors=True)
+    shutil.rmtree(cache, ignore_errors=True)
     try:
-        stack_build.run(build.uv, "venv", "--relocatable", "--python", str(interpreter(build)), str(new), cache=cache)
-        (new / ".lock").unlink(missing_ok=True)  # uv's, which everybody may write
-        count = copied(build, shell, new)
-        site = site_packages(new)
-        write_atomic(site / LAYER, layer_of(build.release).encode(), 0o644)
-        look_at(build, new)
-        byte_compile(build, site)
-        versions = {one.name: one.version for one in distributions(site)}
-        vllm_source_store.write_manifest(new, build.key, build.request.commit, build.release, versions)
-        os.sync()
-        if target.exists():
-            target.rename(old)
-        new.rename(target)
-        sync_directory(vllm_source_store.STORE)
+        with put_in_place(target) as new:
+            count = fill(build, shell, new, cache)
     except Failed as failure:
         raise StepFailed(str(failure)) from failure
     finally:
-        for path in (new, cache, old):
-            shutil.rmtree(path, ignore_errors=True)
+        shutil.rmtree(cache, ignore_errors=True)
     return f"{count} files, {target}"
+
+
+def fill(build: Build, shell: Shell, new: Path, cache: Path) -> int:
+    """Makes the environment, looks at it, and notes it; how many files it has."""
+    stack_build.run(build.uv, "venv", "--relocatable", "--python", str(interpreter(build)), str(new), cache=cache)
+    (new / ".lock").unlink(missing_ok=True)  # uv's, which everybody may write
+    count = copied(build, shell, new)
+    site = site_packages(new)
+    write_atomic(site / LAYER, layer_of(build.release).encode(), 0o644)
+    look_at(build, new)
+    byte_compile(build, site)
+    versions = {one.name: one.version for one in distributions(site)}
+    vllm_source_store.write_manifest(new, build.key, build.request.commit, build.release, versions)
+    os.sync()
+    return count
 
 
 def copied(build: Build, shell: Shell, new: Path) -> int:

@@ -9,19 +9,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from sparkhost import bounded, stack_store
+from sparkhost import bounded, installed, stack_store
 from sparkhost.environment import assignments
-from sparkhost.files import write_atomic
 from sparkhost.resource import Failed
 from sparkhost.stack_hashes import hashes
-from sparkhost.stack_verify import walk, writable
+from sparkhost.stack_verify import walk
 
 STORE = Path("/opt/sparkfleet/vllm-source")
-CURRENT = "current"
-MANIFEST, SUMS = stack_store.MANIFEST, stack_store.SUMS
+CURRENT = installed.CURRENT
+MANIFEST = stack_store.MANIFEST
 CUDA = Path("/etc/sparkfleet/cuda.env")
 """What the measure cuda_env gives to services."""
 OF_CUDA = ("CUDA_HOME", "TORCH_CUDA_ARCH_LIST", "TRITON_PTXAS_PATH", "TRITON_PTXAS_BLACKWELL_PATH")
@@ -85,16 +84,12 @@ def home(key: str) -> Path:
 
 def builds() -> list[str]:
     """All that are installed, whole or damaged."""
-    if not STORE.is_dir():
-        return []
-    found = [path for path in STORE.iterdir() if not path.name.startswith(".") and not path.is_symlink()]
-    return sorted(path.name for path in found if path.is_dir())
+    return sorted(installed.releases(STORE))
 
 
 def current() -> str:
     """The build that `current` leads to; "" where there is none."""
-    link = STORE / CURRENT
-    return link.readlink().name if link.is_symlink() else ""
+    return installed.current(STORE)
 
 
 def read_manifest(key: str) -> Manifest | None:
@@ -109,15 +104,9 @@ def read_manifest(key: str) -> Manifest | None:
 
 def write_manifest(root: Path, key: str, commit: str, stack: str, distributions: Mapping[str, str]) -> None:
     """Hashes all files of a build that was looked at, and notes it: SHA256SUMS is for `sha256sum -c`."""
-    found = hashes(root, sorted(walk(root)))
-    links = {path: value.removeprefix("-> ") for path, value in found.items() if value.startswith("-> ")}
-    lines = "".join(f"{value}  {path}\n" for path, value in found.items() if path not in links)
-    data = lines.encode("utf-8", "surrogateescape")
-    write_atomic(root / SUMS, data, 0o644)
-    sums = hashlib.sha256(data).hexdigest()
+    sums, links = stack_store.write_sums(root, hashes(root, sorted(walk(root))))
     manifest = Manifest(key, commit, stack, dict(distributions), stack_store.fingerprint(root), sums, links)
-    values = {"_": "managed by sparkfleet (measure: vllm_source)", **asdict(manifest)}
-    write_atomic(root / MANIFEST, (json.dumps(values, indent=1) + "\n").encode(), 0o644)
+    stack_store.note(root, manifest, "vllm_source")
 
 
 def is_whole(key: str) -> bool:
@@ -128,24 +117,8 @@ def is_whole(key: str) -> bool:
 
 def changed(key: str) -> list[str]:
     """Every file that is not as it was when the build was installed, by content: all of it is read."""
-    root, manifest = home(key), read_manifest(key)
-    if manifest is None:
-        return [f"its {MANIFEST} is missing or damaged"]
-    try:
-        data = bounded.read(root / SUMS, stack_store.LARGEST_SUMS)
-    except (Failed, OSError):
-        data = b""
-    if hashlib.sha256(data).hexdigest() != manifest.sums:
-        return [f"{SUMS}: was changed"]
-    rows = (row.partition("  ") for row in data.decode("utf-8", "surrogateescape").splitlines())
-    known = {path: value for value, _, path in rows}
-    known |= {path: f"-> {target}" for path, target in manifest.links.items()}
-    paths = [path for path in walk(root) if path not in (MANIFEST, SUMS)]
-    found = hashes(root, paths)
-    wrong = [f"{path}: is missing" for path in sorted(known.keys() - found.keys())]
-    wrong += [f"{path}: was added" for path in sorted(found.keys() - known.keys())]
-    wrong += [f"{path}: was changed" for path in sorted(found.keys() & known.keys()) if found[path] != known[path]]
-    return [*wrong, *writable(root, paths)]
+    manifest = read_manifest(key)
+    return stack_store.changed(home(key), manifest) if manifest else [f"its {MANIFEST} is missing or damaged"]
 
 
 def users(key: str) -> Iterator[int]:
