@@ -24,6 +24,8 @@ PATH, INTERFACE, MEMBER, ERROR_NAME, REPLY_SERIAL, DESTINATION, SIGNATURE, UNIX_
 LONGEST = 2**27
 """Bytes of a message, by the specification."""
 ALIGNMENT = {"y": 1, "g": 1, "b": 4, "i": 4, "u": 4, "h": 4, "s": 4, "o": 4, "a": 4, "t": 8, "(": 8, "v": 1}
+FIXED = {"y": "<B", "b": "<I", "i": "<i", "u": "<I", "h": "<I", "t": "<Q"}
+"""Types of one size → how `struct` packs them."""
 
 
 class BusError(Exception):
@@ -43,18 +45,8 @@ class Writer:
         """Appends one value of one complete type."""
         self.align(ALIGNMENT[signature[0]])
         match signature[0]:
-            case "y":
-                self.data.append(value)
-            case "b":
-                self.data += struct.pack("<I", int(value))
-            case "i":
-                self.data += struct.pack("<i", value)
-            case "u":
-                self.data += struct.pack("<I", value)
-            case "h":
-                self.data += struct.pack("<I", value.place if isinstance(value, Descriptor) else value)
-            case "t":
-                self.data += struct.pack("<Q", value)
+            case kind if kind in FIXED:
+                self.data += struct.pack(FIXED[kind], value.place if isinstance(value, Descriptor) else value)
             case "s" | "o":
                 encoded = value.encode("utf-8")
                 if 0 in encoded:
