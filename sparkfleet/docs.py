@@ -1,4 +1,4 @@
-"""Writes what is made from the code: settings, controls, known errors, compatibility. `python -m sparkfleet.docs`"""
+"""Writes what is made from the code: settings, controls, errors, man pages and others. `python -m sparkfleet.docs`"""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel
 
-from sparkfleet import compatibility
+from sparkfleet import compatibility, man_pages
 from sparkfleet.audit.controls import CONTROLS
 from sparkfleet.settings import FleetFile, HostEntry, HostSettings, RolloutSettings, Seconds, Size
 from sparkfleet.settings.shares import Sized
@@ -171,3 +171,4 @@ if __name__ == "__main__":
     DOCTOR.write_text(doctor_page(), encoding="utf-8")
     PAGE.write_text(settings_page(), encoding="utf-8")
     AUDIT.write_text(audit_page(), encoding="utf-8")
+    man_pages.write()

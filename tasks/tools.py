@@ -28,6 +28,8 @@ COMMANDS = ("spark", "spark-doctor", "spark-estimate", "spark-field-report", "sp
 # What users call is on their PATH, which /opt/sparkfleet is not.
 USER_BIN = "/usr/local/bin"
 SHARE = "/opt/sparkfleet/share"
+COMPLETIONS = "/usr/local/share/bash-completion/completions"
+MAN = "/usr/local/share/man/man1"
 SHARED = ("recipes", "presets", "open-instruct")
 
 
@@ -43,11 +45,18 @@ def shared() -> dict[str, Path]:
     return {f"{SHARE}/{path.relative_to(files)}": path for path in found}
 
 
+def by_hand() -> dict[str, str]:
+    """What a shell and man(1) look for, by path: nothing else reads it."""
+    found = {f"{COMPLETIONS}/{name}": render("tools/completion.bash", name=name) for name in COMMANDS}
+    return found | {f"{MAN}/{name}.1": (ROOT / f"files/tools/man/{name}.1").read_text() for name in COMMANDS}
+
+
 def apply(settings: ToolsSettings) -> Sequence[Resource]:
     """The program, its entry points, and the recipes. Runs that go on keep the release that they were started from."""
     return (
         program(PROGRAM, *PACKAGES),
         *(File(path, render(template), mode=0o755) for path, template in commands().items()),
+        *(File(path, text) for path, text in by_hand().items()),
         *(File(path, source.read_text()) if settings.recipes else NoProgram(path) for path, source in shared().items()),
     )
 
@@ -55,7 +64,7 @@ def apply(settings: ToolsSettings) -> Sequence[Resource]:
 def remove(settings: ToolsSettings) -> Sequence[Resource]:
     """All of it gone. Results of spark-profile are the users', in their own directories."""
     return (
-        *(NoFile(path) for path in commands()),
+        *(NoFile(path) for path in (*commands(), *by_hand())),
         *(NoProgram(path) for path in shared()),
         NotInstalled(PROGRAM),
     )

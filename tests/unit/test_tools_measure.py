@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -69,6 +71,59 @@ def test_the_installed_recipe_profiles_for_real(host: Path, tmp_path: Path) -> N
     done = call(host, "spark-profile", *words, "--recipe", str(recipe), "--out", str(tmp_path / "out"))
     assert done.returncode == 0, done.stderr
     assert "recommended: batch 2" in done.stdout
+
+
+def page(host: Path, name: str) -> str:
+    return (host / f"usr/local/share/man/man1/{name}.1").read_text()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_man_page_has_every_option(host: Path, name: str) -> None:
+    """It lies in the repository: `python -m sparkfleet.docs` makes it anew."""
+    shown = call(host, name, "--help").stdout
+    options = set(re.findall(r"^ +(?:-\w, )?(--[a-z-]+)", shown, re.MULTILINE))
+    assert "--json" in options
+    written = page(host, name).replace("\\-", "-")
+    assert options <= set(re.findall(r"--[a-z-]+", written))
+    assert set(re.findall(r"^ +(?:-\w, )?(--[a-z-]+)", written, re.MULTILINE)) <= options
+
+
+@pytest.mark.skipif(shutil.which("groff") is None, reason="no groff")
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_man_page_is_one(host: Path, name: str) -> None:
+    done = subprocess.run(
+        ["groff", "-man", "-Tutf8", "-ww"],
+        input=page(host, name),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert done.stderr == ""
+    assert "--json" in re.sub(r"\x1b\[\d*m|.\x08", "", done.stdout).replace("\u2010", "-")
+
+
+@pytest.mark.parametrize(
+    ("line", "word", "before", "wanted"),
+    [
+        ("spark-estimate --meth", "--meth", "spark-estimate", ["--method"]),
+        ("spark-estimate --method s", "s", "--method", ["sft", "serve"]),
+        ("spark-doctor --j", "--j", "spark-doctor", ["--json"]),
+        ("spark-estimate config", "config", "spark-estimate", []),
+    ],
+)
+def test_the_shell_completes_options_and_choices(
+    host: Path, line: str, word: str, before: str, wanted: list[str]
+) -> None:
+    """In a real bash, as its completion calls the function: the command, the word, the word before."""
+    name = line.split()[0]
+    script = host / f"usr/local/share/bash-completion/completions/{name}"
+    wrapper = f'{name}() {{ "{sys.executable}" -IS "{host}/usr/local/bin/{name}" "$@"; }}'
+    code = (
+        f'{wrapper}; . "{script}"; _sparkfleet_options {name} "{word}" "{before}"; printf "%s\\n" "${{COMPREPLY[@]}}"'
+    )
+    done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert sorted(done.stdout.split()) == sorted(wanted)
 
 
 def test_all_resources_travel_as_json() -> None:
