@@ -184,6 +184,16 @@ def test_a_server_that_does_not_fit_is_told_which_context_does(
     assert "no context fits on this host now" in capsys.readouterr().out
 
 
+def test_a_context_is_no_longer_than_the_model_was_made_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [config(tmp_path, "qwen3-0.6b", max_position_embeddings=4096), *HOST, "--method", "serve", "--batch", "1"]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert "--max-model-len 4096 " in said
+    assert "context that fits with 1 sequences: 4096;" in said
+    assert main([*words, "--length", "8192"]) == 2
+    assert "--length: got 8192, expected 4096 at most" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("option", [["--lora"], ["--mixed"], ["--total-batch", "4"], ["--compile"], ["--hosts", "2"]])
 def test_a_trainers_option_is_refused_for_a_server(
     option: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]

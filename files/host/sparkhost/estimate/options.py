@@ -199,4 +199,7 @@ def serving(options: argparse.Namespace, shape: Shape) -> Run:
             raise Mistake(f"--{name.replace('_', '-')}: is of no meaning with --method serve: leave it out")
     if options.hosts > 1:
         raise Mistake("--hosts: a server over several hosts is not estimated: leave it out")
-    return Run("serve", options.batch or 1, options.length or CONTEXT, cache=options.cache)
+    length = options.length or min(CONTEXT, shape.longest or CONTEXT)
+    if 0 < shape.longest < length:
+        raise Mistake(f"--length: got {length}, expected {shape.longest} at most: the model was made for that")
+    return Run("serve", options.batch or 1, length, cache=options.cache)
