@@ -66,7 +66,7 @@ def checksum(data: bytes) -> int:
     total: int = sum(struct.unpack(f"!{len(padded) // 2}H", padded))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
+    return total ^ 0xFFFF
 
 
 def other_owner(device: str, address: str) -> str:

@@ -198,6 +198,8 @@ class Wanted:
             live.reload_network_manager()
         for name in set(names) - set(self.names):
             run("ip", "-4", "address", "flush", "dev", name, "scope", "global")
+            # Nobody else does: what is read next says an MTU, or leaves it as it is.
+            run("ip", "link", "set", "dev", name, "mtu", "1500")
         for command in commands:
             run(*command)
         if self.nics:

@@ -19,7 +19,6 @@ from typing import Literal
 
 from sparkhost import bounded
 from sparkhost.cluster_link.hardware import Nic
-from sparkhost.pid1 import run
 from sparkhost.resource import Failed, Refused
 from sparkhost.rollback import is_active
 
@@ -125,7 +124,11 @@ def generated(files: Mapping[Path, bytes]) -> dict[Path, str]:
             there.parent.mkdir(parents=True, exist_ok=True)
             there.write_bytes(content)
             there.chmod(0o600)
-        run("netplan", "generate", "--root-dir", name)
+        done = bounded.call(["netplan", "generate", "--root-dir", name], seconds=60)
+        if done.returncode:
+            # It draws the place below its message; the line that names a file is the one to show.
+            said = [line for line in done.stderr.splitlines() if ".yaml" in line] or done.stderr.splitlines()
+            raise Failed((said or ["netplan generate says nothing"])[0].replace(name, "").strip())
         folders = ("run/systemd/network", "run/NetworkManager/system-connections")
         made = [path for folder in folders for path in sorted((root / folder).glob("*"))]
         return {path.relative_to(root): bounded.read_text(path) for path in made if path.suffix != ".link"}
@@ -185,10 +188,16 @@ def matched(suffix: str, text: str, nics: Sequence[Nic]) -> str:
     return ""
 
 
+class Sections(configparser.ConfigParser):
+    """Keys as they stand: systemd-networkd's have capitals."""
+
+    def optionxform(self, optionstr: str) -> str:
+        return optionstr
+
+
 def patterns_of(suffix: str, text: str) -> list[str]:
     """The names and MACs that a .network file or a keyfile of NetworkManager is for."""
-    parser = configparser.ConfigParser(strict=False, interpolation=None, delimiters=("=",), allow_no_value=True)
-    setattr(parser, "optionxform", str)  # noqa: B010 - keys of networkd's are CamelCase
+    parser = Sections(strict=False, interpolation=None, delimiters=("=",), allow_no_value=True)
     try:
         parser.read_string(text)
     except configparser.Error:
