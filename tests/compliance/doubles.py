@@ -46,6 +46,7 @@ WARM = "0, 61, 2405, 3003, 97, 0x0000000000000000\n"
 SAMPLED = '{{"age": 0.6, "devices": [{{"name": "NVIDIA GB10", "hottest": {hottest}}}], "error": null}}\n'
 TORCH = "cuda: Optional[str] = '13.0'\nlibtorch_cuda.so present\n"
 
+PEOPLE = "2 training users\nalice\t1001\talice,training\nbob\t1002\tbob,training\n"
 LINKS = """2 addresses
 10.20.0.11/24 enp1s0f1np1 mtu=9000 speed=200000 carrier=1 rdma=rocep1s0f1:ACTIVE mac=4c:bb:47:00:00:01
 10.20.1.11/24 enP2p1s0f1np1 mtu=9000 speed=200000 carrier=1 rdma=roceP2p1s0f1:ACTIVE mac=4c:bb:47:00:00:02
@@ -161,6 +162,7 @@ DOUBLES: dict[str, dict[str, tuple[str, str]]] = {
     "SPK-LINK-04": {"link_routes": (ROUTES, ROUTES.replace("2 routes", "3 routes") + "default enp1s0f1np1\n")},
     "SPK-LINK-05": {"links_configured": (IN_FILES, f"{IN_FILES}10.20.0.11/24 /etc/netplan/40-cx7.yaml\n")},
     "SPK-LINK-06": {"links": (LINKS, LINKS.replace("0.11/", "0.12/").replace("1.11/", "1.13/"))},
+    "SPK-FLEET-08": {"training_people": (PEOPLE, PEOPLE.replace("1001", "1003"))},
     "SPK-FLEET-04": {SMI: ("NVIDIA GB10, 580.95.05, 12.1\n", "NVIDIA GB10, 580.142, 12.1\n")},
 }
 
@@ -168,6 +170,7 @@ DOUBLES: dict[str, dict[str, tuple[str, str]]] = {
 SECOND_HOST = {"SPK-LINK-06": LINKS.replace("0.11/", "0.12/").replace("1.11/", "1.12/")}
 
 LACKS = {
+    "SPK-FLEET-08": "the lab's users have the same numbers on all hosts",
     "SPK-LINK": "the lab has no ConnectX-7",
     # A lab host can show these (`breaks`): take them out of DOUBLES before the next recording.
     **dict.fromkeys(("SPK-HOST-15", "SPK-HOST-17", "SPK-HOST-18"), "not recorded on a lab host yet"),

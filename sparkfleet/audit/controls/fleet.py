@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from sparkfleet.audit.controls.cuda_judges import release
 from sparkfleet.audit.controls.host_judges import has_gpu, smi
-from sparkfleet.audit.controls.kit import about_the_fleet, judged, listed, malformed, not_applicable, one_word
+from sparkfleet.audit.controls.kit import about_the_fleet, counted, judged, listed, malformed, not_applicable, one_word
 from sparkfleet.audit.model import Aspect, Control, Evidence, FleetJudge, Judgement, NoEvidence, Severity
 
 ONE_HOST = "one host: there is nothing to compare"
@@ -66,6 +66,34 @@ def dgx_os(evidence: Evidence) -> list[str]:
     if not match:
         raise malformed(evidence, "dgx_release")
     return [match[1]]
+
+
+def numbers(evidence: Evidence) -> list[str]:
+    """The training users with their numbers, `name uid`; none where there is no such group."""
+    if evidence.text("training_people").strip() == "no such group":
+        return []
+    found = [
+        re.fullmatch(r"([^\t]+)\t(\d+)\t.*", line) for line in counted(evidence, "training_people", "training users")
+    ]
+    if not all(found):
+        raise malformed(evidence, "training_people")
+    return [f"{match[1]} {match[2]}" for match in found if match]
+
+
+def same_numbers(hosts: Mapping[str, Evidence]) -> Judgement:
+    """No name has two numbers, and no number two names."""
+    wanted, found = "one uid for each training user, the same on all hosts", by_value(hosts, numbers)
+    if len(hosts) < 2:
+        return not_applicable(wanted, ONE_HOST)
+    pairs = [(*value.split(" "), ", ".join(names)) for value, names in sorted(found.items())]
+    by_name: dict[str, list[str]] = {}
+    by_uid: dict[str, list[str]] = {}
+    for name, uid, where in pairs:
+        by_name.setdefault(name, []).append(f"{uid} on {where}")
+        by_uid.setdefault(uid, []).append(f"{name} on {where}")
+    wrong = [f"{name} is {' and '.join(those)}" for name, those in by_name.items() if len(those) > 1]
+    wrong += [f"uid {uid} is {' and '.join(those)}" for uid, those in by_uid.items() if len(those) > 1]
+    return judged(not wrong, wanted, listed(wrong) or f"{len(by_name)} users")
 
 
 def by_value(hosts: Mapping[str, Evidence], values: Values) -> dict[str, list[str]]:
@@ -201,5 +229,16 @@ CONTROLS = (
         "update the hosts that are behind, one after the other",
         "dgx_release",
         equal(dgx_os, "DGX OS"),
+    ),
+    control(
+        8,
+        "A training user has the same uid on all hosts",
+        Severity.LOW,
+        "Files on a network share, and jobs of a queue, belong to numbers: with another one on each host a user finds "
+        "files that are somebody else's there.",
+        "nfs(5); useradd(8), which takes the next free number of each host",
+        "usermod -u UID NAME on the host that differs, while the user has no process there; then chown their files",
+        "training_people",
+        same_numbers,
     ),
 )
