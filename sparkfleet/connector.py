@@ -19,7 +19,7 @@ from pyinfra.connectors.local import LocalConnector
 from pyinfra.connectors.ssh import SSHConnector
 from pyinfra.connectors.util import CommandOutput
 
-from sparkfleet.leaving import leaving
+from sparkfleet.run_environment import leaving, other_settings
 
 if TYPE_CHECKING:
     from sparkfleet.settings import Fleet, FleetHost, HostSettings
@@ -56,9 +56,11 @@ class FleetConnector(SSHConnector):
             fleet = fleet_of(Path(name).expanduser())
         except FleetError as error:
             raise InventoryError(str(error)) from error
-        gone = leaving()
+        gone, given = leaving(), other_settings()
         for host in fleet.hosts:
             settings = host.settings.absent() if host.name in gone else host.settings
+            if instead := given.get(host.name):
+                settings = settings.model_validate({**settings.model_dump(mode="json"), **instead})
             yield host.name, data_of(fleet, host, settings), list(host.groups)
 
     def make_paramiko_kwargs(self) -> dict[str, Any]:

@@ -59,7 +59,9 @@ def add_options(parser: argparse.ArgumentParser, *, only_given: bool = False) ->
         "--control", action="append", default=several, metavar="ID", help="a control's id or a glob; again for more"
     )
     parser.add_argument(
+        "--only",
         "--measure",
+        dest="measure",
         action="append",
         default=several,
         metavar="M",

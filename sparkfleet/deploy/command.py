@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from sparkfleet.deploy.outcome import Outcome, exit_code
 from sparkfleet.deploy.run import LOCAL, Wanted, run
 from sparkfleet.exit_codes import CommandFailed, ExitCode
 from sparkfleet.selection import chosen_fleet, limited
-from sparkfleet.settings import chosen_fleet_file
-from sparkfleet.settings.problems import escaped
+from sparkfleet.settings import MEASURES, chosen_fleet_file
+from sparkfleet.settings.explain import suggestion
+from sparkfleet.settings.problems import escaped, show
 from sparkfleet.status import records
 from sparkfleet.terminal import has_terminal
 
@@ -37,6 +39,9 @@ def add_arguments(commands: Any) -> None:
             "--limit", action="append", default=[], metavar="HOST", help="a host, group or glob; again for more"
         )
         parser.add_argument(
+            "--only", action="append", default=[], metavar="MEASURE", help="this measure alone; again for more"
+        )
+        parser.add_argument(
             "--json", type=Path, metavar="FILE", help="write the outcome as JSON; - for standard output"
         )
         parser.set_defaults(run=run_it)
@@ -49,17 +54,27 @@ def add_arguments(commands: Any) -> None:
 
 def wanted_of(arguments: argparse.Namespace, *, dry: bool, confirmed: bool, diff: bool) -> Wanted:
     """The run that the arguments ask for. Raises CommandFailed or FleetError."""
+    only = measures(arguments.only)
     if arguments.where == LOCAL:
         if arguments.limit or chosen_fleet_file(arguments.fleet):
             raise CommandFailed(
                 f"{LOCAL} takes the default settings: leave out --limit, --fleet and $FLEET", ExitCode.BAD_CONFIGURATION
             )
-        return Wanted([LOCAL], None, dry, confirmed, diff)
+        return Wanted([LOCAL], None, dry, confirmed, diff, only=only)
     path, fleet = chosen_fleet(arguments.fleet)
     names = [host.name for host in limited(fleet, arguments.limit)]
     if not names:
         raise CommandFailed(f"{path} has no hosts: enrol one first", ExitCode.BAD_CONFIGURATION)
-    return Wanted(names, path, dry, confirmed, diff)
+    return Wanted(names, path, dry, confirmed, diff, only=only)
+
+
+def measures(named: Sequence[str]) -> list[str]:
+    """The measures of `--only`, in the order in which they are applied. Raises CommandFailed where one is none."""
+    for name in named:
+        if name not in MEASURES:
+            hint = suggestion(name, MEASURES)
+            raise CommandFailed(f"--only {show(name)} is no measure of sparkfleet: {hint}", ExitCode.BAD_CONFIGURATION)
+    return [name for name in MEASURES if name in named]
 
 
 def deploy(arguments: argparse.Namespace) -> ExitCode:
@@ -68,7 +83,7 @@ def deploy(arguments: argparse.Namespace) -> ExitCode:
         raise CommandFailed("there is no terminal to confirm on: give --yes", ExitCode.BAD_CONFIGURATION)
     wanted = wanted_of(arguments, dry=False, confirmed=arguments.yes, diff=arguments.diff)
     found = run(wanted, quiet=arguments.json == Path("-"))
-    records.note(wanted.fleet_file, found, "deploy")
+    note(wanted, found, "deploy")
     return told(found, arguments, [])
 
 
@@ -76,12 +91,18 @@ def drift(arguments: argparse.Namespace) -> ExitCode:
     """Runs a dry run. Raises CommandFailed or FleetError."""
     wanted = wanted_of(arguments, dry=True, confirmed=False, diff=True)
     found = run(wanted, quiet=True)
-    records.note(wanted.fleet_file, found, "drift")
+    note(wanted, found, "drift")
     lines = []
     for one in found:
         if about := report.details(one, diff=not arguments.no_diff):
             lines += [f"{one.host}:", *(f"  {line}" for line in about), ""]
     return told(found, arguments, lines)
+
+
+def note(wanted: Wanted, found: list[Outcome], command: str) -> None:
+    """Keeps for `status` how the hosts stand; a run of some measures alone does not say."""
+    if not wanted.only:
+        records.note(wanted.fleet_file, found, command)
 
 
 def told(found: list[Outcome], arguments: argparse.Namespace, lines: list[str]) -> ExitCode:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -10,12 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from sparkfleet import child
 from sparkfleet.deploy.outcome import Outcome, State, outcomes
 from sparkfleet.exit_codes import CommandFailed, ExitCode
-from sparkfleet.leaving import REMOVE
 from sparkfleet.places import ROOT
+from sparkfleet.run_environment import ONLY, OURS_ALONE, REMOVE, SETTINGS
 from sparkfleet.settings.problems import escaped
 from sparkfleet.site import project_in
 from sparkfleet.temporary import temporary_directory
@@ -40,6 +42,10 @@ class Wanted:
     seconds: float | None = None
     remove: bool = False
     """Whether these hosts leave the fleet: all measures absent, whatever the fleet file says."""
+    only: Sequence[str] = ()
+    """Measures of ours; the others, and a site's own, are left alone. Empty: all."""
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """By host, settings of measures (JSON values) in the place of the fleet file's."""
 
 
 def run(wanted: Wanted, *, quiet: bool) -> list[Outcome]:
@@ -54,11 +60,17 @@ def run(wanted: Wanted, *, quiet: bool) -> list[Outcome]:
         journal = Path(folder) / "journal"
         journal.touch(mode=0o600)
         # pyinfra takes each of its options from a variable as well: PYINFRA_YES makes a dry run say nothing.
-        # A removal that somebody has left exported must not reach a deploy.
-        ours = {k: v for k, v in os.environ.items() if not k.startswith("PYINFRA_") and k != REMOVE}
+        ours = {k: v for k, v in os.environ.items() if not k.startswith("PYINFRA_") and k not in OURS_ALONE}
         environment = {**ours, **wanted.environment, "SPARKFLEET_JOURNAL": str(journal)}
         if wanted.remove:
             environment[REMOVE] = " ".join(wanted.hosts)
+        if wanted.only:
+            environment[ONLY] = " ".join(wanted.only)
+        if wanted.settings:
+            given = Path(folder) / "settings.json"
+            given.touch(mode=0o600)
+            given.write_text(json.dumps(wanted.settings), encoding="utf-8")
+            environment[SETTINGS] = str(given)
         if wanted.fleet_file:
             environment["FLEET"] = str(wanted.fleet_file.expanduser().absolute())
         where = folder_of(wanted)
@@ -86,6 +98,8 @@ def folder_of(wanted: Wanted) -> Path:
         CommandFailed: the project has none, or it does without our measures.
         FleetError: the project has mistakes.
     """
+    if wanted.only:  # a site's deploy.py would bring all that is its own besides
+        return ROOT
     project = project_in(wanted.fleet_file.expanduser().absolute().parent if wanted.fleet_file else Path.cwd())
     if project is None:
         return ROOT

@@ -15,10 +15,12 @@ operation on that host alone.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparkfleet.own_tasks import measure_of, own_tasks
+from sparkfleet.run_environment import ONLY
 from sparkfleet.settings import MEASURES, HostSettings
 from sparkfleet.site import use
 
@@ -41,9 +43,11 @@ def all_measures() -> None:
     """Brings the current host to `host.data.settings` of the fleet file, else to the defaults, measure by measure.
 
     A converged host costs one SSH command. A measure that is refused does not stop the others; the host fails at the
-    end. A wrong setting fails the host, one line each; nothing is raised.
+    end. A wrong setting fails the host, one line each; nothing is raised. With `--only` of `sparkfleet`: those
+    measures alone.
     """
-    converge.deploy(*(measure_of(name) for name in MEASURES))
+    only = os.environ.get(ONLY, "").split()
+    converge.deploy(*(measure_of(name) for name in MEASURES if not only or name in only))
 
 
 def host_settings() -> HostSettings:
