@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from sparkfleet import deploy, enrol
+from sparkfleet.admin import command as admin
 from sparkfleet.audit import command as audit
 from sparkfleet.exit_codes import CommandFailed, ExitCode
 from sparkfleet.link import command as link
@@ -33,6 +34,7 @@ SUBCOMMANDS = (
     notify.add_arguments,
     metrics.add_arguments,
     link.add_arguments,
+    admin.add_arguments,
 )
 """Each adds its subcommand, with `run` (arguments → exit code) as a default."""
 

@@ -1,4 +1,4 @@
-"""What a command of ours tells pyinfra's process by environment variables: who leaves, what is chosen, other settings."""
+"""What a command of ours tells the process of pyinfra: who leaves, what is chosen, other settings."""
 
 from __future__ import annotations
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from sparkfleet.exit_codes import CommandFailed, ExitCode
 from sparkfleet.settings import Fleet, FleetHost, load_fleet
-from sparkfleet.settings.problems import show
+from sparkfleet.settings.explain import suggestion
+from sparkfleet.settings.problems import escaped, show
 from sparkfleet.site import chosen_fleet_file
 
 
@@ -21,7 +22,10 @@ def chosen_fleet(named: Path | None) -> tuple[Path, Fleet]:
     """
     path = chosen_fleet_file(named)
     if path is None:
-        raise CommandFailed("which fleet file? name it with --fleet, or set $FLEET", ExitCode.BAD_CONFIGURATION)
+        raise CommandFailed(
+            "which fleet file? name it with --fleet, or set $FLEET; `sparkfleet init my-lab` writes one",
+            ExitCode.BAD_CONFIGURATION,
+        )
     return path.expanduser().absolute(), load_fleet(path)
 
 
@@ -43,3 +47,12 @@ def limited(fleet: Fleet, limits: Sequence[str]) -> list[FleetHost]:
             )
         meant |= fits
     return [host for host in fleet.hosts if host.name in meant]
+
+
+def known_host(fleet: Fleet, name: str, path: Path) -> FleetHost:
+    """The host of a name. Raises CommandFailed where there is none."""
+    for host in fleet.hosts:
+        if host.name == name:
+            return host
+    near = suggestion(name, [host.name for host in fleet.hosts][:20])
+    raise CommandFailed(f"{escaped(str(path))} has no host {show(name)}: {near}", ExitCode.BAD_CONFIGURATION)

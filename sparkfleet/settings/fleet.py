@@ -90,6 +90,17 @@ class Level:
     raw: Mapping[str, Any]
 
 
+def levels_of(raw: Mapping[str, Any], name: str) -> list[Level]:
+    """The levels of a host in a file's value, the nearer one later; a group that is not declared sets nothing."""
+    entry = _mapping(_mapping(raw, "hosts"), name)
+    groups = _mapping(raw, "groups")
+    return [
+        Level(("defaults",), _mapping(raw, "defaults")),
+        *(Level(("groups", group), _mapping(groups, group)) for group in entry.get("groups", [])),
+        Level(("hosts", name, "settings"), _mapping(entry, "settings")),
+    ]
+
+
 def chosen_fleet_file(named: FilePath | None) -> FilePath | None:
     """The fleet file that was named on the command line, else `$FLEET`'s; None without either."""
     return named or (FilePath(os.environ["FLEET"]) if os.environ.get("FLEET") else None)
@@ -162,11 +173,7 @@ class _Checker:
                 self.problems.append(Problem((*path, "groups", index), text))
             elif group in groups[:index]:
                 self.problems.append(Problem((*path, "groups", index), f"got {show(group)} a second time"))
-        levels = [
-            Level(("defaults",), _mapping(self.raw, "defaults")),
-            *(Level(("groups", group), _mapping(_mapping(self.raw, "groups"), group)) for group in groups),
-            Level((*path, "settings"), _mapping(raw, "settings")),
-        ]
+        levels = levels_of(self.raw, name)
         if self.faulty(path) or any(self.faulty(level.path) for level in levels):
             return None
         settings = self.settings(levels)

@@ -1,0 +1,15 @@
+"""The subcommands of an admin's day."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sparkfleet.admin import check, settings
+
+PARTS = (check, settings)
+
+
+def add_arguments(commands: Any) -> None:
+    """Adds all of them, in the order of `--help`."""
+    for part in PARTS:
+        part.add_arguments(commands)
