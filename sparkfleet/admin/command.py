@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from sparkfleet.admin import check, settings
+from sparkfleet.admin import check, history, lock, run, settings, undo
 
-PARTS = (check, settings)
+PARTS = (check, settings, run, lock, history, undo)
 
 
 def add_arguments(commands: Any) -> None:

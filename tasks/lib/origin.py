@@ -45,8 +45,12 @@ def digest(values: Any) -> str:
 
 
 def deploy_of(settings: HostSettings, measures: Iterable[str], *, local: bool) -> dict[str, Any]:
-    """What a host is told about this deploy. `local`: the host is this machine itself."""
-    values = settings.model_dump(mode="json")
+    """What a host is told about this deploy. `local`: the host is this machine itself.
+
+    `values`: the settings themselves, which the host keeps for `sparkfleet undo`.
+    """
+    dumped = settings.model_dump(mode="json")
+    values = {name: dumped[name] for name in measures}
     return {
         "token": TOKEN,
         "by": owner(),
@@ -54,7 +58,9 @@ def deploy_of(settings: HostSettings, measures: Iterable[str], *, local: bool) -
         "version": version(),
         "fleet_file": os.environ.get("FLEET", "")[-LONGEST:],
         "settings": digest(values),
-        "measures": {name: {"state": values[name]["state"], "settings": digest(values[name])} for name in measures},
+        "measures": {
+            name: {"state": one["state"], "settings": digest(one), "values": one} for name, one in values.items()
+        },
     }
 
 

@@ -30,10 +30,17 @@ class Sources(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     def get_source(self, name):
         return request["sources"][name]
 sys.meta_path.insert(0, Sources())
-from sparkhost.converge import main
+from {main} import main
 sys.exit(main(request))
 """
-COMMAND = f"/usr/bin/python3 -I -S -B -c {shlex.quote(LOADER)}"
+
+
+def command(main: str) -> str:
+    """The command that serves a request by `main(request)` of this module."""
+    return f"/usr/bin/python3 -I -S -B -c {shlex.quote(LOADER.replace('{main}', main))}"
+
+
+COMMAND = command("sparkhost.converge")
 
 
 @cache

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from sparkhost import bounded
+from sparkhost.deployhold import hold
 from sparkhost.resource import Failed
 
 LOCK = Path("/run/sparkfleet-deploy.lock")
@@ -92,6 +93,8 @@ def held(deploy: dict[str, Any], *, release: bool = False) -> Iterator[None]:
         ours = holder is not None and holder.token == deploy["token"]
         if holder and not ours and holder.lives():
             raise Busy(holder.line())
+        if not ours and (kept := hold.read()):
+            raise Busy(kept.line())
         pid = deploy["pid"] or session()
         now = time.time()
         since = holder.since if holder and ours else now

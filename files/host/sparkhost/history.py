@@ -16,6 +16,10 @@ from sparkhost.files import make_directories, sync_directory, write_atomic
 from sparkhost.resource import Failed
 
 APPLIED = Path("/var/lib/sparkfleet/applied.json")
+BEFORE = Path("/var/lib/sparkfleet/settings-before.json")
+"""The settings themselves, for `sparkfleet undo`: root's alone, as variables and keys of people are among them."""
+KEPT = 5
+"""Settings that are kept a measure: those in force, and those before."""
 FORMAT = 1
 MOST = 30
 """Deploys that are kept: about 30 KB."""
@@ -87,6 +91,7 @@ def close(deploy: dict[str, Any], results: dict[str, str]) -> None:
         save(found)
     elif APPLIED.exists():
         APPLIED.unlink()
+        BEFORE.unlink(missing_ok=True)
         sync_directory(APPLIED.parent)
 
 
@@ -106,6 +111,8 @@ def stand(found: dict[str, Any], deploy: dict[str, Any], measure: str, result: s
     wanted = deploy["measures"].get(measure)
     if wanted is None or wanted["state"] == "unmanaged":
         return
+    if done or result in GOOD:
+        keep(deploy, measure, wanted)
     if wanted["state"] == "absent":
         if done and result in GOOD:
             found["measures"].pop(measure, None)
@@ -118,6 +125,33 @@ def stand(found: dict[str, Any], deploy: dict[str, Any], measure: str, result: s
         "settings": wanted["settings"],
         "result": result,
     }
+
+
+def keep(deploy: dict[str, Any], measure: str, wanted: dict[str, Any]) -> None:
+    """Keeps a measure's settings beside those before, where they differ from the last ones. Raises OSError."""
+    if "values" not in wanted:  # an older controller
+        return
+    found = settings_kept()
+    mine = found["measures"].setdefault(measure, [])
+    if mine and mine[-1].get("settings") == wanted["settings"]:
+        return
+    mine.append({"at": now(), "token": deploy["token"], "settings": wanted["settings"], "values": wanted["values"]})
+    del mine[:-KEPT]
+    make_directories(BEFORE.parent)
+    write_atomic(BEFORE, (json.dumps(found, indent=1) + "\n").encode(), 0o600)
+
+
+def settings_kept() -> dict[str, Any]:
+    """By measure the settings that were applied, the last ones last; nothing where the file is damaged."""
+    nothing: dict[str, Any] = {"_": "managed by sparkfleet", "format": FORMAT, "measures": {}}
+    try:
+        found = json.loads(bounded.read_text(BEFORE))
+    except (Failed, OSError, ValueError, RecursionError):
+        return nothing
+    measures = found.get("measures") if isinstance(found, dict) and found.get("format") == FORMAT else None
+    if not isinstance(measures, dict) or not all(isinstance(one, list) for one in measures.values()):
+        return nothing
+    return found if all(isinstance(each, dict) for one in measures.values() for each in one) else nothing
 
 
 def worse(first: str, second: str) -> str:
