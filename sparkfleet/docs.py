@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel
 
-from sparkfleet import compatibility, man_pages
+from sparkfleet import architecture, compatibility, man_pages
 from sparkfleet.audit.controls import CONTROLS
 from sparkfleet.settings import FleetFile, HostEntry, HostSettings, RolloutSettings, Seconds, Size
 from sparkfleet.settings.shares import Sized
@@ -150,6 +150,11 @@ def doctor_page() -> str:
     return between(DOCTOR, RULES_BEGIN, RULES_END, [row(("id", "", "why", "fix", "source")), row(["---"] * 5), *rows])
 
 
+def architecture_page() -> str:
+    """docs/architecture.md with its picture."""
+    return between(architecture.PAGE, architecture.BEGIN, architecture.END, architecture.picture())
+
+
 def compatibility_page() -> str:
     """docs/compatibility.md, whole."""
     packages = [
@@ -167,6 +172,7 @@ def compatibility_page() -> str:
 
 
 if __name__ == "__main__":
+    architecture.PAGE.write_text(architecture_page(), encoding="utf-8")
     COMPATIBILITY.write_text(compatibility_page(), encoding="utf-8")
     DOCTOR.write_text(doctor_page(), encoding="utf-8")
     PAGE.write_text(settings_page(), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The settings of each measure. A new measure is a class here and a line in `HostSettings`.
+"""The settings of each measure. A new measure is a module beside this one and a line in `HostSettings`.
 
 Every field has a default and a description: docs/settings.md is made of them.
 """
