@@ -18,6 +18,7 @@ CHANGES = {
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 LOOKS = (
     *("busctl get-property", "docker image inspect", "docker info", "docker ps", "ldconfig -p", "sshd -T", "sshd -t"),
+    *("loginctl list-sessions", "loginctl show-session", "modinfo", "systemctl get-default"),
     *("systemctl is-active", "systemctl list-units", "systemctl show"),
     *("systemd-analyze cat-config", "systemd-sysctl --cat-config"),
     *("check", "manager", "sysctls"),  # doubles of a program that checks a file, and of the two above

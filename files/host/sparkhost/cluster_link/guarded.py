@@ -8,10 +8,12 @@ then has `LinkProof` ask every peer on each rail, logs in anew, and confirms ove
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,7 +24,7 @@ from sparkhost.cluster_link.hardware import Nic
 from sparkhost.files import BACKUPS, File, NoFile, backup_of, keep_backup, sync_directory
 from sparkhost.guard import check_no_older, is_of_run, settle
 from sparkhost.pid1 import run
-from sparkhost.resource import Change, Context, Failed, Refused, Resource
+from sparkhost.resource import Change, Context, Failed, Refused, Resource, Step, Troubles, nothing
 
 TOKEN_END = ".link"
 """What the token of a change to links ends in; before it is that of the run."""
@@ -47,31 +49,41 @@ class GuardedLink(Resource):
     confirm_within: float
     environment: dict[str, Any]
 
-    def plan(self, context: Context) -> Sequence[Change]:
+    def hold(self) -> contextlib.AbstractContextManager[object]:
+        return unproved.locked()
+
+    def steps(self, context: Context) -> Iterator[Step]:
         told = [path for path in (environment.NCCL, environment.FABRIC) if Path(path).exists()]
         if not self.rails and not network_files.ours() and not put_aside() and not told:
-            return []  # the most frequent case by far: links are off
+            return  # the most frequent case by far: links are off
         check_no_older()
         armed = unproved.read()
-        changes = []
-        if armed and not (armed.waits and is_of_run(armed.token, self.token)):
-            changes.append(Change("links", "take back an earlier change that was never proved, then make it again"))
         wanted = Wanted.of(self)
-        return [*changes, *wanted.changes(context)]
+        found = wanted.changes(context)
+        clear = partial(settle, "a later deploy found that it had never been proved")
+        if armed and not (armed.waits and is_of_run(armed.token, self.token)):
+            says = "take back an earlier change that was never proved, then make it again"
+            yield Step("links", says, clear, again=True)
+        elif found and (armed or unproved.ended()):
+            yield Step("links", "", clear, again=True)
+        # One act, the last one's, makes all of them: what NCCL reads is known only once the devices are up.
+        for at, change in enumerate(found, 1):
+            act = wanted.make if at == len(found) else nothing
+            yield Step(change.what, change.summary, act, change.diff)
 
-    def apply(self) -> None:
-        with unproved.locked():
-            settle("a later deploy found that it had never been proved")
-            if not self.plan(Context()):
-                return
-            wanted = Wanted.of(self)
-            armed = arm(self.token, wanted.touched(), self.confirm_within, wanted.way_back())
-            try:
-                wanted.make()
-                unproved.set_stage(armed, "changed")
-            except BaseException as error:
-                settle(" ".join(str(error).split()) or type(error).__name__, error)
-                raise
+    def carry_out(self, steps: Sequence[Step], troubles: Troubles) -> None:
+        """Does the steps with the way back armed, and takes them back where one fails."""
+        if not steps or steps[0].again:
+            super().carry_out(steps, troubles)  # which comes back here with what is left to do
+            return
+        wanted = Wanted.of(self)
+        armed = arm(self.token, wanted.touched(), self.confirm_within, wanted.way_back())
+        try:
+            super().carry_out(steps, troubles)
+            unproved.set_stage(armed, "changed")
+        except BaseException as error:
+            settle(" ".join(str(error).split()) or type(error).__name__, error)
+            raise
 
 
 def put_aside() -> list[Path]:
@@ -227,10 +239,11 @@ class LinkProof(Resource):
     devices: list[str]
     seconds: float
 
-    def plan(self, context: Context) -> Sequence[Change]:
-        return [] if self.token in self.done else [Change("links", "ask every peer on each rail")]
+    def steps(self, context: Context) -> Iterator[Step]:
+        if self.token not in self.done:
+            yield Step("links", "ask every peer on each rail", self._ask)
 
-    def apply(self) -> None:
+    def _ask(self) -> None:
         nics = hardware.nics([(rail["port"], rail["rail"]) for rail in self.rails], self.devices)
         for rail in self.rails:
             name, address = nics[rail["port"], rail["rail"]].name, str(rail["address"]).partition("/")[0]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 from sparkhost import bounded, hardware
 from sparkhost.pid1 import run
-from sparkhost.resource import Change, Context, Failed, Refused, Resource
+from sparkhost.resource import Context, Failed, Refused, Resource, Step
 
 SETTLE = 5.0
 """Seconds that udev may take to make the device."""
@@ -23,17 +23,17 @@ class TimerDriver(Resource):
     is_basis: ClassVar[bool] = True
     module: str
 
-    def plan(self, context: Context) -> Sequence[Change]:
+    def steps(self, context: Context) -> Iterator[Step]:
         if hardware.DEVICE.exists():
-            return []
+            return
         if bounded.call(["modinfo", "-F", "name", self.module], seconds=30).returncode:
             raise Refused(
                 f"there is no {hardware.DEVICE} on this host, and its kernel has no module {self.module}: set "
                 "hardware_watchdog.driver to its timer's, or hardware_watchdog.armed to false"
             )
-        return [Change(self.module, "load the driver of the hardware's timer")]
+        yield Step(self.module, "load the driver of the hardware's timer", self._load)
 
-    def apply(self) -> None:
+    def _load(self) -> None:
         run("modprobe", "--", self.module)
         until = time.monotonic() + SETTLE
         while not hardware.DEVICE.exists():

@@ -7,15 +7,16 @@ for, jobs among them.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
 from sparkhost.headless import record
 from sparkhost.headless.record import Before
 from sparkhost.pid1 import run, show
-from sparkhost.resource import Change, Context, Refused, Resource
+from sparkhost.resource import Context, Refused, Resource, Step
 from sparkhost.slices import meminfo
 
 LINK = Path("/etc/systemd/system/default.target")
@@ -81,29 +82,31 @@ class Headless(Resource):
     def units(self) -> Sequence[str]:
         return (MANAGER,)
 
-    def plan(self, context: Context) -> Sequence[Change]:
-        changes = []
-        if (found := default()) != TARGET:
-            changes.append(Change("default.target", f"set to {TARGET} (was {found})"))
-        if running := manager():
-            if there := people():
-                raise Refused(
-                    f"{', '.join(there)}: logged in at the desktop, which would end with what is open there: log out, "
-                    "and deploy again"
-                )
-            changes.append(Change(running, "stop: the desktop ends"))
-        if came_back and not changes:
+    def steps(self, context: Context) -> Iterator[Step]:
+        running, found = manager(), default()
+        if running and (there := people()):
+            raise Refused(
+                f"{', '.join(there)}: logged in at the desktop, which would end with what is open there: log out, "
+                "and deploy again"
+            )
+        if found != TARGET:
+            yield Step("default.target", f"set to {TARGET} (was {found})", partial(self._set_default, running))
+        if running:
+            yield Step(running, "stop: the desktop ends", partial(self._stop, running))
+        if came_back and found == TARGET and not running:
             context.warnings.append(f"{came_back.pop() // MIB} MiB of memory came back from the desktop")
-        return changes
 
-    def apply(self) -> None:
-        running = manager()
+    def _note(self, running: str) -> None:
         known = record.read() or Before(link(), "")
         record.write(Before(known.link, known.manager or running))
-        if default() != TARGET:
-            run("systemctl", "set-default", "--quiet", TARGET)
-        if running:
-            came_back.append(stop())
+
+    def _set_default(self, running: str) -> None:
+        self._note(running)
+        run("systemctl", "set-default", "--quiet", TARGET)
+
+    def _stop(self, running: str) -> None:
+        self._note(running)
+        came_back.append(stop())
 
 
 @dataclass(frozen=True)
@@ -115,37 +118,30 @@ class DesktopBefore(Resource):
     def units(self) -> Sequence[str]:
         return (MANAGER,)
 
-    def plan(self, context: Context) -> Sequence[Change]:
+    def steps(self, context: Context) -> Iterator[Step]:
         before = record.read()
         if before is None:
-            return []
-        changes = []
-        if default() == TARGET and link() != before.link:
-            changes.append(Change("default.target", f"as it was before sparkfleet: {before.link or 'no link in /etc'}"))
+            return
+        found = []
+        if default() == TARGET and link() != before.link:  # what others have set since stays
+            says = f"as it was before sparkfleet: {before.link or 'no link in /etc'}"
+            found.append(Step("default.target", says, partial(self._put_back, before.link)))
         if before.manager and not manager() and self._is_there():
-            changes.append(Change(before.manager, "start again"))
-        return changes or [Change(str(record.RECORD), "remove: all is as it was")]
+            start = partial(run, "systemctl", "start", "--no-block", MANAGER)
+            found.append(Step(before.manager, "start again", start))
+        yield from found
+        yield Step(str(record.RECORD), "" if found else "remove: all is as it was", record.forget)
 
     def _is_there(self) -> bool:
         return show(MANAGER, "LoadState").get("LoadState") == "loaded"
 
-    def apply(self) -> None:
-        before = record.read()
-        if before is None:
-            return
-        if default() == TARGET and link() != before.link:  # what others have set since stays
-            if before.link is None:
-                LINK.unlink()
-            else:
-                self._put_back(before.link)
-            run("systemctl", "daemon-reload")
-        if before.manager and not manager() and self._is_there():
-            run("systemctl", "start", "--no-block", MANAGER)
-        record.forget()
-
     @staticmethod
-    def _put_back(target: str) -> None:
-        new = LINK.with_name(f".{LINK.name}.sparkfleet")
-        new.unlink(missing_ok=True)
-        new.symlink_to(target)
-        new.replace(LINK)
+    def _put_back(target: str | None) -> None:
+        if target is None:
+            LINK.unlink()
+        else:
+            new = LINK.with_name(f".{LINK.name}.sparkfleet")
+            new.unlink(missing_ok=True)
+            new.symlink_to(target)
+            new.replace(LINK)
+        run("systemctl", "daemon-reload")
