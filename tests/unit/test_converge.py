@@ -7,8 +7,9 @@ import json
 import os
 import pwd
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,7 +19,7 @@ import pytest
 from sparkfleet.settings import HostSettings
 from sparkhost import converge, files
 from sparkhost.files import File
-from sparkhost.resource import Change, Context, Failed, Partly, Refused, Resource, Troubles, from_json, one_line
+from sparkhost.resource import Context, Failed, Refused, Resource, Step, from_json, one_line
 from tasks.lib import remote
 
 USER, GROUP = pwd.getpwuid(os.geteuid()).pw_name, grp.getgrgid(os.getegid()).gr_name
@@ -39,28 +40,29 @@ class Stubborn(Resource):
     """A piece of it that fails when it is made; its other piece is made."""
     made: ClassVar[set[str]] = set()
 
-    def plan(self, context: Context) -> Sequence[Change]:
+    def steps(self, context: Context) -> Iterator[Step]:
         if self.warns:
             context.warnings.append(self.warns)
         if self.refuses:
             raise Refused(self.refuses)
         if self.breaks == "plan":
             raise RecursionError("too deep")
-        if self.partly:
-            return [Change(name, "make") for name in ("good", self.partly) if name not in self.made]
-        return [Change("x", "change x")] if self.fails or self.never_settles or self.breaks else []
+        for name in ("good", self.partly) if self.partly else ():
+            if name not in self.made:
+                yield Step(name, "make", partial(self._make, name), alone=True)
+        if self.fails or self.never_settles or self.breaks:
+            yield Step("x", "change x", self._change)
 
-    def apply(self) -> None:
+    def _change(self) -> None:
         if self.fails:
             raise Failed(self.fails)
         if self.breaks:
             raise TypeError("'NoneType' object\nis not iterable")
-        if self.partly:
-            self.made.add("good")
-            troubles = Troubles()
-            with troubles.piece(f"{self.partly}: "):
-                raise KeyError("x")
-            raise Partly(troubles)
+
+    def _make(self, name: str) -> None:
+        if name == self.partly:
+            raise KeyError("x")
+        self.made.add(name)
 
 
 @pytest.fixture(autouse=True)

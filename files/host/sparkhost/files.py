@@ -143,11 +143,18 @@ def put_back(path: Path) -> None:
 
 
 @dataclass(frozen=True)
-class File(Resource):
+class AtPath(Resource):
+    path: str
+
+    def touches(self) -> Sequence[str]:
+        return (self.path,)
+
+
+@dataclass(frozen=True)
+class File(AtPath):
     """A whole file of ours. What somebody else had at this path is kept, and put back by `NoFile`."""
 
     kind: ClassVar[str] = "file"
-    path: str
     content: str
     mode: int = 0o644
     owner: str = "root"
@@ -158,9 +165,6 @@ class File(Resource):
             return pwd.getpwnam(self.owner).pw_uid, grp.getgrnam(self.group).gr_gid
         except KeyError as error:
             raise Failed(f"{self.path}: no such user or group: {error.args[0]}") from error
-
-    def touches(self) -> Sequence[str]:
-        return (self.path,)
 
     def steps(self, context: Context) -> Iterable[Step]:
         path = Path(self.path)
@@ -196,14 +200,10 @@ class File(Resource):
 
 
 @dataclass(frozen=True)
-class NoFile(Resource):
+class NoFile(AtPath):
     """A file of ours that must not be there. What stood there before us comes back."""
 
     kind: ClassVar[str] = "no_file"
-    path: str
-
-    def touches(self) -> Sequence[str]:
-        return (self.path,)
 
     def steps(self, context: Context) -> Iterator[Step]:
         path = Path(self.path)
@@ -243,15 +243,11 @@ class RetiredFile(NoFile):
 
 
 @dataclass(frozen=True)
-class Link(Resource):
+class Link(AtPath):
     """A symbolic link of ours, switched atomically (a new link renamed over the old one)."""
 
     kind: ClassVar[str] = "link"
-    path: str
     target: str
-
-    def touches(self) -> Sequence[str]:
-        return (self.path,)
 
     def steps(self, context: Context) -> Iterator[Step]:
         path = Path(self.path)
@@ -278,15 +274,11 @@ class Link(Resource):
 
 
 @dataclass(frozen=True)
-class NoLink(Resource):
+class NoLink(AtPath):
     """A link that must not be there as long as it points below `target_prefix`, that is, is ours."""
 
     kind: ClassVar[str] = "no_link"
-    path: str
     target_prefix: str
-
-    def touches(self) -> Sequence[str]:
-        return (self.path,)
 
     def steps(self, context: Context) -> Iterator[Step]:
         path = Path(self.path)

@@ -1,8 +1,7 @@
 """What a resource is: one piece of wanted state that can say what differs, and put it right.
 
-How it works: `steps()` walks over what differs and only looks. Each step has the words that are
-shown and the act that mends it. A plan shows the steps, a run does them: the same list, from the
-same walk, so that a dry run and a run cannot differ (ADR 20).
+How it works: `steps()` walks over what differs and only looks. Each step has the words that are shown and the act that
+mends it. A plan shows the steps, a run does them: the same list, so that a dry run and a run cannot differ (ADR 20).
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, final
 
 
 class Refused(Exception):
@@ -134,17 +133,14 @@ RELOAD = "daemon-reload"
 
 @dataclass(frozen=True)
 class Step:
-    """One thing that differs, and the act that mends it: a plan shows it, a run does it."""
+    """One thing that differs, and the act that mends it: shown as a `Change`, done by a run."""
 
     what: str
-    """The object that changes: a path, a device, a unit."""
     says: str
-    """What is done to it, in a few words. Empty: it changes only what our own record says, which
-    nobody needs to be shown; such a step is done along with others alone."""
+    """What is done to it, in a few words. Empty: nobody needs to be shown it; it is done along with others only."""
     do: Callable[[], object]
     """May raise `Refused`, `Failed`, OSError."""
     diff: str = ""
-    """Unified diff of a text file, else empty."""
     needs: Sequence[Need] = ()
     alone: bool = False
     """Whether a failure costs this step alone: no later one rests on it."""
@@ -178,11 +174,7 @@ class Context:
         """Whether this run is about to change something whose name begins so."""
         return any(change.what.startswith(starts) for change in self.pending)
 
-    def will_change_anything(self) -> bool:
-        return bool(self.pending)
-
     def will_reload(self) -> bool:
-        """Whether PID 1 will have read its unit files again."""
         return self.will_change(RELOAD)
 
     def shows(self, step: Step) -> bool:
@@ -205,23 +197,22 @@ class Resource:
         super().__init_subclass__(**kwargs)
         if "kind" in vars(cls):  # else a base of several kinds
             Resource.KINDS[cls.kind] = cls
-        if {"plan", "apply"} & {*vars(cls)} and "steps" not in vars(cls):
-            cls.steps = old_steps  # type: ignore[assignment,method-assign]
+        if {"plan", "apply"} & {*vars(cls)}:
+            raise TypeError(f"{cls.__name__} is its steps: what they do, a plan shows and a run does")
 
     def steps(self, context: Context) -> Iterable[Step]:
-        """What differs now, each with the act that mends it. Only looks: acts come later, or never.
-
-        May raise `Refused`: nothing of this resource is shown or done then.
-        """
+        """What differs now, each with the act that mends it. Only looks: acts come later. May raise `Refused`."""
         raise NotImplementedError
 
+    @final
     def plan(self, context: Context) -> Sequence[Change]:
         """What differs now, to be shown. Raises what `steps` does."""
-        return shown(own_steps(self, context))
+        return shown(self.steps(context))
 
+    @final
     def apply(self) -> None:
         """Does what a plan shows. Raises `Refused`, `Failed`, or OSError."""
-        steps = [*own_steps(self, context := Context())]
+        steps = [*self.steps(context := Context())]
         with self.hold():
             self.carry_out(steps, context.troubles)
 
@@ -230,11 +221,7 @@ class Resource:
         return contextlib.nullcontext()
 
     def carry_out(self, steps: Sequence[Step], troubles: Troubles) -> None:
-        """Does steps that were found. `troubles`: of pieces that could not be looked at.
-
-        Raises:
-            Partly: steps that stand alone have failed, or there were troubles; all others are done.
-        """
+        """Does steps. `troubles`: of pieces that could not be looked at. Raises Partly: all others are done."""
         for step in steps:
             with troubles.piece(f"{step.what}: ") if step.alone else contextlib.nullcontext():
                 step.do()
@@ -283,22 +270,6 @@ def shown(steps: Iterable[Step]) -> list[Change]:
 
 def nothing() -> None:
     """The act of a step that another one does, or another part of a deploy: it is only shown."""
-
-
-def old_steps(resource: Resource, context: Context) -> Iterator[Step]:
-    """Of a class that has `plan` and `apply` of its own, not steps: the bridge until it has them."""
-    changes = resource.plan(context)
-    for at, change in enumerate(changes, 1):
-        act = resource.apply if at == len(changes) else nothing
-        yield Step(change.what, change.summary, act, change.diff, change.needs)
-
-
-def own_steps(resource: Resource, context: Context) -> Iterable[Step]:
-    """The steps of the nearest class that has some: a `plan` of an old class may ask its parent's."""
-    walks = (vars(c).get("steps") for c in type(resource).__mro__)
-    walk = next(walk for walk in walks if walk not in (None, old_steps))
-    found: Iterable[Step] = walk(resource, context)
-    return found
 
 
 # SHA-256 of a wheel → where the controller put it on this host; filled from the request.

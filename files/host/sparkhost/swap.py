@@ -224,7 +224,7 @@ class SwapGuard(Check):
     """The path that its `ConditionPathExists=` looks for."""
 
     def check(self, context: Context) -> None:
-        if context.will_change_anything():
+        if context.pending:
             return  # a dry run has neither written the drop-in nor reloaded: PID 1 cannot know it yet
         for unit, others in overridden(
             run("systemctl", "show", "--all", "-p", "Id,FragmentPath,DropInPaths", "*.swap"), self.drop_in
