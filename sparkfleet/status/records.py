@@ -66,7 +66,7 @@ class Records:
     controls: list[list[str]] = field(default_factory=list)
     """Id, title and severity of each control of the last audit."""
     store: Path | None = None
-    _run: str = ""
+    _newest: tuple[str, ...] = ()
     _looked: float = float("-inf")
 
     def look(self) -> None:
@@ -76,10 +76,12 @@ class Records:
         self._looked = time.monotonic()
         with suppress(CommandFailed):
             store = Store(self.store)
-            last = next(store.runs(str(self.fleet_file)), None)
-            if last is not None and last.id != self._run:
-                self._audit(store.load(last.id))
-                self._run = last.id
+            newest = store.ids()[-1:]  # of any fleet: heads of runs are read only where there is a new one
+            if newest != self._newest:
+                last = next(store.runs(str(self.fleet_file)), None)
+                if last is not None:
+                    self._audit(store.load(last.id))
+                self._newest = newest
         self.drifts = drifts_of(self.fleet_file)
 
     def _audit(self, run: Run) -> None:

@@ -25,8 +25,9 @@ from sparkfleet.status import program, shape
 from sparkfleet.status.shape import HostSays, NotAStatus
 
 PIECE = 1 << 16
-AT_ONCE = 24
-"""Connections that are being made at a time: each costs this machine a key exchange."""
+AT_ONCE, STARTING = 24, 3.0
+"""Connections that are begun within so many seconds: each costs this machine a key exchange. Not all that are being
+made: hosts that are off would keep the others waiting."""
 FIRST_WITHIN = 60.0
 """Seconds from the start of ssh to the first line; an emulated host needs 5."""
 LATE, GONE = 4.0, 15.0
@@ -154,7 +155,8 @@ class Streams:
     def turn(self, seconds: float) -> None:
         """Starts what is due, reads what is there, ends what is over time."""
         now = time.monotonic()
-        starting = sum(one.process is not None and one.first for one in self.connections.values())
+        young = [one for one in self.connections.values() if one.process and one.first and now - one.began < STARTING]
+        starting = len(young)
         for one in self.connections.values():
             if one.process is None and one.due <= now and starting < AT_ONCE:
                 starting += 1

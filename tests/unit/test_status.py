@@ -81,11 +81,12 @@ def test_bad_hosts_cost_their_own_line_only(stack: ExitStack, tmp_path: Path) ->
     )
     code, hosts = told(path, tmp_path, "--timeout", "20")
     assert code == 3
+    # Whether more than its first line was heard before all others had answered is a matter of time.
+    assert hosts.pop("fast")["link"] in ("up", "broken")
     assert {name: host["link"] for name, host in hosts.items()} == {
         "calm": "up",
         "killed": "up",
         "endless": "broken",
-        "fast": "broken",
         "nonsense": "broken",
     }
     # The host that needs nobody is last.
@@ -257,3 +258,28 @@ def test_watch_without_a_terminal_names_the_other_ways(stack: ExitStack, tmp_pat
     done = called("watch", "--fleet", str(fleet(stack, tmp_path, a=Host().command)), home=tmp_path)
     assert done.returncode == 4
     assert "watch --web" in done.stderr
+
+
+def test_hosts_that_are_off_do_not_keep_the_others_waiting(
+    stack: ExitStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "AT_ONCE", 2)
+    monkeypatch.setattr(stream, "STARTING", 0.5)
+    ports = {f"off{at}": stack.enter_context(sshd.silent()) for at in range(6)}
+    ports["on"] = stack.enter_context(sshd.serving(Host().command, kind=status_host.Server))
+    sshd.fleet_of(tmp_path, ports)
+    pins, key = tmp_path / "known_hosts", tmp_path / "key"
+    streams = stack.enter_context(
+        Streams([Route(name, "127.0.0.1", port, "admin", pins, key) for name, port in ports.items()])
+    )
+    until(lambda: streams.heard()["on"].link is Link.UP, 15)
+    assert streams.heard()["off0"].link is Link.ASKED
+
+
+def test_a_host_that_says_too_much_is_broken_and_left_alone(stack: ExitStack, tmp_path: Path) -> None:
+    port = stack.enter_context(sshd.serving(status_host.endless_lines, kind=status_host.Server))
+    streams = stack.enter_context(Streams([route(tmp_path, port)]))
+    until(lambda: streams.heard()["h"].link is Link.BROKEN)
+    assert streams.heard()["h"].problem == "it says more than 3 lines a second"
+    assert streams.connections["h"].process is None
+    assert streams.connections["h"].due > time.monotonic() + 30
