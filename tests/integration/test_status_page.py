@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import re
@@ -50,10 +49,6 @@ class Watched:
         found = re.search(r":(\d+)/", self.address)
         assert found
         return int(found[1])
-
-    @property
-    def token(self) -> str:
-        return self.address.partition("token=")[2]
 
 
 def environment(home: Path) -> dict[str, str]:
@@ -282,30 +277,6 @@ def test_everything_can_be_read(scheme: str, page: Browser) -> None:
     assert seen > 60
     assert bad == []
     page.click("#close")
-
-
-def asked(watched: Watched, path: str, **headers: str) -> tuple[int, str]:
-    connection = http.client.HTTPConnection("127.0.0.1", watched.port, timeout=10)
-    connection.request("GET", path, headers=headers)
-    answer = connection.getresponse()
-    said = answer.read(4096).decode() if answer.getheader("Content-Length") else ""
-    assert "default-src 'none'" in (answer.getheader("Content-Security-Policy") or "default-src 'none'")
-    connection.close()
-    return answer.status, said
-
-
-def test_who_has_no_token_and_who_comes_by_another_name_gets_nothing(watched: Watched) -> None:
-    cookie = f"sparkfleet_{watched.port}={watched.token}"
-    for path in ("/", "/events", "/trace?host=calm"):
-        assert asked(watched, path)[0] == 403
-        assert asked(watched, path, Cookie=cookie[:-1])[0] == 403
-        assert asked(watched, path, Cookie=cookie, Host=f"evil.example:{watched.port}")[0] == 421
-        assert asked(watched, path, Cookie=cookie)[0] == 200
-    assert asked(watched, "/?token=x")[0] == 403
-    assert asked(watched, f"/?token={watched.token}")[0] == 303
-    assert asked(watched, "/trace?host=../../etc/passwd", Cookie=cookie)[0] == 404
-    # Through `ssh -L` the name is loopback's, and the port another.
-    assert asked(watched, "/", Cookie=cookie, Host="localhost:9999")[0] == 200
 
 
 def test_when_watch_ends_the_page_says_so(page: Browser, watched: Watched) -> None:
