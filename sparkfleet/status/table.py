@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -166,7 +166,7 @@ def host(view: HostView, traces: Traces, width: int) -> RenderableType:
     known = "unknown" if memory.gpu is None else size(memory.gpu)
     line = f"{size(memory.available)} available of {size(memory.total)}; CPU {size(memory.cpu)}, GPU {known}"
     ends = f"; asks below {size(floor.term)}, kills below {size(floor.kill or 0)}" if floor.term is not None else ""
-    parts += [Text(""), Text(line + ends), _bar(says, min(width - 2, 100)), _trace(view.name, traces, width)]
+    parts += [Text(""), Text(line + ends), _bar(says, min(width - 2, 100)), *_traces(view, traces, width)]
     parts += [Text(""), _jobs(says), Text("")]
     parts += [Text(f"waits: {one.owner} {one.jobs}") for one in says.waiting]
     for event in says.events:
@@ -188,14 +188,34 @@ def _bar(says: HostSays, width: int) -> RenderableType:
     return Group(Text(bar[:width].ljust(width, "·")), Text("  ".join(legend)))
 
 
-def _trace(name: str, traces: Traces, width: int) -> Text:
+def _traces(view: HostView, traces: Traces, width: int) -> Iterator[Text]:
     """What was available, over the last minutes and, where the host keeps it, over the last day."""
-    points = list(traces.points.get(name, ()))[-max(10, width - 24) :]
-    if len(points) < 2:
-        return Text("")
-    most = max(point[1] for point in points) or 1
-    line = "".join(SPARK[max(0, min(8, round(8 * point[1] / most)))] for point in points)
-    return Text(f"{line} available, {age(points[-1][0] - points[0][0])}", "dim")
+    wide = max(10, width - 40)
+    points = [(at, available) for at, available, _ in traces.points.get(view.name, ())]
+    day = [(at, available) for at, available, _, _ in view.heard.day.rows()]
+    total = view.says.memory.total if view.says is not None else 0
+    for listed in (points, day):
+        if len(listed) > 1:
+            least = min(available for _, available in listed)
+            text = (
+                f"{spark(listed, wide, total)} available in {age(listed[-1][0] - listed[0][0])}, at least {size(least)}"
+            )
+            yield Text(text, "dim")
+
+
+def spark(points: Sequence[tuple[float, int]], width: int, total: int) -> str:
+    """A line of blocks, each the least of its time: what matters is how near it came to nothing."""
+    began, long = points[0][0], max(points[-1][0] - points[0][0], 1e-9)
+    lowest: dict[int, int] = {}
+    for at, available in points:
+        place = min(width - 1, max(0, int(width * (at - began) / long)))
+        lowest[place] = min(available, lowest.get(place, available))
+    most = len(SPARK) - 1
+    # Where nothing was told (the host was off) there is a gap.
+    return "".join(
+        SPARK[max(1, min(most, round(most * lowest[place] / max(1, total))))] if place in lowest else " "
+        for place in range(width)
+    )
 
 
 def _jobs(says: HostSays) -> RenderableType:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from sparkfleet.audit.model import Status
 from sparkfleet.audit.store import Store
 from sparkfleet.deploy.outcome import Outcome, State
-from sparkfleet.status import attention, records
+from sparkfleet.status import attention, records, table
 from sparkfleet.status.attention import Level, needs
-from sparkfleet.status.fleet import views
+from sparkfleet.status.fleet import Traces, views
 from sparkfleet.status.records import Audited, Drifted, Records
 from sparkfleet.status.shape import HostSays
 from sparkfleet.status.stream import Heard, Link
@@ -118,3 +120,30 @@ def test_the_last_audit_of_this_fleet_file_is_read(tmp_path: Path) -> None:
         assert sum(found.audits[host.name].red.values()) == red
         assert found.audits[host.name].run == run.id
         assert len(found.audits[host.name].letters) == len(found.controls)
+
+
+def test_the_last_night_can_be_looked_at_on_a_terminal(tmp_path: Path) -> None:
+    """A night in which memory was short for a while, and the host was off for some hours."""
+    told = heard()
+    night = [
+        (1e9 + 60 * at, (3 if 304 <= at < 310 else 60) * GIB, 0, None) for at in range(1440) if not 700 <= at < 900
+    ]
+    told.day.add(night)
+    told.day.add(night[-5:])
+    (view,) = views({"spark1": told}, Records(tmp_path / "f.yaml"))
+    console = Console(width=140, file=StringIO())
+    console.print(table.host(view, Traces(), 140))
+    assert isinstance(console.file, StringIO)
+    (line,) = [line for line in console.file.getvalue().splitlines() if "available in 24 h" in line]
+    assert line.endswith("at least 3.0 GiB")
+    blocks = line.partition(" available")[0]
+    assert len(blocks) == 100
+    assert (blocks[0], blocks[-1], blocks.count("▁")) == ("▄", "▄", 1)
+    assert " " * 12 in blocks
+
+
+def test_a_day_has_an_end() -> None:
+    told = heard()
+    told.day.add((float(at), at, at, at) for at in range(5000))
+    rows = told.day.rows()
+    assert (len(rows), rows[0][0], rows[-1]) == (1440, 3560.0, (4999.0, 4999, 4999, 4999))
