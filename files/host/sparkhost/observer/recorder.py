@@ -180,8 +180,8 @@ class Recorder:
     def stop(self, seconds: float = 3.0) -> None:
         """Notes that the observer ends, and waits so long for the disk at the most.
 
-        In a shutdown all write at once. The note of a thread that still waits for the disk is put beside it: what is
-        in the kernel's hands is written when the file system is unmounted.
+        In a shutdown all stop and write at once. The note of a thread that has not come to it is put beside it: what
+        is in the kernel's hands is written when the file system is unmounted.
         """
         self._ending.set()
         if self._thread is None:
