@@ -118,6 +118,18 @@ RULES = (
         "#define GGML_ASSERT(x) do_check(x)",
     ),
     Rule(
+        "device-assert",
+        "broken",
+        r"device-side assert triggered",
+        "a kernel has checked its input and found it wrong: an index beyond a table, such as a token or label that the "
+        "model does not have",
+        "once with CUDA_LAUNCH_BLOCKING=1; the line above it that begins with Assertion says which; compare the "
+        "tokenizer's size with the model's vocab_size",
+        "CUDA runtime API, cudaErrorAssert; eugr/spark-vllm-docker#237",
+        "torch.AcceleratorError: CUDA error: device-side assert triggered",
+        "device-side assertions: off",
+    ),
+    Rule(
         "illegal-access",
         "broken",
         r"an illegal memory access was encountered|unspecified launch failure",

@@ -83,12 +83,12 @@ RULES = (
     Rule(
         "cuda-library",
         "broken",
-        r"lib(?:cufile|nvshmem_host|nccl|cusparseLt|cudss|nvToolsExt)[\w.-]*\.so[\w.]*: cannot open shared object",
+        r"lib(?:cufile|nvshmem_host|nccl(?!-)|cusparseLt|cudss|nvToolsExt)[\w.-]*\.so[\w.]*: cannot open shared object",
         "a library of CUDA's that torch needs is not installed beside it",
         "uv pip install --reinstall torch, without --no-deps",
         "pytorch/pytorch#148465",
         "ImportError: libcufile.so.0: cannot open shared object file: No such file or directory",
-        "ImportError: libssl.so.1.1: cannot open shared object file: No such file or directory",
+        "NCCL INFO ncclOsDlopen(libnccl-env.so) failed: libnccl-env.so: cannot open shared object file",
     ),
     Rule(
         "libcuda",
@@ -193,6 +193,27 @@ RULES = (
         "NVIDIA/DALI#5519; hiyouga/LlamaFactory#8768",
         "ImportError: libgomp-d22c30c5.so.1.0.0: cannot allocate memory in static TLS block",
         "cannot allocate a static TLS block in this test",
+    ),
+    Rule(
+        "numpy-abi",
+        "broken",
+        r"compiled using NumPy 1\.x cannot be run in NumPy 2|RuntimeError: Numpy is not available",
+        "torch or another extension was built for NumPy 1, and NumPy 2 is installed: often in a container of NVIDIA's "
+        "into which pip has put a newer one",
+        "uv pip install 'numpy<2' in that environment, or a torch of this year; not into the container's own Python",
+        "NVIDIA/dgx-spark-playbooks#13",
+        "RuntimeError: Numpy is not available",
+        "numpy 2.2.6 is available",
+    ),
+    Rule(
+        "hf-transfer",
+        "broken",
+        r"'hf_transfer' package is not available",
+        "HF_HUB_ENABLE_HF_TRANSFER=1 asks for a package that is not there; newer huggingface_hub does not need it",
+        "unset HF_HUB_ENABLE_HF_TRANSFER, or uv pip install hf_transfer",
+        "NVIDIA/dgx-spark-playbooks#15",
+        "ValueError: Fast download using 'hf_transfer' is enabled but 'hf_transfer' package is not available in your",
+        "Downloading with hf_transfer: 100%",
     ),
     Rule(
         "python-headers",
