@@ -15,7 +15,7 @@ from sparkhost import bounded, slices
 from sparkhost.pid1 import show
 from sparkhost.resource import Context, Resource, Step, Troubles
 from sparkhost.slices import PAGE, gib_or_none
-from sparkhost.systemd import CONTROL, reload_for, set_at_run_time, start_below
+from sparkhost.systemd import CONTROL, reload_for, set_at_run_time, start_below, take_back
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class CapInForce(Resource):
         overrides = self._set_at_run_time()
         for name, paths in overrides.items():
             says = f"take back what was set at run time ({', '.join(path.name for path in paths)})"
-            yield Step(name, says, partial(remove, paths), alone=True)
+            yield Step(name, says, partial(take_back, paths), alone=True)
         lags: dict[str, str] = {}
         if not context.will_reload() and not context.will_change(self.drop_in):
             # Else a dry run has neither written nor reloaded.
@@ -99,8 +99,3 @@ class CapInForce(Resource):
         later = [str(p) for p in files if p.name > before and (ours is None or CONTROL[0] not in p.parents)]
         kept = value != ours and later and found.get("NeedDaemonReload") != "yes"
         return value, value if kept else ours
-
-
-def remove(paths: Sequence[Path]) -> None:
-    for path in paths:
-        path.unlink()

@@ -22,7 +22,7 @@ from typing import ClassVar
 from sparkhost.files import MANAGED
 from sparkhost.pid1 import run, show
 from sparkhost.resource import Context, Refused, Resource, Step
-from sparkhost.systemd import reload_for, start_below, unit_of
+from sparkhost.systemd import reload_for, start_below, take_back, unit_of
 
 UNITS = Path("/etc/systemd/system")
 CGROUPS = Path("/sys/fs/cgroup")
@@ -149,14 +149,14 @@ class Holds(Resource):
             if unit != "ssh.service":  # there `SshdReady` has the say: what came in force could lock people out
                 brief = until_boot(unit, ours, self._later_drop_ins(unit, ours, has)[0])
                 says = "read its files again: they have changed"
-                found.reread(Step(unit, says, partial(remove, brief)), put_in_force)
+                found.reread(Step(unit, says, partial(take_back, brief)), put_in_force)
             return
         later, problem = self._later_drop_ins(unit, ours, has)
         if problem:
             found.refused.append(problem)
         elif brief := until_boot(unit, ours, later):
             says = f"take back what was set until the next boot ({', '.join(map(str, brief))})"
-            found.reread(Step(unit, says, partial(remove, brief)), put_in_force)
+            found.reread(Step(unit, says, partial(take_back, brief)), put_in_force)
         elif refused := [*self._overrides(unit, ours, values, later)]:
             found.refused += refused
         elif ours.parent == UNITS:
@@ -223,11 +223,6 @@ class Found:
     def in_order(self) -> list[Step]:
         reload = [reload_for(*self.after)] if self.after else []
         return [*self.now, *reload, *(Step(unit, "", act) for unit, act in self.after.items())]
-
-
-def remove(paths: Sequence[Path]) -> None:
-    for path in paths:
-        path.unlink(missing_ok=True)
 
 
 def units_of(path: Path) -> list[str]:

@@ -15,7 +15,7 @@ from sparkhost import bounded, unproved
 from sparkhost.files import File, NoFile
 from sparkhost.pid1 import show
 from sparkhost.resource import Check, Context, Failed, Refused, Resource, Step, nothing
-from sparkhost.systemd import CONTROL, reload_for, set_at_run_time, start_below
+from sparkhost.systemd import CONTROL, reload_for, set_at_run_time, start_below, take_back
 
 CGROUPS = Path("/sys/fs/cgroup")
 PROC = Path("/proc")
@@ -96,7 +96,7 @@ class Protection(Resource):
 
     def steps(self, context: Context) -> Iterator[Step]:
         if overrides := set_at_run_time(self.unit, "*-MemoryMin"):
-            yield from self._reread("take back the MemoryMin that was set at run time", partial(remove, overrides))
+            yield from self._reread("take back the MemoryMin that was set at run time", partial(take_back, overrides))
         elif not context.will_change(self.drop_in) and not context.will_reload():
             # Else a dry run has neither written the drop-in nor reloaded.
             found = show(self.unit, "LoadState", "OOMScoreAdjust", "MemoryMin", "DropInPaths", "ControlGroup")
@@ -194,11 +194,6 @@ class NoProtection(Resource):
         if score == -1000 and found != "-1000":
             says = f"set its main process's oom_score_adj from {score} to {found}"
             yield Step(self.unit, says, partial(score_file(self.unit).write_text, found))
-
-
-def remove(paths: Sequence[Path]) -> None:
-    for path in paths:
-        path.unlink()
 
 
 def score_file(unit: str) -> Path:

@@ -34,6 +34,12 @@ def set_at_run_time(unit: str, name: str) -> list[Path]:
     return sorted(CONTROL[0].glob(f"{unit}.d/{name}.conf"))
 
 
+def take_back(paths: Sequence[Path]) -> None:
+    """Removes drop-ins that were set until the next boot; PID 1 knows of it after a reload. Raises OSError."""
+    for path in paths:
+        path.unlink(missing_ok=True)
+
+
 def unit_of(path: str) -> str:
     """The unit that a file below UNIT_DIRECTORY says something of, as a pattern for loaded ones where they are many.
 
