@@ -29,7 +29,7 @@ def in_force(evidence: Evidence, settings: HostSettings) -> Judgement:
     if not command or not all(time.isdecimal() for time in times):
         raise malformed(evidence, UNITS)
     set_at, loaded_at = map(int, times)
-    above = [f"GPU {gpu.index} runs at {gpu.clock} MHz" for gpu in found if gpu.clock is not None and gpu.clock > most]
+    above = [f"GPU {gpu.number} runs at {gpu.clock} MHz" for gpu in found if gpu.clock is not None and gpu.clock > most]
     if int(command[1]) != most:
         return judged(False, wanted, f"limited to {command[1]} MHz")
     if set_at < loaded_at:
