@@ -14,7 +14,10 @@ from sparkfleet.status.stream import Heard, Link
 
 NUMBERS = re.compile(r"[0-9.]+")
 HOT = 85
-"""°C. Sparks are reported to shut down at 91 to 92 without a line in any log (docs/facts.md)."""
+"""°C. Sparks are reported to shut down at 91 to 92 without a line in any log.
+
+https://github.com/NVIDIA/open-gpu-kernel-modules/issues/1358
+"""
 RECENT = 3600.0
 """Seconds for which a kill needs somebody to know."""
 AUDIT_OLD = 2 * 86400.0
