@@ -58,7 +58,7 @@ class Heats:
             self.by_number.append(
                 Heat(
                     hottest if type(hottest) is int else None,
-                    float(slowed) if isinstance(slowed, int | float) else 0.0,
+                    float(slowed) if isinstance(slowed, int | float) and not isinstance(slowed, bool) else 0.0,
                 )
             )
 
