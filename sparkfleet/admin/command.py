@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from sparkfleet.admin import check, history, lock, run, settings, undo
+from sparkfleet.admin import check, history, lock, manual, run, settings, undo
 
-PARTS = (check, settings, run, lock, history, undo)
+PARTS = (check, settings, run, lock, history, undo, manual)
 
 
 def add_arguments(commands: Any) -> None:
