@@ -144,6 +144,14 @@ def held_by_program(line: str, text: str, channel: paramiko.Channel) -> None:
     sshd.answer(channel, json.dumps(on_host(unpacked(text))) + "\n")
 
 
+@pytest.mark.skipif(not Path("/usr/bin/python3").exists(), reason="no Python where hosts have it")
+def test_the_program_that_goes_to_a_host_is_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its sources travel with it: this machine's own Python has none of them."""
+    with fleet(tmp_path, shell) as words:
+        assert main(["lock", "status", *words]) == 0, capsys.readouterr()
+    assert capsys.readouterr().out.startswith("one: ")
+
+
 DEPLOY = {"token": "t", "by": "bob@desk", "pid": None}
 
 
