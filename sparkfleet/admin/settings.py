@@ -137,7 +137,7 @@ def share_at(effective: HostSettings, key: Key) -> Share | None:
 
 def rule_of(effective: HostSettings, key: Key) -> str | None:
     share = share_at(effective, key)
-    return share and f"{share.numerator}/{share.denominator} of the host's memory"
+    return f"{share.numerator}/{share.denominator} of the host's memory" if share else None
 
 
 def resolved(one: Value, effective: HostSettings, total: int | None) -> Value:
