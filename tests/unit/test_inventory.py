@@ -110,4 +110,5 @@ def test_only_hosts_that_are_named_leave(tmp_path: Path, monkeypatch: pytest.Mon
     states = {
         name: {measure["state"] for measure in host["data"]["settings"].values()} for name, host in hosts(path).items()
     }
-    assert states == {"spark1": {"present", "absent"}, "spark10": {"absent"}}  # vllm_source is off by default
+    # vllm_source is off by default, cluster_link left alone.
+    assert states == {"spark1": {"present", "absent", "unmanaged"}, "spark10": {"absent"}}
