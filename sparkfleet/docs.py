@@ -15,7 +15,7 @@ from sparkfleet.audit.controls import CONTROLS
 from sparkfleet.settings import FleetFile, HostEntry, HostSettings, RolloutSettings, Seconds, Size
 from sparkfleet.settings.shares import Sized
 from sparkfleet.settings.values import Means
-from sparkhost.doctor.rules import RULES
+from sparkhost.tools.doctor.rules import RULES
 
 AUDIT = Path(__file__).resolve().parents[1] / "docs" / "audit.md"
 DOCTOR = AUDIT.with_name("doctor.md")

@@ -12,12 +12,12 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from sparkhost import overview
-from sparkhost.doctor import cli as doctor
-from sparkhost.estimate import cli as estimate
-from sparkhost.fieldreport import cli as field_report
-from sparkhost.files import MANAGED
-from sparkhost.profile import cli as profile
+from sparkhost.base.files import MANAGED
+from sparkhost.tools import overview
+from sparkhost.tools.doctor import cli as doctor
+from sparkhost.tools.estimate import cli as estimate
+from sparkhost.tools.fieldreport import cli as field_report
+from sparkhost.tools.profile import cli as profile
 
 DIRECTORY = Path(__file__).resolve().parents[1] / "files" / "tools" / "man"
 WIDTH = 100

@@ -13,10 +13,10 @@ from typing import Any
 
 from sparkfleet.settings import ClusterLinkSettings
 from sparkfleet.settings.link_addresses import Rail, rails_of
+from sparkhost.base.files import File, NoFile
+from sparkhost.base.resource import Resource
+from sparkhost.base.systemd import UNIT_DIRECTORY
 from sparkhost.cluster_link.guarded import TOKEN_END, GuardedLink
-from sparkhost.files import File, NoFile
-from sparkhost.resource import Resource
-from sparkhost.systemd import UNIT_DIRECTORY
 from tasks.lib.templates import render
 from tasks.ssh import RUN
 

@@ -14,16 +14,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from sparkfleet.settings import CudaEnvSettings
-from sparkhost.environment import (
+from sparkhost.base.files import NoFile
+from sparkhost.base.resource import Resource
+from sparkhost.cuda_env.environment import (
     EnvironmentBlock,
     EnvironmentFile,
     EnvironmentOverrides,
     FileWith,
     UserManagers,
 )
-from sparkhost.files import NoFile
-from sparkhost.ldconfig import LibraryPath
-from sparkhost.resource import Resource
+from sparkhost.cuda_env.ldconfig import LibraryPath
 from tasks.lib.templates import render
 
 NAME = "cuda_env"

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sparkfleet.settings.gpu_clock import GpuClockSettings
-from sparkhost.files import File, NoFile
+from sparkhost.base.files import File, NoFile
+from sparkhost.base.installed import NotInstalled
+from sparkhost.base.resource import Resource
+from sparkhost.base.service import NoService, Service
+from sparkhost.base.systemd import UNIT_DIRECTORY
 from sparkhost.gpu_clock.resource import HasNvml
-from sparkhost.installed import NotInstalled
-from sparkhost.resource import Resource
-from sparkhost.service import NoService, Service
-from sparkhost.systemd import UNIT_DIRECTORY
 from tasks.lib.programs import program
 from tasks.lib.templates import render
 

@@ -17,13 +17,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sparkfleet.settings import HardwareWatchdogSettings
-from sparkhost.files import File, NoFile
-from sparkhost.hardware import HardwareWatchdog, Sysctl, SysctlBefore
+from sparkhost.base.files import File, NoFile
+from sparkhost.base.hardware import HardwareWatchdog, Sysctl, SysctlBefore
+from sparkhost.base.installed import NotInstalled
+from sparkhost.base.resource import Resource
+from sparkhost.base.service import NoService, Service
+from sparkhost.base.systemd import UNIT_DIRECTORY
 from sparkhost.hardware_watchdog.driver import TimerDriver
-from sparkhost.installed import NotInstalled
-from sparkhost.resource import Resource
-from sparkhost.service import NoService, Service
-from sparkhost.systemd import UNIT_DIRECTORY
 from tasks.lib.programs import program
 from tasks.lib.templates import render
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sparkfleet.settings.headless import HeadlessSettings
+from sparkhost.base.resource import Resource
 from sparkhost.headless.desktop import DesktopBefore, Headless
-from sparkhost.resource import Resource
 
 
 def apply(settings: HeadlessSettings) -> Sequence[Resource]:

@@ -18,13 +18,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from uuid import uuid4
 
 from sparkfleet.settings import SshSettings
-from sparkhost.files import File, NoFile
-from sparkhost.guard import Guarded
-from sparkhost.pam import COMMON, NoPamProfile, PamProfile
-from sparkhost.protection import KillableSession, NoProgram, NoProtection, PerConnectionFile, Protection
-from sparkhost.resource import Resource
-from sparkhost.sshd import SshdReady
-from sparkhost.systemd import UNIT_DIRECTORY, DaemonReload
+from sparkhost.base.files import File, NoFile
+from sparkhost.base.resource import Resource
+from sparkhost.base.systemd import UNIT_DIRECTORY, DaemonReload
+from sparkhost.ssh.guard import Guarded
+from sparkhost.ssh.pam import COMMON, NoPamProfile, PamProfile
+from sparkhost.ssh.protection import KillableSession, NoProgram, NoProtection, PerConnectionFile, Protection
+from sparkhost.ssh.sshd import SshdReady
 from tasks.lib.templates import render
 
 HOOK = "/opt/sparkfleet/lib/killable-session"

@@ -18,10 +18,10 @@ from sparkfleet.settings import StackSettings
 from sparkfleet.stack.check import problems
 from sparkfleet.stack.lock import BadLock, Lock
 from sparkfleet.stack.profile import Profile, load
-from sparkhost.files import File, NoFile
-from sparkhost.installed import NotInstalled
-from sparkhost.resource import Resource
-from sparkhost.stack import NoStack, StackCurrent, StackOld, StackRelease
+from sparkhost.base.files import File, NoFile
+from sparkhost.base.installed import NotInstalled
+from sparkhost.base.resource import Resource
+from sparkhost.stack.resources import NoStack, StackCurrent, StackOld, StackRelease
 from tasks.lib.programs import program
 from tasks.lib.templates import render
 
@@ -61,7 +61,7 @@ def apply(settings: StackSettings) -> Sequence[Resource]:
     return (
         StackRelease(profile.name, requests, profile.interpreter, UV, pinned, problem),
         StackCurrent(profile.name, releases, pinned),
-        program(PROGRAM, "stack_cli.py", "smoke"),
+        program(PROGRAM, "stack/cli.py", "smoke"),
         *(File(path, render(f"stack/{path.rpartition('/')[2]}"), mode=0o755) for path in PROGRAMS),
         File(PROFILE, render("stack/profile.sh")) if settings.constrain_users else NoFile(PROFILE),
         StackOld(profile.name, releases, pinned, settings.keep),

@@ -15,9 +15,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sparkfleet.settings import SwapSettings
-from sparkhost.files import File, NoFile
-from sparkhost.resource import Resource
-from sparkhost.swap import FstabSwap, SwapGuard, SwapOff, SwapOn
+from sparkhost.base.files import File, NoFile
+from sparkhost.base.resource import Resource
+from sparkhost.swap.swap import FstabSwap, SwapGuard, SwapOff, SwapOn
 from tasks.lib.templates import render
 
 # Drop-ins of all directories are read in the order of their names (systemd.unit(5)): ours comes late.

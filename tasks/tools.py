@@ -14,16 +14,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sparkfleet.settings import ToolsSettings
-from sparkhost.files import File, NoFile
-from sparkhost.installed import NotInstalled
-from sparkhost.protection import NoProgram
-from sparkhost.resource import Resource
+from sparkhost.base.files import File, NoFile
+from sparkhost.base.installed import NotInstalled
+from sparkhost.base.resource import Resource
+from sparkhost.ssh.protection import NoProgram
 from tasks.lib import ROOT
 from tasks.lib.programs import program
 from tasks.lib.templates import render
 
 PROGRAM = "tools"
-PACKAGES = ("doctor", "estimate", "fieldreport", "overview.py", "profile")
+PACKAGES = ("tools",)
 COMMANDS = ("spark", "spark-doctor", "spark-estimate", "spark-field-report", "spark-profile")
 # What users call is on their PATH, which /opt/sparkfleet is not.
 USER_BIN = "/usr/local/bin"

@@ -18,16 +18,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sparkfleet.settings import TrainingSliceSettings
-from sparkhost.caps import CapInForce
-from sparkhost.docker import DockerParent, NoDockerParent
-from sparkhost.files import File, NoFile
-from sparkhost.installed import NotInstalled
-from sparkhost.people import TrainingPeople
-from sparkhost.protection import NoProgram
-from sparkhost.resource import Resource
-from sparkhost.service import NoService, NoTree, Service
-from sparkhost.slices import CapFile, Exceptions, NoJobs, SliceFits
-from sparkhost.systemd import UNIT_DIRECTORY
+from sparkhost.base.files import File, NoFile
+from sparkhost.base.installed import NotInstalled
+from sparkhost.base.resource import Resource
+from sparkhost.base.service import NoService, NoTree, Service
+from sparkhost.base.systemd import UNIT_DIRECTORY
+from sparkhost.ssh.protection import NoProgram
+from sparkhost.training_slice.caps import CapInForce
+from sparkhost.training_slice.docker import DockerParent, NoDockerParent
+from sparkhost.training_slice.people import TrainingPeople
+from sparkhost.training_slice.slices import CapFile, Exceptions, NoJobs, SliceFits
 from tasks.lib.programs import program
 from tasks.lib.sizes import on_host, rule
 from tasks.lib.templates import render

@@ -15,9 +15,9 @@ from collections.abc import Sequence
 import tomli_w
 
 from sparkfleet.settings import UvSettings
-from sparkhost.files import Link, NoFile, NoLink
-from sparkhost.resource import Resource
-from sparkhost.uv import PROGRAMS, STORE, NoUv, UvBinary, UvConfig, store_of
+from sparkhost.base.files import Link, NoFile, NoLink
+from sparkhost.base.resource import Resource
+from sparkhost.uv.resources import PROGRAMS, STORE, NoUv, UvBinary, UvConfig, store_of
 
 BIN = "/usr/local/bin"
 CONFIG = "/etc/uv/uv.toml"

@@ -12,12 +12,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sparkfleet.settings import VllmContainerSettings
-from sparkhost.files import File, NoFile
-from sparkhost.installed import NotInstalled
-from sparkhost.resource import Resource
-from sparkhost.service import NoService, Service
-from sparkhost.systemd import UNIT_DIRECTORY
-from sparkhost.vllm_container import ContainerHost, ContainerImage, NoImages, OldImages
+from sparkhost.base.files import File, NoFile
+from sparkhost.base.installed import NotInstalled
+from sparkhost.base.resource import Resource
+from sparkhost.base.service import NoService, Service
+from sparkhost.base.systemd import UNIT_DIRECTORY
+from sparkhost.vllm_container.resources import ContainerHost, ContainerImage, NoImages, OldImages
 from tasks.lib.programs import program
 from tasks.lib.templates import render
 
@@ -56,7 +56,7 @@ def apply(settings: VllmContainerSettings) -> Sequence[Resource]:
     return (
         ContainerHost(f"{UNIT_DIRECTORY}/{settings.slice}.slice"),
         ContainerImage(settings.reference, int(settings.space)),
-        program(PROGRAM, "vllm_container_cli.py", "vllm_room"),
+        program(PROGRAM, "vllm_container/cli.py", "vllm_room"),
         File(COMMAND, render("vllm_container/spark-vllm"), mode=0o755),
         *(served if settings.model else (NoService(UNIT), NoFile(UNIT_FILE))),
         OldImages(settings.reference),

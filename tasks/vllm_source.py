@@ -15,12 +15,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from sparkfleet.settings import VllmSourceSettings
-from sparkhost.files import File, NoFile
-from sparkhost.installed import NotInstalled
-from sparkhost.resource import Resource
-from sparkhost.vllm_source import BuildAccount, VllmBuild, VllmOld
-from sparkhost.vllm_source_gone import NoVllmSource
-from sparkhost.vllm_source_unit import ACCOUNT, UNIT_FILE
+from sparkhost.base.files import File, NoFile
+from sparkhost.base.installed import NotInstalled
+from sparkhost.base.resource import Resource
+from sparkhost.vllm_source.gone import NoVllmSource
+from sparkhost.vllm_source.resources import BuildAccount, VllmBuild, VllmOld
+from sparkhost.vllm_source.unit import ACCOUNT, UNIT_FILE
 from tasks.lib.programs import program
 from tasks.lib.sizes import on_host, rule
 from tasks.lib.templates import render
@@ -61,7 +61,7 @@ def apply(settings: VllmSourceSettings) -> Sequence[Resource]:
     )
     return (
         BuildAccount(f"{STATE}/home"),
-        program(PROGRAM, *(f"vllm_source_{part}.py" for part in ("run", "cli", "wants"))),
+        program(PROGRAM, *(f"vllm_source/{part}.py" for part in ("run", "cli", "wants"))),
         *(File(path, render(f"vllm_source/{path.rpartition('/')[2]}"), mode=0o755) for path in (*PROGRAMS, BUILDER)),
         File(CONFIG, json.dumps({"_": MANAGED, **wanted}, indent=2) + "\n"),
         File(UNIT_FILE, unit),

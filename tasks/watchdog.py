@@ -17,13 +17,13 @@ from collections.abc import Sequence
 import tomli_w
 
 from sparkfleet.settings import HostSize, Share, WatchdogSettings
-from sparkhost.files import File, NoFile
-from sparkhost.floors import FloorsFit
-from sparkhost.installed import NotInstalled
-from sparkhost.protection import NoProgram
-from sparkhost.resource import Resource
-from sparkhost.service import CheckedFile, NoService, NoTree, Service
-from sparkhost.systemd import UNIT_DIRECTORY
+from sparkhost.base.files import File, NoFile
+from sparkhost.base.installed import NotInstalled
+from sparkhost.base.resource import Resource
+from sparkhost.base.service import CheckedFile, NoService, NoTree, Service
+from sparkhost.base.systemd import UNIT_DIRECTORY
+from sparkhost.ssh.protection import NoProgram
+from sparkhost.watchdog.floors import FloorsFit
 from sparkhost.watchdog.replaced import Replaced, ReplacedBack
 from tasks.lib.programs import program
 from tasks.lib.sizes import on_host, rule

@@ -32,7 +32,7 @@ class Result(BaseModel):
 
 
 class Deploy(BaseModel):
-    """One deploy as a host has noted it (`sparkhost.history`). `ended`: None where it was cut short."""
+    """One deploy as a host has noted it (`sparkhost.base.history`). `ended`: None where it was cut short."""
 
     at: str
     by: str

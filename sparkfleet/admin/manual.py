@@ -26,7 +26,7 @@ WIDTH = 80
 SECONDS = 30.0
 ENTRY = re.compile(r"^from (sparkhost[.\w]+) import (\w+)$", re.MULTILINE)
 HEADING = re.compile(r"[a-zA-Z][\w -]*:")
-TAKES_WORDS = ("sparkhost.stack_cli", "sparkhost.vllm_source_cli")
+TAKES_WORDS = ("sparkhost.stack.cli", "sparkhost.vllm_source.cli")
 """Modules whose `main` is given the words of the command line."""
 NOT_BY_HAND = ("spark-python", "spark-vllm-python", "spark-vllm-build", "spark-helper", "spark-job", "spark-job-end")
 """The Pythons hand everything on to Python; the others are started by systemd."""

@@ -1,7 +1,7 @@
 """`sparkfleet undo HOST`: deploys the settings that were applied to a host before those of now.
 
-The host keeps the last settings of each measure (`sparkhost.history`). The last deploy that brought other settings is
-taken back: the measures whose settings it changed get those before; the others are left alone.
+The host keeps the last settings of each measure (`sparkhost.base.history`). The last deploy that brought other settings
+is taken back: the measures whose settings it changed get those before; the others are left alone.
 """
 
 from __future__ import annotations

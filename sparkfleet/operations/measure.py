@@ -26,7 +26,7 @@ from pyinfra.context import state
 from sparkfleet.mistakes import mistake
 from sparkfleet.own_tasks import measure_of
 from sparkfleet.settings import HostSettings, Measure
-from sparkhost.history import GOOD
+from sparkhost.base.history import GOOD
 from tasks.lib import converge
 from tasks.lib.runs import Run, contained
 from tasks.lib.wanted import wanted

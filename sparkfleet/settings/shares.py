@@ -3,7 +3,7 @@
 A share is of the memory that the kernel counts (MemTotal), rounded to five binary digits: what firmware and driver keep
 for themselves differs from host to host and from one release to the next, and a cap should not. MemTotal of a Spark of
 128 GB is 119.7 to 121.7 GiB (docs/facts.md, 88), which counts as 120 GiB. The fleet file knows no host's memory, so
-each host works its shares out itself (`sparkhost.shares`); the audit does so here, from the MemTotal that it saw.
+each host works its shares out itself (`sparkhost.base.shares`); the audit does so here, from the MemTotal that it saw.
 """
 
 from __future__ import annotations

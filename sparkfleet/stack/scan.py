@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sparkfleet.stack.lock import Lock
 from sparkfleet.stack.mirror import path_of
-from sparkhost.stack_rules import VERSION, flash_attention, library_problem, must_be_cuda_13, torch_problem
+from sparkhost.stack.rules import VERSION, flash_attention, library_problem, must_be_cuda_13, torch_problem
 
 
 def scan(lock: Lock, cache: Path) -> list[str]:

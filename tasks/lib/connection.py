@@ -201,8 +201,9 @@ def set_socket_options(client: SSHClient) -> None:
     """What pyinfra and paramiko leave at its default; on a connection that stands, whoever made it.
 
     TCP_NODELAY: without it each command waits for a delayed ACK (40 ms). A packet every `KEEPALIVE` seconds: the host
-    knows by it that this controller lives (`sparkhost.deploylock`). TCP_USER_TIMEOUT: a host that is cut off or frozen
-    does not acknowledge those packets, and is given up after `UNACKNOWLEDGED` seconds, not after a command's own limit.
+    knows by it that this controller lives (`sparkhost.base.deploylock`). TCP_USER_TIMEOUT: a host that is cut off or
+    frozen does not acknowledge those packets, and is given up after `UNACKNOWLEDGED` seconds, not after a command's own
+    limit.
     An sshd that does not begin a command is given up after `CHANNEL_TIMEOUT` seconds (paramiko: an hour).
     """
     for transport in transports(client):

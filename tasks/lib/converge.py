@@ -30,7 +30,7 @@ from sparkfleet.mistakes import mistake
 from sparkfleet.settings import HostSettings
 from sparkfleet.settings.explain import contradictions_of, problems_of
 from sparkfleet.settings.problems import dotted
-from sparkhost.resource import Need, from_json
+from sparkhost.base.resource import Need, from_json
 from tasks.lib import connection, journal, link_proof, origin, others, proof, remote, wheels
 from tasks.lib.answer import Busy, Malformed, parsed
 from tasks.lib.runs import RUNS, Run, contained, report, show, shown, trouble, warn

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 import sparkhost
-from sparkhost.installed import Installed
+from sparkhost.base.installed import Installed
 
 HOST = Path(sparkhost.__file__).resolve().parents[1]
 """`files/host` of a checkout; where a wheel puts its packages."""

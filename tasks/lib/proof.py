@@ -1,6 +1,6 @@
 """Proves from here that people still get in, before a guarded change to SSH is kept.
 
-The host has made the change and takes it back by itself unless it hears otherwise (`sparkhost.guard`). From here: a
+The host has made the change and takes it back by itself unless it hears otherwise (`sparkhost.ssh.guard`). From here: a
 login through an sshd that reads the new files while the old one still serves; sshd's restart; a login over a new
 connection; and over that very connection the word that the change may stay. Whatever fails, the change is taken back
 over the control connection, which outlives sshd's restart (KillMode=process); should that be lost too, by the host.
@@ -22,8 +22,8 @@ from pyinfra.connectors.ssh import SSHConnector
 
 from sparkfleet.foreign import line
 from sparkfleet.mistakes import mistake
-from sparkhost.guard import GuardStep
-from sparkhost.resource import Resource
+from sparkhost.base.resource import Resource
+from sparkhost.ssh.guard import GuardStep
 from tasks.lib import bounds, remote
 from tasks.lib.answer import Busy, Malformed, parsed
 from tasks.lib.connection import SUDO_PASSWORD, SUDO_PLAIN, is_root, password_of

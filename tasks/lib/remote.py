@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
-from sparkhost.resource import Resource
+from sparkhost.base.resource import Resource
 from tasks.lib.programs import HOST, closure, with_packages
 
 # Serves `import sparkhost` from the request instead of from a disk. The path is absolute and -I ignores
@@ -40,13 +40,13 @@ def command(main: str) -> str:
     return f"/usr/bin/python3 -I -S -B -c {shlex.quote(LOADER.replace('{main}', main))}"
 
 
-COMMAND = command("sparkhost.converge")
+COMMAND = command("sparkhost.base.converge")
 
 
 @cache
 def sources(modules: frozenset[str]) -> dict[str, str]:
-    """By dotted name the source of sparkhost.converge, of these modules, and of all that they import of sparkhost."""
-    paths = [HOST / f"{name.replace('.', '/')}.py" for name in {"sparkhost.converge", *modules}]
+    """By dotted name the source of `base.converge`, of these modules, and of all that they import of sparkhost."""
+    paths = [HOST / f"{name.replace('.', '/')}.py" for name in {"sparkhost.base.converge", *modules}]
     found = with_packages(closure(paths))
     return {key.removesuffix(".py").replace("/", ".").removesuffix(".__init__"): text for key, text in found.items()}
 
@@ -58,7 +58,7 @@ def kinds(resources: Iterable[dict[str, Any]]) -> set[str]:
 
 def request(action: str, measures: list[dict[str, Any]], uploads: dict[str, str] | None = None, **more: Any) -> str:
     """The request, packed for stdin. `uploads`: SHA-256 → path on the host of what was delivered; `more`:
-    further keys, see `sparkhost.converge`.
+    further keys, see `sparkhost.base.converge`.
     """
     known = Resource.KINDS
     modules = {known[k].__module__ for measure in measures for k in kinds(measure["resources"]) if k in known}

@@ -15,7 +15,7 @@ from pyinfra.api.state import StateStage
 from pyinfra.context import state
 
 from sparkfleet.mistakes import VERBOSE, mistake
-from sparkhost.history import result_of, worse
+from sparkhost.base.history import result_of, worse
 from tasks.lib import journal
 from tasks.lib.wanted import AFTER_RELOAD, Wanted
 from tasks.lib.way import Way

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from sparkfleet.settings.shares import HostSize, Share
-from sparkhost import shares
+from sparkhost.base import shares
 
 
 def on_host(size: HostSize, unit: int = 1) -> Any:
-    """A size in units (bytes), or the word that the host replaces by that number (`sparkhost.shares`)."""
+    """A size in units (bytes), or the word that the host replaces by that number (`sparkhost.base.shares`)."""
     return shares.word(size.numerator, size.denominator, unit) if isinstance(size, Share) else int(size) // unit
 
 

@@ -12,11 +12,11 @@ from typing import Any
 from gevent.lock import BoundedSemaphore
 
 from sparkfleet.settings import HostSettings
-from sparkhost.files import File
-from sparkhost.guard import Guarded
-from sparkhost.holds import Holds, is_looked_at
-from sparkhost.resource import Resource
-from sparkhost.systemd import UNIT_DIRECTORY, DaemonReload
+from sparkhost.base.files import File
+from sparkhost.base.holds import Holds, is_looked_at
+from sparkhost.base.resource import Resource
+from sparkhost.base.systemd import UNIT_DIRECTORY, DaemonReload
+from sparkhost.ssh.guard import Guarded
 from tasks.lib import origin, remote
 
 # What of a measure comes after systemd has read its units again; its lines are told as those of the measure.

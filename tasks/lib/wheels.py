@@ -20,8 +20,8 @@ from pyinfra.connectors.ssh import SSHConnector
 from sparkfleet import child
 from sparkfleet.foreign import line
 from sparkfleet.wheel_cache import cache
-from sparkhost.files import digest
-from sparkhost.resource import Need
+from sparkhost.base.files import digest
+from sparkhost.base.resource import Need
 from tasks.lib import bounds
 
 # One fetch at a time in this process: many hosts need the same file, and the second finds it there.

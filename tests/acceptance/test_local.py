@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sparkfleet.settings import UvSettings
-from sparkhost.resource import Need
+from sparkhost.base.resource import Need
 from tasks.lib import wheels
 from tests.integration.deploying import ESCAPE, ROOT
 from tests.lab import Host

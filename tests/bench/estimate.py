@@ -11,10 +11,10 @@ import statistics
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sparkhost.estimate.shape import parse
-from sparkhost.estimate.sizes import Shape
-from sparkhost.estimate.terms import CONTEXT, PROCESS, Method, Run, estimate
-from sparkhost.launcher.units import GIB
+from sparkhost.base.units import GIB
+from sparkhost.tools.estimate.shape import parse
+from sparkhost.tools.estimate.sizes import Shape
+from sparkhost.tools.estimate.terms import CONTEXT, PROCESS, Method, Run, estimate
 from tests.bench.model_shapes import SHAPES
 
 ROWS = Path(__file__).with_name("estimate_rows.json")

@@ -11,10 +11,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from sparkhost.estimate.shape import parse
-from sparkhost.estimate.sizes import Shape
-from sparkhost.estimate.terms import CONTEXT, PROCESS, Run, estimate
-from sparkhost.launcher.units import GIB, Mistake
+from sparkhost.base.units import GIB, Mistake
+from sparkhost.tools.estimate.shape import parse
+from sparkhost.tools.estimate.sizes import Shape
+from sparkhost.tools.estimate.terms import CONTEXT, PROCESS, Run, estimate
 from tests.bench import estimate as h100
 
 HERE = Path(__file__).parent

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sparkfleet.settings import HostSettings
-from sparkhost.resource import Need, from_json
+from sparkhost.base.resource import Need, from_json
 from tasks.lib import wheels
 from tests.bench import contenders
 from tests.bench.ansible import generate

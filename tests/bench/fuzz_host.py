@@ -19,12 +19,16 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from sparkhost import deploylock, docker, fstab, hardware, history, ldconfig, people, people_keys, swap, vllm_container
-from sparkhost.block import Block, put_in, take_out
-from sparkhost.diff import text_diff
-from sparkhost.environment import assignments, environment_lines, other_values
-from sparkhost.pid1 import microseconds
-from sparkhost.resource import Failed, Refused
+from sparkhost.base import deploylock, hardware, history
+from sparkhost.base.block import Block, put_in, take_out
+from sparkhost.base.diff import text_diff
+from sparkhost.base.pid1 import microseconds
+from sparkhost.base.resource import Failed, Refused
+from sparkhost.cuda_env import ldconfig
+from sparkhost.cuda_env.environment import assignments, environment_lines, other_values
+from sparkhost.swap import fstab, swap
+from sparkhost.training_slice import docker, people, people_keys
+from sparkhost.vllm_container import resources as vllm_container
 
 Check = Callable[[bytes], None]
 PIECES = (

@@ -13,8 +13,8 @@ import sys
 import time
 from pathlib import Path
 
-from sparkhost.launcher.units import MIB
-from sparkhost.profile.sample import Memory, family, held
+from sparkhost.base.units import MIB
+from sparkhost.tools.profile.sample import Memory, family, held
 
 RECIPE = Path(__file__).resolve().parents[2] / "files" / "tools" / "recipes" / "allocate.py"
 BATCH, SAMPLE = 8, 64

@@ -9,12 +9,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from sparkhost.estimate import serve
-from sparkhost.estimate.cache import of_sequence, tokens
-from sparkhost.estimate.shape import parse
-from sparkhost.estimate.sizes import Shape
-from sparkhost.estimate.terms import Run
-from sparkhost.launcher.units import GIB
+from sparkhost.base.units import GIB
+from sparkhost.tools.estimate import serve
+from sparkhost.tools.estimate.cache import of_sequence, tokens
+from sparkhost.tools.estimate.shape import parse
+from sparkhost.tools.estimate.sizes import Shape
+from sparkhost.tools.estimate.terms import Run
 from tests.bench.estimate_more import SHAPES
 
 ROWS: dict[str, list[dict[str, Any]]] = json.loads(Path(__file__).with_name("serve_rows.json").read_text())

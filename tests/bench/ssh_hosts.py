@@ -56,7 +56,7 @@ class Host:
 
     def answer(self, command: str, given: bytes) -> tuple[str, tuple[bytes, bytes, int]]:
         """The kind of command (sparkhost, module, other); standard output and error, and the exit code."""
-        ours = "from sparkhost.converge import main" in command
+        ours = "from sparkhost.base.converge import main" in command
         key = None if ours else module_of(given)
         kind = "sparkhost" if ours else "module" if key else "other"
         self.counted[kind] += 1

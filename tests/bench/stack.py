@@ -25,9 +25,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from sparkhost import stack_build, stack_hashes, stack_store
-from sparkhost.stack import StackRelease
-from sparkhost.stack_verify import walk
+from sparkhost.stack import build as stack_build
+from sparkhost.stack import hashes as stack_hashes
+from sparkhost.stack import store as stack_store
+from sparkhost.stack.resources import StackRelease
+from sparkhost.stack.verify import walk
 from tasks.stack import request
 from tests.bench import stack_mirror
 from tests.bench.deploy import seconds
@@ -42,8 +44,8 @@ THREADS = 8
 """What the verifier had before it had processes."""
 RERUN = """
 import json, sys; from pathlib import Path
-from sparkhost import stack_store; stack_store.STORE = Path(sys.argv[1])
-from sparkhost.converge import main; sys.exit(main(json.load(sys.stdin)))
+from sparkhost.stack.resources import store as stack_store; stack_store.STORE = Path(sys.argv[1])
+from sparkhost.base.converge import main; sys.exit(main(json.load(sys.stdin)))
 """
 
 
@@ -108,7 +110,7 @@ class Bench:
         environment = {**os.environ, "PYTHONPATH": str(ROOT / "files" / "host")}
 
         def ask(measures: Sequence[object]) -> None:
-            asked = json.dumps({"action": "plan", "modules": ["sparkhost.stack"], "measures": measures})
+            asked = json.dumps({"action": "plan", "modules": ["sparkhost.stack.resources"], "measures": measures})
             words = [sys.executable, "-c", RERUN, str(stack_store.STORE)]
             done = subprocess.run(words, input=asked, env=environment, capture_output=True, text=True, check=True)
             if any(one["changes"] or one["error"] for one in json.loads(done.stdout)["plan"].values()):

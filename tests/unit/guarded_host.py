@@ -84,10 +84,11 @@ def command(root: Path, part: str) -> list[str]:
 
 def main(root: Path, part: str) -> None:
     sys.path.insert(0, str(HOST))
-    from sparkhost import arming, files, pam, rollback, sshd, unproved
-    from sparkhost.files import File, NoFile
-    from sparkhost.guard import Guarded, GuardStep
-    from sparkhost.pam import PamProfile
+    from sparkhost.base import files
+    from sparkhost.base.files import File, NoFile
+    from sparkhost.ssh import arming, pam, rollback, sshd, unproved
+    from sparkhost.ssh.guard import Guarded, GuardStep
+    from sparkhost.ssh.pam import PamProfile
 
     os.environ.update(environment(root))
     etc = root / "etc"

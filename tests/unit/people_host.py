@@ -19,9 +19,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "files" / "host"))
 
-from sparkhost import converge, people, people_keys
-from sparkhost.files import File
-from sparkhost.people import TrainingPeople
+from sparkhost.base import converge
+from sparkhost.base.files import File
+from sparkhost.training_slice import people, people_keys
+from sparkhost.training_slice.people import TrainingPeople
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl "
 

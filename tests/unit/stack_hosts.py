@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sparkhost.resource import UPLOADS, Context, Resource
-from sparkhost.stack import StackCurrent, StackOld, StackRelease
-from sparkhost.stack_store import home
+from sparkhost.base.resource import UPLOADS, Context, Resource
+from sparkhost.stack.resources import StackCurrent, StackOld, StackRelease
+from sparkhost.stack.store import home
 from tasks.stack import request
 from tests.unit.stack_wheels import lock_of
 

@@ -15,7 +15,7 @@ import paramiko
 import pytest
 
 from sparkfleet.cli import main
-from sparkhost import deploylock, history
+from sparkhost.base import deploylock, history
 from sparkhost.deployhold import hold
 from sparkhost.deployhold.main import run as on_host
 from tasks.lib.remote import unpacked

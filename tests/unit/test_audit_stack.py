@@ -13,8 +13,8 @@ from sparkfleet.audit.model import Evidence, Judge, Judgement, NoEvidence, Obser
 from sparkfleet.audit.probe import as_root_stack, as_user
 from sparkfleet.settings import HostSettings, StackSettings
 from sparkfleet.stack.profile import load
-from sparkhost import stack_store
-from sparkhost.resource import UPLOADS
+from sparkhost.base.resource import UPLOADS
+from sparkhost.stack import store as stack_store
 from tests.unit.stack_hosts import MACHINE, release
 from tests.unit.stack_wheels import CUDA_12, CUDA_13, elf, wheel
 

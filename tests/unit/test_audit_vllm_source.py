@@ -13,9 +13,12 @@ from sparkfleet.audit.controls import vllm_source_judges as judges
 from sparkfleet.audit.model import Evidence, Judge, NoEvidence, Observation, Status
 from sparkfleet.audit.probe import as_root_vllm_source, as_user
 from sparkfleet.settings import HostSettings
-from sparkhost import stack_store, vllm_source_check, vllm_source_record, vllm_source_store
-from sparkhost.resource import UPLOADS
-from sparkhost.vllm_source_steps import Build
+from sparkhost.base.resource import UPLOADS
+from sparkhost.stack import store as stack_store
+from sparkhost.vllm_source import check as vllm_source_check
+from sparkhost.vllm_source import record as vllm_source_record
+from sparkhost.vllm_source import store as vllm_source_store
+from sparkhost.vllm_source.steps import Build
 from tests.unit.vllm_checkout import headers, world_in
 
 FILES = Path(__file__).resolve().parents[2] / "files" / "vllm_source"

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sparkhost.block import Block, put_in, take_out
+from sparkhost.base.block import Block, put_in, take_out
 
 BLOCK = Block("cuda_env", ("OURS",))
 # What people write, and the odd: no newline at the end, blank lines, carriage returns, a marker of another measure.

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from sparkfleet.settings import ClusterLinkSettings
-from sparkhost import unproved
+from sparkhost.base.resource import Refused
 from sparkhost.cluster_link import answers, environment, hardware, live, network_files
 from sparkhost.cluster_link.hardware import Nic
-from sparkhost.resource import Refused
+from sparkhost.ssh import unproved
 from tasks import cluster_link
 
 SPARK = [

@@ -27,10 +27,12 @@ PROGRAM = """
 import json, subprocess, sys
 from pathlib import Path
 from sparkfleet.settings import ClusterLinkSettings
-from sparkhost import guard, rollback, unproved
+from sparkhost.ssh import guard
+from sparkhost.ssh import rollback
+from sparkhost.ssh import unproved
 from sparkhost.cluster_link.guarded import LinkProof
-from sparkhost.guard import GuardStep
-from sparkhost.resource import Context, from_json
+from sparkhost.ssh.guard import GuardStep
+from sparkhost.base.resource import Context, from_json
 from tasks import cluster_link
 
 def resource(**more):

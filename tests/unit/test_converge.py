@@ -17,9 +17,9 @@ from typing import Any, ClassVar
 import pytest
 
 from sparkfleet.settings import HostSettings
-from sparkhost import converge, files
-from sparkhost.files import File
-from sparkhost.resource import Context, Failed, Refused, Resource, Step, from_json, one_line
+from sparkhost.base import converge, files
+from sparkhost.base.files import File
+from sparkhost.base.resource import Context, Failed, Refused, Resource, Step, from_json, one_line
 from tasks.lib import remote
 
 USER, GROUP = pwd.getpwuid(os.geteuid()).pw_name, grp.getgrgid(os.getegid()).gr_name
@@ -207,7 +207,7 @@ def test_the_loader_runs_on_a_python_that_knows_nothing_of_us(tmp_path: Path) ->
     sent = remote.request("apply", [{"name": "one", "resources": [file(tmp_path / "a")]}])
     wanted = remote.unpacked(sent)
     assert len(sent) < len(json.dumps(wanted)) / 2
-    assert "sparkhost.swap" not in wanted["sources"], "modules that nothing here needs stay at home"
+    assert "sparkhost.swap.swap" not in wanted["sources"], "modules that nothing here needs stay at home"
     result = subprocess.run(
         ["sh", "-c", remote.COMMAND],
         input=sent,

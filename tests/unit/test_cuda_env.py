@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from sparkfleet.settings import CudaEnvSettings
-from sparkhost import environment as environment_module
-from sparkhost.environment import (
+from sparkhost.base.resource import Context, Failed, Resource, from_json
+from sparkhost.cuda_env import environment as environment_module
+from sparkhost.cuda_env.environment import (
     DEFAULT_PATH,
     EnvironmentFile,
     EnvironmentOverrides,
@@ -20,8 +21,7 @@ from sparkhost.environment import (
     environment_lines,
     other_values,
 )
-from sparkhost.ldconfig import cached_directories
-from sparkhost.resource import Context, Failed, Resource, from_json
+from sparkhost.cuda_env.ldconfig import cached_directories
 from tasks import cuda_env
 
 SETTINGS = CudaEnvSettings(variables={"SITE": "two words; a=b", "VLLM_USE_FLASHINFER_MXFP4_MOE": "1"})
@@ -121,7 +121,7 @@ def test_the_services_file_has_the_values_and_a_whole_path(
 ) -> None:
     host_file = tmp_path / "environment"
     host_file.write_text("PATH=/bin:/snap/bin::\nLD_LIBRARY_PATH=/theirs\n" if other else "")
-    monkeypatch.setattr("sparkhost.environment.ENVIRONMENT", host_file)
+    monkeypatch.setattr("sparkhost.cuda_env.environment.ENVIRONMENT", host_file)
     (resource,) = of_kind(cuda_env.apply(SETTINGS), EnvironmentFile)
     assert isinstance(resource, EnvironmentFile)
     found = assignments(resource._file().content)

@@ -19,8 +19,9 @@ import paramiko
 import pytest
 
 from sparkfleet.deploy.outcome import Outcome, State, outcomes
-from sparkhost import converge, deploylock, files, history, unproved
-from sparkhost.deploylock import Holder
+from sparkhost.base import converge, deploylock, files, history
+from sparkhost.base.deploylock import Holder
+from sparkhost.ssh import unproved
 from tasks.lib.remote import unpacked
 from tests.doubles import sshd
 
@@ -29,7 +30,7 @@ DEPLOY = """\
 import grp, os, pwd
 from types import ModuleType
 
-from sparkhost.files import File, NoFile
+from sparkhost.base.files import File, NoFile
 from tasks.lib.converge import deploy
 
 owner = (pwd.getpwuid(os.geteuid()).pw_name, grp.getgrgid(os.getegid()).gr_name)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparkhost.diff import masked, text_diff
+from sparkhost.base.diff import masked, text_diff
 
 SECRETS = {
     "fstab": "//nas/x /mnt cifs username=ann,password=S3CRET,uid=5 0 0",

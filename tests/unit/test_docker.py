@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sparkhost import docker
-from sparkhost.resource import Failed, Refused
+from sparkhost.base.resource import Failed, Refused
+from sparkhost.training_slice import docker
 
 
 def test_foreign_keys_of_docker_stay() -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from sparkhost.doctor import job
-from sparkhost.doctor.cli import main
 from sparkhost.launcher import jobs
+from sparkhost.tools.doctor import job
+from sparkhost.tools.doctor.cli import main
 
 ID = "0badcafe"
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from sparkhost.doctor import text
-from sparkhost.doctor.cli import main
-from sparkhost.doctor.rules import RULES, SAYS_MORE
-from sparkhost.doctor.rules.rule import Rule
+from sparkhost.tools.doctor import text
+from sparkhost.tools.doctor.cli import main
+from sparkhost.tools.doctor.rules import RULES, SAYS_MORE
+from sparkhost.tools.doctor.rules.rule import Rule
 
 ROOT = Path(__file__).resolve().parents[2]
 # Shapes of texts that people have pasted, and what is right for each.
@@ -125,7 +125,7 @@ def test_a_file_that_cannot_be_read_is_no_text_without_errors(
 def test_head_ends_it_without_a_traceback(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_text("\n".join(rule.hit for rule in RULES))
-    code = "import sys; from sparkhost.doctor.cli import main; sys.exit(main())"
+    code = "import sys; from sparkhost.tools.doctor.cli import main; sys.exit(main())"
     done = subprocess.run(
         ["/bin/sh", "-c", f'"{sys.executable}" -c "{code}" "{log}" | head -n 1'],
         env={**os.environ, "PYTHONPATH": str(ROOT / "files" / "host")},

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from sparkhost.doctor import host, nvidia, process, text
-from sparkhost.doctor.cli import main
-from sparkhost.doctor.finding import Finding, lines
-from sparkhost.doctor.rules import RULES
-from sparkhost.launcher.units import Mistake
+from sparkhost.base.units import Mistake
+from sparkhost.tools.doctor import host, nvidia, process, text
+from sparkhost.tools.doctor.cli import main
+from sparkhost.tools.doctor.finding import Finding, lines
+from sparkhost.tools.doctor.rules import RULES
 from tests.unit.small_wheels import install, library, new_venv
 
 SLEEP = "import sys; print('ready', flush=True); sys.stdin.read()"

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparkhost import elf
-from sparkhost.doctor import project, ptxas, stack
-from sparkhost.doctor.finding import Finding
-from sparkhost.doctor.venv import Venv, normal
+from sparkhost.base import elf
+from sparkhost.tools.doctor import project, ptxas, stack
+from sparkhost.tools.doctor.finding import Finding
+from sparkhost.tools.doctor.venv import Venv, normal
 from tests.unit.small_wheels import install, library, new_venv
 
 CUDART = "libcudart.so.12"

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from sparkhost.estimate.cli import main
-from sparkhost.estimate.fit import Host, choose, table
-from sparkhost.estimate.shape import of_count, parse
-from sparkhost.estimate.terms import Run, estimate
-from sparkhost.launcher.units import GIB, Mistake
+from sparkhost.base.units import GIB, Mistake
+from sparkhost.tools.estimate.cli import main
+from sparkhost.tools.estimate.fit import Host, choose, table
+from sparkhost.tools.estimate.shape import of_count, parse
+from sparkhost.tools.estimate.terms import Run, estimate
 from tests.bench.estimate import PUBLISHED, measured, on_gpu, published, shape_of
 from tests.bench.model_shapes import SHAPES
 

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparkhost.estimate.cli import main
-from sparkhost.estimate.shape import parse, read
-from sparkhost.estimate.terms import Run, estimate
-from sparkhost.launcher.units import GIB, Mistake
+from sparkhost.base.units import GIB, Mistake
+from sparkhost.tools.estimate.cli import main
+from sparkhost.tools.estimate.shape import parse, read
+from sparkhost.tools.estimate.terms import Run, estimate
 from tests.bench.estimate_more import ROWS, SHAPES, known, on_gpu, run_of, shape_of, trained_part, words
 
 REFUSED = {"gemma-3n-e4b", "granite-4.0-h-1b"}

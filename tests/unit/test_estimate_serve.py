@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparkhost.estimate import serve
-from sparkhost.estimate.cache import of_sequence
-from sparkhost.estimate.cli import main
-from sparkhost.estimate.fit import Host
-from sparkhost.estimate.fit import row as one_row
-from sparkhost.estimate.quantised import stored
-from sparkhost.estimate.shape import parse
-from sparkhost.estimate.terms import CONTEXT, PROCESS, Run, estimate
-from sparkhost.launcher.units import GIB
+from sparkhost.base.units import GIB
+from sparkhost.tools.estimate import serve
+from sparkhost.tools.estimate.cache import of_sequence
+from sparkhost.tools.estimate.cli import main
+from sparkhost.tools.estimate.fit import Host
+from sparkhost.tools.estimate.fit import row as one_row
+from sparkhost.tools.estimate.quantised import stored
+from sparkhost.tools.estimate.shape import parse
+from sparkhost.tools.estimate.terms import CONTEXT, PROCESS, Run, estimate
 from tests.bench.estimate_more import SHAPES, shape_of
 from tests.bench.serve import ROWS, activations, available, count, sequence, weights
 

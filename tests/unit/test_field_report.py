@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from sparkhost.fieldreport import host, trials
-from sparkhost.fieldreport.cli import main
-from sparkhost.fieldreport.report import Observation, markdown
-from sparkhost.fieldreport.trials import Libraries
-from sparkhost.launcher.units import MIB
-from sparkhost.profile.sample import Memory
+from sparkhost.base.units import MIB
+from sparkhost.tools.fieldreport import host, trials
+from sparkhost.tools.fieldreport.cli import main
+from sparkhost.tools.fieldreport.report import Observation, markdown
+from sparkhost.tools.fieldreport.trials import Libraries
+from sparkhost.tools.profile.sample import Memory
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = 128 * MIB

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from sparkhost import files
-from sparkhost.files import File, Link, NoFile, NoLink, write_atomic
-from sparkhost.resource import Context, Failed
+from sparkhost.base import files
+from sparkhost.base.files import File, Link, NoFile, NoLink, write_atomic
+from sparkhost.base.resource import Context, Failed
 
 OURS = "# managed by sparkfleet\nvalue = 1\n"
 IDS = os.geteuid(), os.getegid()

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import ClassVar
 
-from sparkhost.resource import Resource
+from sparkhost.base.resource import Resource
 from tasks import swap
 from tasks.lib.converge import deploy
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparkhost import fstab
+from sparkhost.swap import fstab
 
 ODD = (
     b"# /etc/fstab: static file system information.\n"

@@ -15,9 +15,9 @@ from sparkfleet.audit.controls.gpu_clock import comes_back, in_force
 from sparkfleet.audit.controls.gpu_figures import gpus
 from sparkfleet.audit.model import Evidence, NoEvidence, Observation, Status
 from sparkfleet.settings import GpuClockSettings, HostSettings
-from sparkhost.files import File
+from sparkhost.base.files import File
+from sparkhost.base.resource import Context, Refused
 from sparkhost.gpu_clock.resource import HasNvml
-from sparkhost.resource import Context, Refused
 from tasks import gpu_clock as measure
 from tests.compliance.doubles import CLOCKED, RULE
 

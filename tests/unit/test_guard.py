@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from sparkhost import arming, files, guard, pid1, rollback, sshd, unproved
-from sparkhost.guard import Guarded, GuardStep
-from sparkhost.resource import Context, Failed, Refused
-from sparkhost.unproved import Armed
+from sparkhost.base import files, pid1
+from sparkhost.base.resource import Context, Failed, Refused
+from sparkhost.ssh import arming, guard, rollback, sshd, unproved
+from sparkhost.ssh.guard import Guarded, GuardStep
+from sparkhost.ssh.unproved import Armed
 
 
 @pytest.fixture(autouse=True)
@@ -93,14 +94,14 @@ def test_the_copy_on_the_host_stands_alone(tmp_path: Path) -> None:
     """As the timer runs it: without this project on any path."""
     command: Sequence[str] = arming.install_program()
     directory = tmp_path / "rollback" / "program" / "sparkhost"
-    found = {path.stem for path in directory.iterdir()}
+    found = {path.stem for path in directory.rglob("*.py")}
     assert found == {"__init__", "bounded", "diff", "files", "pid1", "resource", "rollback", "take_back_sh", "unproved"}
     assert command[0] == "/bin/sh"
     program = Path(command[-1]).with_name("take_back.py")
     assert not set(" ".join(command)) & set(";\\\"'$%"), "systemd 252 garbles them in transient units"
     program.write_text(program.read_text().replace("sys.exit(main(", "print(main.__code__.co_filename, ("))
     said = pid1.run("/usr/bin/python3", "-I", "-S", "-B", str(program))
-    assert said.split() == [str(directory / "rollback.py"), str(tmp_path / "rollback")]
+    assert said.split() == [str(directory / "ssh" / "rollback.py"), str(tmp_path / "rollback")]
 
 
 def test_the_report_is_told_once() -> None:

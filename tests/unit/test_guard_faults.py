@@ -226,7 +226,7 @@ def test_the_timers_own_service_is_not_stopped_by_itself(tmp_path: Path) -> None
     calls = root / "bin/calls"
     calls.write_text("")
     program = root / "var/lib/sparkfleet/rollback/program/take-back"
-    sources = program.with_name("sparkhost") / "rollback.py"
+    sources = program.with_name("sparkhost") / "ssh" / "rollback.py"
     sources.write_text(sources.read_text().replace("/usr/sbin/sshd", str(root / "bin/sshd")))
     done = subprocess.run(["/bin/sh", str(program), "timer"], env=host.environment(root), check=False)
     assert (done.returncode, host.snapshot(root)) == (0, old)

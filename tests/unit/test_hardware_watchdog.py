@@ -10,14 +10,14 @@ import pytest
 from pydantic import ValidationError
 
 from sparkfleet.settings import HardwareWatchdogSettings, Seconds
-from sparkhost import hardware
-from sparkhost.files import File
-from sparkhost.hardware import HardwareWatchdog, Sysctl, SysctlBefore, active
+from sparkhost.base import hardware
+from sparkhost.base.files import File
+from sparkhost.base.hardware import HardwareWatchdog, Sysctl, SysctlBefore, active
+from sparkhost.base.resource import Context, Failed, Refused, from_json
 from sparkhost.hardware_watchdog import driver as timer_driver
 from sparkhost.hardware_watchdog import kept
 from sparkhost.hardware_watchdog.driver import TimerDriver
 from sparkhost.hardware_watchdog.main import main
-from sparkhost.resource import Context, Failed, Refused, from_json
 from tasks import hardware_watchdog as measure
 
 

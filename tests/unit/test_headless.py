@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from sparkfleet.settings import HostSettings
+from sparkhost.base.pid1 import Look
+from sparkhost.base.resource import Context, Failed, Refused
 from sparkhost.headless import desktop, record
 from sparkhost.headless.desktop import DesktopBefore, Headless
-from sparkhost.pid1 import Look
-from sparkhost.resource import Context, Failed, Refused
 
 # What these programs do as far as the measure asks, on files below HOME.
 SYSTEMCTL = """#!/bin/sh

@@ -23,9 +23,10 @@ from sparkfleet.deploy.outcome import outcomes
 from sparkfleet.deploy.report import as_json, details
 from sparkfleet.exit_codes import ExitCode
 from sparkfleet.settings import HostSettings
-from sparkhost import converge, deploylock, files, guard, history, unproved
-from sparkhost.deploylock import Busy, Holder, held
-from sparkhost.files import File, NoFile
+from sparkhost.base import converge, deploylock, files, history
+from sparkhost.base.deploylock import Busy, Holder, held
+from sparkhost.base.files import File, NoFile
+from sparkhost.ssh import guard, unproved
 from tasks.lib import origin
 
 USER, GROUP = pwd.getpwuid(os.geteuid()).pw_name, grp.getgrgid(os.getegid()).gr_name

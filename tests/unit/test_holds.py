@@ -14,11 +14,11 @@ from types import ModuleType
 import pytest
 
 from sparkfleet.settings import HostSettings
-from sparkhost import holds, systemd
-from sparkhost.files import File
-from sparkhost.guard import Guarded
-from sparkhost.holds import Holds, values_of
-from sparkhost.resource import Context, Refused, Resource, from_json
+from sparkhost.base import holds, systemd
+from sparkhost.base.files import File
+from sparkhost.base.holds import Holds, values_of
+from sparkhost.base.resource import Context, Refused, Resource, from_json
+from sparkhost.ssh.guard import Guarded
 from tasks import (
     cluster_link,
     cuda_env,

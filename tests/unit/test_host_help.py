@@ -23,7 +23,7 @@ def called(program: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     entry = ENTRY.search(program.read_text())
     assert entry, program
     start = f"import sys; from {entry[1]} import {entry[2]} as main; sys.exit(main())"
-    if entry[1] in ("sparkhost.stack_cli", "sparkhost.vllm_source_cli"):
+    if entry[1] in ("sparkhost.stack.cli", "sparkhost.vllm_source.cli"):
         start = start.replace("main()", "main(sys.argv[1:])")
     return subprocess.run(
         [sys.executable, "-c", start, *arguments],

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sparkhost import installed
-from sparkhost.installed import Installed, NotInstalled
-from sparkhost.resource import Context, Failed
+from sparkhost.base import installed
+from sparkhost.base.installed import Installed, NotInstalled
+from sparkhost.base.resource import Context, Failed
 from tasks.lib.programs import HOST, imported, program
 
 MODULES = {"sparkhost/__init__.py": "", "sparkhost/tool/__init__.py": "VALUE = 1\n"}
@@ -100,9 +100,9 @@ def test_removal_leaves_nothing_and_no_empty_directories(library: Path, tmp_path
 
 
 def test_a_program_is_made_of_what_it_imports_and_nothing_else() -> None:
-    made = program("guard", "guard.py")
-    assert {"sparkhost/guard.py", "sparkhost/resource.py", "sparkhost/__init__.py"} <= made.modules.keys()
-    assert "sparkhost/uv.py" not in made.modules
-    assert made.modules["sparkhost/guard.py"] == (HOST / "sparkhost/guard.py").read_text()
+    made = program("guard", "ssh/guard.py")
+    assert {"sparkhost/ssh/guard.py", "sparkhost/base/resource.py", "sparkhost/__init__.py"} <= made.modules.keys()
+    assert "sparkhost/uv/resources.py" not in made.modules
+    assert made.modules["sparkhost/ssh/guard.py"] == (HOST / "sparkhost/ssh/guard.py").read_text()
     with pytest.raises(FileNotFoundError):
         program("nothing", "nothing")

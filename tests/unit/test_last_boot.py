@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from sparkhost.launcher.units import GIB
+from sparkhost.base.resource import Failed
+from sparkhost.base.units import GIB
 from sparkhost.observer import ring
 from sparkhost.observer.ring import STOP, Holder, Ring, Sample
-from sparkhost.resource import Failed
 from sparkhost.watchdog.last_boot import gather, judge, traces, words
 from sparkhost.watchdog.last_boot.traces import Bursts, Entry, Kill, Traces
 

@@ -17,7 +17,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sparkhost import gpu_sample
+from sparkhost.base import gpu_sample
+from sparkhost.base.units import GIB
 from sparkhost.launcher import acts, admission, helper
 from sparkhost.launcher import config as configuration
 from sparkhost.launcher.acts import Denied
@@ -27,7 +28,6 @@ from sparkhost.launcher.client import Busy, ask
 from sparkhost.launcher.config import Config
 from sparkhost.launcher.request import Leave, Start
 from sparkhost.launcher.unit import SLICE
-from sparkhost.launcher.units import GIB
 from tests.unit.test_launcher_helper import as_user, own_socket
 
 UID = 1  # daemon, on Debian and Ubuntu

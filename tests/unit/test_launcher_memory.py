@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from sparkhost.base.units import GIB
 from sparkhost.launcher import leftovers, preflight, preflight_cli
 from sparkhost.launcher.holders import Holder, holders, meminfo, table
-from sparkhost.launcher.units import GIB
 
 
 def cgroup(root: Path, name: str, anon: int, pids: tuple[int, ...] = ()) -> None:

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparkhost import gpu_sample
+from sparkhost.base import gpu_sample
+from sparkhost.base.units import GIB, MIB
 from sparkhost.launcher import cli, job_stack, promise
 from sparkhost.launcher.holders import meminfo
 from sparkhost.launcher.job_stack import Release, releases
 from sparkhost.launcher.promise import Host, fraction, variables
-from sparkhost.launcher.units import GIB, MIB
 
 SPARK = Host(total=120 * GIB, unified=True, cores=20)
 DISCRETE = SPARK._replace(unified=False)

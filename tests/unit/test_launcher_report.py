@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sparkhost.base.units import GIB, Mistake, parse_duration, parse_size, show_duration, show_size
 from sparkhost.launcher import config as configuration
 from sparkhost.launcher import inherit, jobs
 from sparkhost.launcher.attach import Ending, parse_end
@@ -20,7 +21,6 @@ from sparkhost.launcher.config import BadConfig, Config
 from sparkhost.launcher.jobs import Job
 from sparkhost.launcher.options import Options, parse
 from sparkhost.launcher.report import cause, code_of, summary
-from sparkhost.launcher.units import GIB, Mistake, parse_duration, parse_size, show_duration, show_size
 from tests.unit.launcher_jobs import HOST
 
 SCRIPT = HOST.parent / "training_slice" / "spark-job-end"

@@ -12,20 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sparkhost.base.units import LEAST_MEMORY
 from sparkhost.launcher.client import start_message
 from sparkhost.launcher.config import Config
-from sparkhost.launcher.request import (
-    LONGEST,
-    BadRequest,
-    DropCache,
-    Leave,
-    Start,
-    Stop,
-    encode,
-    parse,
-)
+from sparkhost.launcher.request import LONGEST, BadRequest, DropCache, Leave, Start, Stop, encode, parse
 from sparkhost.launcher.unit import END, STUB, TooLarge, properties, unit_name
-from sparkhost.launcher.units import LEAST_MEMORY
 
 FIELDS = ("memory", "time", "name", "host_ipc", "wait", "ticket")
 JSON = st.recursive(

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparkhost.cgroups import cgroup_of
+from sparkhost.base.cgroups import cgroup_of
 from sparkhost.launcher import channel as messages
 from sparkhost.launcher import inherit, stay
 from sparkhost.launcher.attach import attend

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sparkhost.launcher.units import GIB
+from sparkhost.base.units import GIB
 from sparkhost.observer import memory, restarts
 from sparkhost.observer.alarms import AGAIN, LASTS, MOST, Alarm, Alarms
 from sparkhost.observer.kernel_log import MANY, WITHIN, Record, Tally, parse

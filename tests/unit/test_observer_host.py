@@ -16,13 +16,12 @@ from typing import Any
 import pytest
 
 from sparkfleet.settings import WatchdogSettings
-from sparkhost import floors
+from sparkhost.base.units import GIB
 from sparkhost.launcher import cli
-from sparkhost.launcher.units import GIB
 from sparkhost.observer import look, told
 from sparkhost.observer.alarms import Alarm
 from sparkhost.observer.main import Observer
-from sparkhost.watchdog import metrics, why
+from sparkhost.watchdog import floors, metrics, why
 from sparkhost.watchdog.alive import absence
 from tests.unit.watchdog_host import made_host, until
 

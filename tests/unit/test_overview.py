@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sparkhost import overview
+from sparkhost.tools import overview
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from sparkhost import people
-from sparkhost.people import TrainingPeople
-from sparkhost.resource import Context, Failed
+from sparkhost.base.resource import Context, Failed
+from sparkhost.training_slice import people
+from sparkhost.training_slice.people import TrainingPeople
 
 PROGRAM = Path(__file__).with_name("people_host.py")
 NEEDED = ("useradd", "groupadd", "gpasswd", "usermod", "unshare")

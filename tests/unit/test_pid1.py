@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sparkhost import pid1
-from sparkhost.pid1 import Look, microseconds, show, time_of, units_loaded_at
-from sparkhost.resource import Failed
+from sparkhost.base import pid1
+from sparkhost.base.pid1 import Look, microseconds, show, time_of, units_loaded_at
+from sparkhost.base.resource import Failed
 
 # As systemd 252 prints it: a block for each unit, in the order in which they were asked for.
 SYSTEMCTL = """\

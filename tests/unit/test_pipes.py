@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sparkhost.pipes import quiet_without_reader
+from sparkhost.base.pipes import quiet_without_reader
 
 FILES = Path(__file__).resolve().parents[2] / "files"
 ENTRY = re.compile(r"^(from sparkhost[\w.]* import (?:main|top))$.*^(sys\.exit\(.*\))$", re.MULTILINE | re.DOTALL)
@@ -56,7 +56,7 @@ def test_a_command_without_a_reader_ends_without_a_word(name: str) -> None:
 
 
 def test_so_does_one_that_prints_more_than_is_buffered() -> None:
-    head = "import sys\nfrom sparkhost.pipes import quiet_without_reader as q\n@q\n"
+    head = "import sys\nfrom sparkhost.base.pipes import quiet_without_reader as q\n@q\n"
     code = f"{head}def main():\n for _ in range(9999): print('x' * 100)"
     done = run_without_reader(f"{code}\n return 0\nsys.exit(main())")
     assert (done.returncode, done.stderr) == (141, "")

@@ -17,13 +17,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparkhost.deploylock import start_of
-from sparkhost.launcher.units import GIB, MIB, Mistake
-from sparkhost.profile import command, fit, plot, recipe
-from sparkhost.profile.cli import main
-from sparkhost.profile.fit import Line, Point
-from sparkhost.profile.sample import Memory
-from sparkhost.profile.step import Limits, run, wrapped
+from sparkhost.base.deploylock import start_of
+from sparkhost.base.units import GIB, MIB, Mistake
+from sparkhost.tools.profile import command, fit, plot, recipe
+from sparkhost.tools.profile.cli import main
+from sparkhost.tools.profile.fit import Line, Point
+from sparkhost.tools.profile.sample import Memory
+from sparkhost.tools.profile.step import Limits, run, wrapped
 from tests.unit.watchdog_host import until
 
 RECIPES = Path(__file__).resolve().parents[2] / "files" / "tools" / "recipes"
@@ -114,7 +114,7 @@ def test_a_run_that_takes_more_than_the_headroom_is_ended(tmp_path: Path) -> Non
 def test_a_run_that_ignores_sigterm_is_killed_with_its_children(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sparkhost.profile import step
+    from sparkhost.tools.profile import step
 
     monkeypatch.setattr(step, "TERM_TO_KILL", 0.5)
     code = "trap '' TERM; (trap '' TERM; sleep 600) & echo $! >child; wait; wait; sleep 600"
@@ -347,7 +347,7 @@ def test_a_recipe_that_is_wrong_is_one_line(tmp_path: Path, content: str, says: 
 def test_who_ends_the_profile_ends_the_run_with_it(tmp_path: Path, number: int) -> None:
     """The run tells its number, and waits for ever; nobody else is let into the directory meanwhile."""
     script = f"echo $$ >{tmp_path}/pid.new; mv {tmp_path}/pid.new {tmp_path}/pid; exec sleep 600 # {{batch}}"
-    code = "import sys; from sparkhost.profile.cli import main; sys.exit(main())"
+    code = "import sys; from sparkhost.tools.profile.cli import main; sys.exit(main())"
     words = [*PLAIN, "--out", str(tmp_path), "--", "sh", "-c", script]
     started = subprocess.Popen(
         [sys.executable, "-c", code, *words],

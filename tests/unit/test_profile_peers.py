@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from sparkhost.launcher.units import MIB, Mistake
-from sparkhost.profile.cli import main
-from sparkhost.profile.peers import parse, part_of
+from sparkhost.base.units import MIB, Mistake
+from sparkhost.tools.profile.cli import main
+from sparkhost.tools.profile.peers import parse, part_of
 
 ROOT = Path(__file__).resolve().parents[2]
 PLAIN = ["--plain", "--by", "processes", "--headroom", "512M", "--rate", "100"]
@@ -33,7 +33,7 @@ def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     programs = tmp_path / "bin"
     programs.mkdir()
     source = f"import sys; sys.path.insert(0, {str(ROOT / 'files' / 'host')!r})\n"
-    source += "from sparkhost.profile.cli import main; sys.exit(main())"
+    source += "from sparkhost.tools.profile.cli import main; sys.exit(main())"
     scripts = {
         # The last word is the peer's command line; a peer named "gone" cannot be reached.
         "ssh": 'for word; do :; done\ncase " $* " in *" gone "*) exit 255;; esac\nexec sh -c "$word"',

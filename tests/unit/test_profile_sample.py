@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from sparkhost.base.units import MIB
 from sparkhost.launcher import jobs
 from sparkhost.launcher.jobs import Job
-from sparkhost.launcher.units import MIB
-from sparkhost.profile import step
-from sparkhost.profile.sample import Memory, Sampler, family, held
 from sparkhost.sampler.main import write
+from sparkhost.tools.profile import step
+from sparkhost.tools.profile.sample import Memory, Sampler, family, held
 
 HOLD = "import sys; held = bytearray(b'x' * {size}); print('ready', flush=True); sys.stdin.read()"
 # A child that holds something itself, as a data loader does.

@@ -14,9 +14,9 @@ import pytest
 from sparkfleet.settings import HostSettings, Measure
 from sparkfleet.settings import retired as table
 from sparkfleet.settings.retired import Retired
-from sparkhost import converge, files
-from sparkhost.files import File, RetiredFile
-from sparkhost.resource import Context, Resource
+from sparkhost.base import converge, files
+from sparkhost.base.files import File, RetiredFile
+from sparkhost.base.resource import Context, Resource
 from tasks.lib.wanted import resources_of
 from tests.unit.fleet_files import Load, refused
 

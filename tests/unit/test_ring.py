@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from sparkhost.launcher.units import GIB
+from sparkhost.base.units import GIB
 from sparkhost.observer import ring, samples
 from sparkhost.observer.recorder import Eyes, Recorder, boot_id, is_tense
 from sparkhost.observer.ring import BLOCK, MINUTE, RECORD, SECONDS, SIZE, STOP, Holder, Ring, Sample

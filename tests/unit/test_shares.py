@@ -14,12 +14,13 @@ from pydantic import ValidationError
 from sparkfleet.audit.controls import host_judges, training_slice_judges, watchdog_judges
 from sparkfleet.audit.model import Evidence, Observation, Status
 from sparkfleet.settings import HostSettings, Share, Size, TrainingSliceSettings, WatchdogSettings
-from sparkhost import converge, headroom, shares, slices
-from sparkhost.floors import FloorsFit
+from sparkhost.base import converge, headroom, shares
+from sparkhost.base.resource import Context, Refused
 from sparkhost.launcher import config as launcher
-from sparkhost.resource import Context, Refused
-from sparkhost.slices import SliceFits
+from sparkhost.training_slice import slices
+from sparkhost.training_slice.slices import SliceFits
 from sparkhost.watchdog.config import parse
+from sparkhost.watchdog.floors import FloorsFit
 from tasks import training_slice, vllm_source, watchdog
 from tasks.lib.sizes import on_host
 from tasks.lib.wanted import requests
@@ -108,7 +109,7 @@ def test_a_dry_run_shows_the_figure_and_its_rule(tmp_path: Path, monkeypatch: py
     wanted = [one for one in asked["resources"] if one.get("path") in (training_slice.SLICE_FILE, training_slice.SUM)]
     assert len(wanted) == 2
     measure = {"name": "training_slice", "resources": [{**one, "path": path, "slices": "none"} for one in wanted]}
-    answer = converge.run({"action": "plan", "modules": ["sparkhost.slices"], "measures": [measure]})
+    answer = converge.run({"action": "plan", "modules": ["sparkhost.training_slice.slices"], "measures": [measure]})
     cap, total = answer["plan"]["training_slice"]["changes"]
     assert f"+# In the fleet file: auto, 5/6 of this host's memory.\n+MemoryMax={50 * GIB}\n" in cap["diff"]
     assert f"+# In the fleet file: 50% of this host's memory.\n+MemoryMax={30 * GIB}\n" in total["diff"]

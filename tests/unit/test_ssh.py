@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from sparkfleet.settings import Size, SshSettings
-from sparkhost import pam, protection
-from sparkhost.files import File
-from sparkhost.guard import Guarded
-from sparkhost.resource import from_json
-from sparkhost.systemd import containers_at_risk
+from sparkhost.base.files import File
+from sparkhost.base.resource import from_json
+from sparkhost.base.systemd import containers_at_risk
+from sparkhost.ssh import pam, protection
+from sparkhost.ssh.guard import Guarded
 from tasks import ssh as measure
 
 MIB = 2**20

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from sparkhost import stack_store
-from sparkhost.resource import UPLOADS, Context, Failed, Refused
-from sparkhost.stack import NoStack
+from sparkhost.base.resource import UPLOADS, Context, Failed, Refused
+from sparkhost.stack import store as stack_store
+from sparkhost.stack.resources import NoStack
 from tests.unit.stack_hosts import MACHINE, Release, converge, release
 from tests.unit.stack_wheels import CUDA_12, CUDA_13, elf, wheel
 

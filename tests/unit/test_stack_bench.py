@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from sparkhost import stack_cli, stack_store
 from sparkhost.smoke import bench, bench_step
 from sparkhost.smoke.bench import FILE, NEW, NoAnswer, lines, main, measured
 from sparkhost.smoke.bench_step import MARK
+from sparkhost.stack import cli as stack_cli
+from sparkhost.stack import store as stack_store
 
 
 def answer(gemv: float = 240.0, copy: float = 220.0, gpu: str = "NVIDIA GB10") -> str:

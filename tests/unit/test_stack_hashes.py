@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sparkhost.stack_hashes import Worker, hashes
+from sparkhost.stack.hashes import Worker, hashes
 
 
 def tree(root: Path) -> dict[str, bytes]:

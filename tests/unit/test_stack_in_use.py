@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from sparkhost import bounded, stack_store
+from sparkhost.base import bounded
+from sparkhost.stack import store as stack_store
 
 
 def test_a_process_that_uses_a_release_is_found(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparkfleet.stack.scan import look
-from sparkhost.elf import BadElf, needed, wants_cuda_12
-from sparkhost.stack_rules import flash_attention, must_be_cuda_13, torch_problem
+from sparkhost.base.elf import BadElf, needed, wants_cuda_12
+from sparkhost.stack.rules import flash_attention, must_be_cuda_13, torch_problem
 from tests.unit.stack_wheels import CUDA_12, CUDA_13, elf, wheel
 
 VERSION_CUDA = "from typing import Optional\n__version__ = '2.13.0+cu130'\ncuda: Optional[str] = '13.0'\n"

@@ -16,9 +16,10 @@ import tomli_w
 
 from sparkfleet.settings import FleetError, StackSettings, load_fleet
 from sparkfleet.stack import profile
-from sparkhost import stack_cli, stack_store
-from sparkhost.resource import UPLOADS, Context, Refused, from_json
-from sparkhost.stack_users import constraints, snippet
+from sparkhost.base.resource import UPLOADS, Context, Refused, from_json
+from sparkhost.stack import cli as stack_cli
+from sparkhost.stack import store as stack_store
+from sparkhost.stack.users import constraints, snippet
 from tasks import stack
 from tasks.lib.templates import render
 from tests.unit.stack_hosts import MACHINE, UV, release

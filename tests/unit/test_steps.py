@@ -17,33 +17,21 @@ from typing import ClassVar
 import pytest
 
 import sparkhost
-from sparkhost import (
-    caps,
-    converge,
-    docker,
-    environment,
-    files,
-    hardware,
-    holds,
-    installed,
-    ldconfig,
-    pam,
-    protection,
-    service,
-    slices,
-    stack_store,
-    swap,
-    systemd,
-    uv,
-    vllm_container,
-)
+from sparkhost.base import converge, files, hardware, holds, installed, service, systemd
+from sparkhost.base.files import File, Link, NoFile, NoLink, RetiredFile
+from sparkhost.base.resource import Check, Context, Failed, Refused, Resource, Step
 from sparkhost.cluster_link.guarded import GuardedLink
-from sparkhost.files import File, Link, NoFile, NoLink, RetiredFile
-from sparkhost.floors import FloorsFit
-from sparkhost.guard import Guarded, GuardStep
-from sparkhost.resource import Check, Context, Failed, Refused, Resource, Step
-from sparkhost.sshd import SshdReady
-from sparkhost.stack import NoStack, StackCurrent, StackOld
+from sparkhost.cuda_env import environment, ldconfig
+from sparkhost.ssh import pam, protection
+from sparkhost.ssh.guard import Guarded, GuardStep
+from sparkhost.ssh.sshd import SshdReady
+from sparkhost.stack import store as stack_store
+from sparkhost.stack.resources import NoStack, StackCurrent, StackOld
+from sparkhost.swap import swap
+from sparkhost.training_slice import caps, docker, slices
+from sparkhost.uv import resources as uv
+from sparkhost.vllm_container import resources as vllm_container
+from sparkhost.watchdog.floors import FloorsFit
 from tests.unit import walks
 from tests.unit.steps_host import Host
 

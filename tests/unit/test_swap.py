@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from sparkfleet.settings import HostSettings
-from sparkhost import swap
-from sparkhost.swap import ActiveSwap, active_swaps, overridden, refusal
-from sparkhost.systemd import UNIT_DIRECTORY, unit_of
+from sparkhost.base.systemd import UNIT_DIRECTORY, unit_of
+from sparkhost.swap import swap
+from sparkhost.swap.swap import ActiveSwap, active_swaps, overridden, refusal
 from tasks import swap as swap_measure
 from tasks.lib.wanted import requests
 

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from sparkfleet.settings import ToolsSettings
-from sparkhost import headroom, slices
-from sparkhost.files import MANAGED, File, NoFile
-from sparkhost.installed import Installed
-from sparkhost.launcher.units import GIB
-from sparkhost.resource import from_json
+from sparkhost.base import headroom
+from sparkhost.base.files import MANAGED, File, NoFile
+from sparkhost.base.installed import Installed
+from sparkhost.base.resource import from_json
+from sparkhost.base.units import GIB
+from sparkhost.training_slice import slices
 from tasks import tools as measure
 
 COMMANDS = ("spark", "spark-doctor", "spark-estimate", "spark-field-report", "spark-profile")

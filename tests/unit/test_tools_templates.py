@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sparkhost.profile import command, recipe
+from sparkhost.tools.profile import command, recipe
 from tests.unit.small_wheels import UV, wheel
 
 FILES = Path(__file__).resolve().parents[2] / "files" / "tools"

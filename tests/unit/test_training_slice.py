@@ -19,18 +19,19 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from sparkfleet.settings import HostSettings, Size, TrainingSliceSettings
-from sparkhost import caps, converge, people, people_keys, slices, systemd
-from sparkhost.caps import CapInForce
-from sparkhost.files import File
-from sparkhost.installed import Installed
+from sparkhost.base import converge, systemd
+from sparkhost.base.files import File
+from sparkhost.base.installed import Installed
+from sparkhost.base.resource import Change, Context, Refused, from_json
+from sparkhost.base.shares import settled
+from sparkhost.base.systemd import UNIT_DIRECTORY
 from sparkhost.launcher import config, helper
 from sparkhost.launcher.unit import END, STUB
-from sparkhost.people import TrainingPeople
-from sparkhost.people_keys import as_user, with_keys
-from sparkhost.resource import Change, Context, Refused, from_json
-from sparkhost.shares import settled
-from sparkhost.slices import CapFile, Exceptions, NoJobs, SliceFits, members
-from sparkhost.systemd import UNIT_DIRECTORY
+from sparkhost.training_slice import caps, people, people_keys, slices
+from sparkhost.training_slice.caps import CapInForce
+from sparkhost.training_slice.people import TrainingPeople
+from sparkhost.training_slice.people_keys import as_user, with_keys
+from sparkhost.training_slice.slices import CapFile, Exceptions, NoJobs, SliceFits, members
 from tasks import training_slice as measure
 from tasks import watchdog
 from tasks.lib.wanted import requests

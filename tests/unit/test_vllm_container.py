@@ -17,10 +17,11 @@ from typing import Any
 import pytest
 
 from sparkfleet.settings import VllmContainerSettings
-from sparkhost import docker, vllm_container
-from sparkhost import vllm_container_cli as cli
-from sparkhost.resource import Change, Context, Failed, Refused
-from sparkhost.vllm_container import ContainerHost, ContainerImage, NoImages, OldImages
+from sparkhost.base.resource import Change, Context, Failed, Refused
+from sparkhost.training_slice import docker
+from sparkhost.vllm_container import cli
+from sparkhost.vllm_container import resources as vllm_container
+from sparkhost.vllm_container.resources import ContainerHost, ContainerImage, NoImages, OldImages
 from sparkhost.vllm_room import main as vllm_main
 from sparkhost.vllm_room.main import WITHIN
 from tasks import vllm_container as measure
@@ -254,7 +255,7 @@ def server() -> Iterator[int]:
 @pytest.fixture
 def spark_vllm(state: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     def called(*words: str) -> subprocess.CompletedProcess[str]:
-        start = "import sys; from sparkhost.vllm_container_cli import main; sys.exit(main())"
+        start = "import sys; from sparkhost.vllm_container.cli import main; sys.exit(main())"
         env = {**os.environ, "PYTHONPATH": str(FILES / "host")}
         return subprocess.run(
             [sys.executable, "-c", start, *words], env=env, capture_output=True, text=True, check=False, timeout=60

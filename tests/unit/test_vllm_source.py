@@ -9,20 +9,18 @@ from pathlib import Path
 import pytest
 
 from sparkfleet.settings import VllmSourceSettings
-from sparkhost import (
-    stack_store,
-    vllm_source_record,
-    vllm_source_run,
-    vllm_source_shell,
-    vllm_source_store,
-)
-from sparkhost.files import File
-from sparkhost.resource import Change, Context, Refused, from_json
-from sparkhost.shares import settled
-from sparkhost.stack import StackOld
-from sparkhost.vllm_source import SLICE_FILE, VllmBuild, VllmOld
-from sparkhost.vllm_source_gone import NoVllmSource
-from sparkhost.vllm_source_unit import UNIT, UNIT_FILE
+from sparkhost.base.files import File
+from sparkhost.base.resource import Change, Context, Refused, from_json
+from sparkhost.base.shares import settled
+from sparkhost.stack import store as stack_store
+from sparkhost.stack.resources import StackOld
+from sparkhost.vllm_source import record as vllm_source_record
+from sparkhost.vllm_source import run as vllm_source_run
+from sparkhost.vllm_source import shell as vllm_source_shell
+from sparkhost.vllm_source import store as vllm_source_store
+from sparkhost.vllm_source.gone import NoVllmSource
+from sparkhost.vllm_source.resources import SLICE_FILE, VllmBuild, VllmOld
+from sparkhost.vllm_source.unit import UNIT, UNIT_FILE
 from sparkhost.watchdog.work import Place, Preferences, is_preferred
 from tasks import vllm_source as measure
 from tests.unit.stack_hosts import MACHINE, UV

@@ -16,12 +16,14 @@ from pathlib import Path
 
 import pytest
 
-from sparkhost import stack_store, vllm_source_record, vllm_source_store
-from sparkhost.resource import UPLOADS
-from sparkhost.vllm_source_run import NAMES, STEPS, carry_out
-from sparkhost.vllm_source_shell import Shell
-from sparkhost.vllm_source_steps import Build
-from sparkhost.vllm_source_store import current, home, is_whole
+from sparkhost.base.resource import UPLOADS
+from sparkhost.stack import store as stack_store
+from sparkhost.vllm_source import record as vllm_source_record
+from sparkhost.vllm_source import store as vllm_source_store
+from sparkhost.vllm_source.run import NAMES, STEPS, carry_out
+from sparkhost.vllm_source.shell import Shell
+from sparkhost.vllm_source.steps import Build
+from sparkhost.vllm_source.store import current, home, is_whole
 from tests.unit import stack_hosts
 from tests.unit.vllm_checkout import World, compiled, in_background, placed, python, record_of, stack_of
 from tests.unit.vllm_checkout import world as world

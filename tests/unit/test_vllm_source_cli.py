@@ -6,11 +6,9 @@ import json
 
 import pytest
 
-from sparkhost import (
-    vllm_source_cli,
-    vllm_source_record,
-    vllm_source_run,
-)
+from sparkhost.vllm_source import cli as vllm_source_cli
+from sparkhost.vllm_source import record as vllm_source_record
+from sparkhost.vllm_source import run as vllm_source_run
 from tests.unit.vllm_checkout import World, record_of
 from tests.unit.vllm_source_host import Pid1, wanted
 from tests.unit.vllm_source_host import host as host

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from sparkhost import vllm_source_jobs, vllm_source_record, vllm_source_shell
-from sparkhost.vllm_source_jobs import left, max_jobs
-from sparkhost.vllm_source_record import Record
-from sparkhost.vllm_source_unit import UNIT
+from sparkhost.vllm_source import jobs as vllm_source_jobs
+from sparkhost.vllm_source import record as vllm_source_record
+from sparkhost.vllm_source import shell as vllm_source_shell
+from sparkhost.vllm_source.jobs import left, max_jobs
+from sparkhost.vllm_source.record import Record
+from sparkhost.vllm_source.unit import UNIT
 
 GIB = 2**30
 

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from sparkhost import vllm_source_check, vllm_source_record, vllm_source_store
-from sparkhost.vllm_source_steps import Build
-from sparkhost.vllm_source_store import current, home, key_of
+from sparkhost.vllm_source import check as vllm_source_check
+from sparkhost.vllm_source import record as vllm_source_record
+from sparkhost.vllm_source import store as vllm_source_store
+from sparkhost.vllm_source.steps import Build
+from sparkhost.vllm_source.store import current, home, key_of
 from tests.unit import small_wheels, stack_hosts
 from tests.unit.stack_wheels import CUDA_12, CUDA_13, elf, serving, wheel
 from tests.unit.vllm_checkout import CUDA_TORCH, World, compiled, python, record_of, stack_of, states

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sparkhost.vllm_source_wants import lacking
+from sparkhost.vllm_source.wants import lacking
 
 
 def distribution(place: Path, name: str, version: str, *requires: str) -> None:

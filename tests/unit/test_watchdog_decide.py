@@ -7,18 +7,7 @@ from dataclasses import replace
 from hypothesis import given
 
 from sparkhost.watchdog.decide import backoff, decide, interval
-from sparkhost.watchdog.model import (
-    Candidate,
-    Freeze,
-    Helpless,
-    Look,
-    Policy,
-    Samples,
-    Scan,
-    Signal,
-    Thaw,
-    Wait,
-)
+from sparkhost.watchdog.model import Candidate, Freeze, Helpless, Look, Policy, Samples, Scan, Signal, Thaw, Wait
 from tests.unit.watchdog_situations import (
     TOTAL,
     candidate_lists,

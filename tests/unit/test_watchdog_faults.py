@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparkhost import gpu_sample, small_files
+from sparkhost.base import gpu_sample, small_files
 from sparkhost.watchdog import config
 from sparkhost.watchdog.cgroup import Cgroups, Charge
 from sparkhost.watchdog.meminfo import NoMemAvailable, field

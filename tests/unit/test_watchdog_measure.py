@@ -13,15 +13,16 @@ import pytest
 from pydantic import ValidationError
 
 from sparkfleet.settings import Seconds, Size, WatchdogSettings
-from sparkhost import floors, slices
-from sparkhost.files import File
-from sparkhost.floors import FloorsFit
-from sparkhost.installed import Installed
-from sparkhost.resource import Change, Context, Refused, from_json
-from sparkhost.service import CheckedFile, Service
-from sparkhost.shares import settled
+from sparkhost.base.files import File
+from sparkhost.base.installed import Installed
+from sparkhost.base.resource import Change, Context, Refused, from_json
+from sparkhost.base.service import CheckedFile, Service
+from sparkhost.base.shares import settled
+from sparkhost.training_slice import slices
+from sparkhost.watchdog import floors
 from sparkhost.watchdog.config import BadConfig, load, parse, warnings
 from sparkhost.watchdog.decide import decide
+from sparkhost.watchdog.floors import FloorsFit
 from sparkhost.watchdog.model import GIB, Ledger, Look, Samples, Wait
 from tasks import watchdog as measure
 

@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from sparkfleet.settings import WatchdogSettings
-from sparkhost.resource import Context, Failed
+from sparkhost.base.resource import Context, Failed
 from sparkhost.watchdog import replaced
 from sparkhost.watchdog.replaced import Replaced, ReplacedBack
 from tasks import watchdog as measure

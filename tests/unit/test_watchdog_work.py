@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sparkhost import cgroups
+from sparkhost.base import cgroups
 from sparkhost.watchdog.cgroup import Charge
 from sparkhost.watchdog.model import MIB, Candidate
 from sparkhost.watchdog.process import Process, Processes, parse_stat

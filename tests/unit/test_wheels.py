@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from sparkfleet.wheel_cache import cache as wheel_cache
-from sparkhost.resource import Need
-from sparkhost.uv import UvBinary
+from sparkhost.base.resource import Need
+from sparkhost.uv.resources import UvBinary
 from tasks.lib import wheels
 from tasks.lib.converge import needs
 from tasks.lib.runs import Run

@@ -17,12 +17,15 @@ from pathlib import Path
 import packaging
 import pytest
 
-from sparkhost import stack_store, vllm_source_check, vllm_source_record, vllm_source_store
-from sparkhost.resource import UPLOADS
-from sparkhost.vllm_source_record import Record, read_record
-from sparkhost.vllm_source_run import carry_out
-from sparkhost.vllm_source_steps import Build
-from sparkhost.vllm_source_store import Request, home, key_of
+from sparkhost.base.resource import UPLOADS
+from sparkhost.stack import store as stack_store
+from sparkhost.vllm_source import check as vllm_source_check
+from sparkhost.vllm_source import record as vllm_source_record
+from sparkhost.vllm_source import store as vllm_source_store
+from sparkhost.vllm_source.record import Record, read_record
+from sparkhost.vllm_source.run import carry_out
+from sparkhost.vllm_source.steps import Build
+from sparkhost.vllm_source.store import Request, home, key_of
 from tests.unit import stack_hosts
 from tests.unit.stack_hosts import release
 from tests.unit.stack_wheels import CUDA_13, elf, wheel
@@ -188,8 +191,11 @@ def record_of(build: Build) -> Record:
 DRIVER = """\
 import json, signal, sys
 from pathlib import Path
-from sparkhost import stack_store, vllm_source_record, vllm_source_run, vllm_source_store
-from sparkhost.vllm_source_steps import Build
+from sparkhost.stack.resources import store as stack_store
+from sparkhost.vllm_source.resources import record as vllm_source_record
+from sparkhost.vllm_source.resources import run as vllm_source_run
+from sparkhost.vllm_source.resources import store as vllm_source_store
+from sparkhost.vllm_source.steps import Build
 given = json.loads(sys.argv[1])
 stack_store.STORE, vllm_source_store.STORE, vllm_source_store.CUDA, vllm_source_record.STATE = map(Path, given["paths"])
 signal.signal(signal.SIGTERM, vllm_source_run.interrupted)

@@ -12,12 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from sparkhost import (
-    vllm_source,
-    vllm_source_gone,
-)
-from sparkhost.resource import UPLOADS
-from sparkhost.vllm_source import VllmBuild
+from sparkhost.base.resource import UPLOADS
+from sparkhost.vllm_source import gone as vllm_source_gone
+from sparkhost.vllm_source import resources as vllm_source
+from sparkhost.vllm_source.resources import VllmBuild
 from tests.unit.stack_hosts import UV
 from tests.unit.vllm_checkout import World, places, world_in
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from sparkfleet.settings import HostSettings
-from sparkhost.docker import merged
-from sparkhost.environment import environment_lines
+from sparkhost.cuda_env.environment import environment_lines
+from sparkhost.training_slice.docker import merged
 from tasks import cuda_env, hardware_watchdog, ssh, stack, swap, tools, training_slice, uv, watchdog
 from tasks.lib.programs import HOST, closure
 from tasks.lib.wanted import wanted
@@ -144,7 +144,7 @@ def uv_values(listed: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def stack_values(listed: Sequence[dict[str, Any]], directory: Path) -> dict[str, Any]:
     """The locks, and an archive with the code that builds a release: its manifest is ours, and so is who writes it."""
     release = one(listed, "stack_release")
-    builder = closure([HOST / "sparkhost" / name for name in ("__init__.py", "stack_build.py")])
+    builder = closure([HOST / "sparkhost" / name for name in ("__init__.py", "stack/build.py")])
     archive(directory / "archives" / "stack_build.tar.gz", builder)
     return {key: release[key] for key in ("profile", "locks", "interpreter", "uv")}
 

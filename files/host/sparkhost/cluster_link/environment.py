@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Interface
 from typing import Any
 
+from sparkhost.base.files import File
 from sparkhost.cluster_link import hardware, live
 from sparkhost.cluster_link.hardware import Nic, word
-from sparkhost.files import File
 
 NCCL = "/etc/nccl.conf"
 FABRIC = "/etc/sparkfleet/fabric.env"

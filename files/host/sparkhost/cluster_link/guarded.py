@@ -1,9 +1,9 @@
 """The change of a host's links, made with the way back armed, and the proof that lets it stay.
 
 How it works: `GuardedLink` is to links what `Guarded` is to SSH, with the same record, timer and unit for the next boot
-(`sparkhost.guard`). It keeps what its files were, puts ours in their place, and has them read for these devices alone.
-What must be run to bring the devices back stands in the record, so the host does that by itself too. The controller
-then has `LinkProof` ask every peer on each rail, logs in anew, and confirms over that very connection.
+(`sparkhost.ssh.guard`). It keeps what its files were, puts ours in their place, and has them read for these devices
+alone. What must be run to bring the devices back stands in the record, so the host does that by itself too. The
+controller then has `LinkProof` ask every peer on each rail, logs in anew, and confirms over that very connection.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-from sparkhost import bounded, unproved
-from sparkhost.arming import arm
+from sparkhost.base import bounded
+from sparkhost.base.files import BACKUPS, File, NoFile, backup_of, keep_backup, sync_directory
+from sparkhost.base.pid1 import run
+from sparkhost.base.resource import Change, Context, Failed, Refused, Resource, Step, Troubles, nothing
 from sparkhost.cluster_link import answers, environment, hardware, live, network_files
 from sparkhost.cluster_link.hardware import Nic
-from sparkhost.files import BACKUPS, File, NoFile, backup_of, keep_backup, sync_directory
-from sparkhost.guard import check_no_older, is_of_run, settle
-from sparkhost.pid1 import run
-from sparkhost.resource import Change, Context, Failed, Refused, Resource, Step, Troubles, nothing
+from sparkhost.ssh import unproved
+from sparkhost.ssh.arming import arm
+from sparkhost.ssh.guard import check_no_older, is_of_run, settle
 
 TOKEN_END = ".link"
 """What the token of a change to links ends in; before it is that of the run."""

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sparkhost import bounded
-from sparkhost.resource import Refused
+from sparkhost.base import bounded
+from sparkhost.base.resource import Refused
 
 SYS = Path("/sys")
 RAILS = 2

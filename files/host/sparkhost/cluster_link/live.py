@@ -10,9 +10,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sparkhost.pid1 import run
-from sparkhost.resource import Failed, Refused
-from sparkhost.rollback import is_active
+from sparkhost.base.pid1 import run
+from sparkhost.base.resource import Failed, Refused
+from sparkhost.ssh.rollback import is_active
 
 SETTLES = 30.0
 """Seconds for a device to have what its files say."""

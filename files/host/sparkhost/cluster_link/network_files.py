@@ -17,10 +17,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
-from sparkhost import bounded
+from sparkhost.base import bounded
+from sparkhost.base.resource import Failed, Refused
 from sparkhost.cluster_link.hardware import Nic
-from sparkhost.resource import Failed, Refused
-from sparkhost.rollback import is_active
+from sparkhost.ssh.rollback import is_active
 
 ROOT = Path("/")
 NETPLAN = Path("/etc/netplan/60-sparkfleet-cluster-link.yaml")

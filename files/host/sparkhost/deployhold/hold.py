@@ -7,9 +7,9 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from sparkhost import bounded
-from sparkhost.files import make_directories, sync_directory, write_atomic
-from sparkhost.resource import Failed
+from sparkhost.base import bounded
+from sparkhost.base.files import make_directories, sync_directory, write_atomic
+from sparkhost.base.resource import Failed
 
 HOLD = Path("/var/lib/sparkfleet/hold.json")
 LONGEST = 200

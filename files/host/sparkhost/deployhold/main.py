@@ -12,9 +12,9 @@ import os
 import sys
 from typing import Any
 
-from sparkhost import bounded, deploylock
+from sparkhost.base import bounded, deploylock
+from sparkhost.base.resource import Failed, one_line
 from sparkhost.deployhold import hold
-from sparkhost.resource import Failed, one_line
 
 
 def run(request: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import ctypes
 from dataclasses import dataclass
 from typing import ClassVar
 
-from sparkhost.resource import Check, Context, Refused
+from sparkhost.base.resource import Check, Context, Refused
 from sparkhost.sampler.nvml import LIBRARY
 
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from sparkhost import bounded, hardware
-from sparkhost.pid1 import run
-from sparkhost.resource import Context, Failed, Refused, Resource, Step
+from sparkhost.base import bounded, hardware
+from sparkhost.base.pid1 import run
+from sparkhost.base.resource import Context, Failed, Refused, Resource, Step
 
 SETTLE = 5.0
 """Seconds that udev may take to make the device."""

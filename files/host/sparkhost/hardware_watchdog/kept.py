@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from sparkhost import bounded
-from sparkhost.files import make_directories, write_atomic
-from sparkhost.resource import Failed
+from sparkhost.base import bounded
+from sparkhost.base.files import make_directories, write_atomic
+from sparkhost.base.resource import Failed
 
 FILE = Path("/var/lib/sparkfleet/hardware-watchdog.json")
 MOST = 20

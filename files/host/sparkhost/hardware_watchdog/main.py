@@ -6,10 +6,10 @@ import sys
 import time
 from collections.abc import Sequence
 
-from sparkhost import hardware
+from sparkhost.base import hardware
+from sparkhost.base.resource import Context, Failed, Refused, one_line
 from sparkhost.hardware_watchdog import kept
 from sparkhost.hardware_watchdog.driver import TimerDriver
-from sparkhost.resource import Context, Failed, Refused, one_line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -13,11 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
+from sparkhost.base.pid1 import run, show
+from sparkhost.base.resource import Context, Refused, Resource, Step
 from sparkhost.headless import record
 from sparkhost.headless.record import Before
-from sparkhost.pid1 import run, show
-from sparkhost.resource import Context, Refused, Resource, Step
-from sparkhost.slices import meminfo
+from sparkhost.training_slice.slices import meminfo
 
 LINK = Path("/etc/systemd/system/default.target")
 TARGET = "multi-user.target"

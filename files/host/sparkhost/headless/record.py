@@ -6,9 +6,9 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from sparkhost import bounded
-from sparkhost.files import make_directories, sync_directory, write_atomic
-from sparkhost.resource import Failed
+from sparkhost.base import bounded
+from sparkhost.base.files import make_directories, sync_directory, write_atomic
+from sparkhost.base.resource import Failed
 
 RECORD = Path("/var/lib/sparkfleet/headless.json")
 

@@ -24,16 +24,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sparkhost import gpu_sample
-from sparkhost.cgroups import cgroup_of
-from sparkhost.headroom import CONFIG as WATCHDOG
-from sparkhost.headroom import term_below
+from sparkhost.base import gpu_sample
+from sparkhost.base.cgroups import cgroup_of
+from sparkhost.base.headroom import CONFIG as WATCHDOG
+from sparkhost.base.headroom import term_below
+from sparkhost.base.units import show_size
 from sparkhost.launcher.config import Config
 from sparkhost.launcher.gpu import STALE as STALE_SAMPLE
 from sparkhost.launcher.gpu import within
 from sparkhost.launcher.holders import held, meminfo, promised
 from sparkhost.launcher.unit import SLICE
-from sparkhost.launcher.units import show_size
 
 CGROUPS = Path("/sys/fs/cgroup")
 PROC = Path("/proc")

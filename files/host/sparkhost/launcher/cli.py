@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import sys
 
+from sparkhost.base.pipes import quiet_without_reader
+from sparkhost.base.units import Mistake, show_duration, show_size
 from sparkhost.launcher.options import USAGE, parse
-from sparkhost.launcher.units import Mistake, show_duration, show_size
-from sparkhost.pipes import quiet_without_reader
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -110,10 +110,10 @@ def logs(words: list[str]) -> int:
 
 def stop(words: list[str]) -> int:
     """Ends a job of one's own, by the helper: it takes the processes that ignore us as well."""
+    from sparkhost.base.units import is_id
     from sparkhost.launcher import jobs
     from sparkhost.launcher.client import ask
     from sparkhost.launcher.request import Stop
-    from sparkhost.launcher.units import is_id
 
     word = _one(words, "stop")
     ask(Stop(word if is_id(word) else jobs.chosen(word).id))
@@ -190,9 +190,9 @@ def top(arguments: Sequence[str] | None = None) -> int:
         from sparkhost.status import screen
 
         return screen.show()
+    from sparkhost.base.units import MIB
     from sparkhost.launcher import gpu
     from sparkhost.launcher.holders import holders, meminfo, table
-    from sparkhost.launcher.units import MIB
     from sparkhost.observer import told
 
     samples = gpu.by_process()

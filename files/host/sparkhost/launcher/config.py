@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sparkhost.launcher.units import GIB
+from sparkhost.base.units import GIB
 
 PATH = Path("/etc/sparkfleet/launcher.json")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sparkhost import gpu_sample
-from sparkhost.cgroups import cgroup_of
+from sparkhost.base import gpu_sample
+from sparkhost.base.cgroups import cgroup_of
 
 SAMPLES = Path(gpu_sample.PATH)
 STALE = 30.0

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from sparkhost.cgroups import cgroup_of
-from sparkhost.containers import container
+from sparkhost.base.cgroups import cgroup_of
+from sparkhost.base.containers import container
+from sparkhost.base.units import show_size
 from sparkhost.launcher.gpu import within
-from sparkhost.launcher.units import show_size
 
 CGROUPS = Path("/sys/fs/cgroup")
 JOB = re.compile(r"spark-job-([0-9]+)-([0-9a-f]{8})\.service")

@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from sparkhost.base.units import is_id
 from sparkhost.launcher.attach import parse_end
 from sparkhost.launcher.client import Trouble
 from sparkhost.launcher.unit import SLICE, unit_name
-from sparkhost.launcher.units import is_id
 
 CGROUPS = Path("/sys/fs/cgroup")
 ENDS = Path("/run/sparkfleet/ends")

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sparkhost.cgroups import cgroup_of
+from sparkhost.base.cgroups import cgroup_of
 from sparkhost.launcher.gpu import within
 from sparkhost.launcher.unit import SLICE
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sparkhost.launcher.units import LEAST_MEMORY, Mistake, is_name, parse_duration, parse_size
+from sparkhost.base.units import LEAST_MEMORY, Mistake, is_name, parse_duration, parse_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -6,11 +6,11 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
+from sparkhost.base.units import GIB, show_size
 from sparkhost.launcher import gpu
 from sparkhost.launcher.client import Trouble, ask
 from sparkhost.launcher.holders import Holder, holders, meminfo, table
 from sparkhost.launcher.request import DropCache
-from sparkhost.launcher.units import GIB, show_size
 
 
 class Finding(NamedTuple):

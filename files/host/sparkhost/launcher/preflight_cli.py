@@ -7,14 +7,14 @@ import json
 import sys
 from collections.abc import Sequence
 
+from sparkhost.base.pipes import quiet_without_reader
+from sparkhost.base.units import MIB, Mistake, parse_size, show_size
 from sparkhost.launcher import config as configuration
 from sparkhost.launcher import gpu, preflight
 from sparkhost.launcher.client import Trouble, ask
 from sparkhost.launcher.config import BadConfig
 from sparkhost.launcher.holders import holders, meminfo, table
 from sparkhost.launcher.request import DropCache
-from sparkhost.launcher.units import MIB, Mistake, parse_size, show_size
-from sparkhost.pipes import quiet_without_reader
 
 SHORT, MISTAKE = 1, 2
 EPILOG = """\

@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from sparkhost import gpu_sample
+from sparkhost.base import gpu_sample
+from sparkhost.base.units import GIB
 from sparkhost.launcher import job_stack
 from sparkhost.launcher.holders import meminfo
 from sparkhost.launcher.job_stack import Release
-from sparkhost.launcher.units import GIB
 
 TORCH_ALLOCATOR = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")
 """The old name and the new one (2.10): PyTorch reads either, vLLM looks into the old one only."""

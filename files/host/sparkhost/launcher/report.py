@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from sparkhost.base.units import show_duration, show_size
 from sparkhost.launcher.attach import Ending
 from sparkhost.launcher.unit import SLICE
-from sparkhost.launcher.units import show_duration, show_size
 from sparkhost.watchdog.postmortem import readable
 
 STATE = Path("/var/lib/sparkfleet/watchdog")

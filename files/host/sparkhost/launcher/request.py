@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any, NamedTuple
 
-from sparkhost.launcher.units import LEAST_MEMORY, is_id, is_name
+from sparkhost.base.units import LEAST_MEMORY, is_id, is_name
 
 LONGEST = 1024
 """Bytes of a request."""

@@ -15,7 +15,7 @@ import struct
 import sys
 import termios
 
-from sparkhost.cgroups import cgroup_of
+from sparkhost.base.cgroups import cgroup_of
 from sparkhost.launcher import channel as messages
 from sparkhost.launcher.channel import Broken, raw
 

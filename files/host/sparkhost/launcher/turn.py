@@ -10,11 +10,11 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from sparkhost.base.units import show_duration
 from sparkhost.launcher import client
 from sparkhost.launcher.client import Busy, Trouble
 from sparkhost.launcher.options import Options
 from sparkhost.launcher.request import Leave
-from sparkhost.launcher.units import show_duration
 
 if TYPE_CHECKING:
     import socket

@@ -8,8 +8,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from sparkhost import small_files
-from sparkhost.gpu_sample import LARGEST
+from sparkhost.base import small_files
+from sparkhost.base.gpu_sample import LARGEST
 from sparkhost.observer.alarms import Alarm
 
 HOT = 85

@@ -9,9 +9,9 @@ from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
-from sparkhost import gpu_sample, small_files
-from sparkhost.cgroups import cgroup_of
-from sparkhost.containers import container
+from sparkhost.base import gpu_sample, small_files
+from sparkhost.base.cgroups import cgroup_of
+from sparkhost.base.containers import container
 from sparkhost.observer import memory, restarts
 from sparkhost.observer.kernel_log import Tally, parse
 from sparkhost.observer.orphans import LEAST, Seen

@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sparkhost import gpu_sample
-from sparkhost.launcher.units import show_size
+from sparkhost.base import gpu_sample
+from sparkhost.base.units import show_size
 from sparkhost.observer import heat, look, memory, orphans, ring, samples, told, warnings
 from sparkhost.observer.alarms import Alarm, Alarms
 from sparkhost.observer.recorder import Eyes, Recorder

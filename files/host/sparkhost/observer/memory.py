@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from sparkhost.launcher.units import GIB, KIB
+from sparkhost.base.units import GIB, KIB
 
 AT_ONCE = 2 * GIB
 """Less than this at once is short: so little was free when the driver refused with 22 GiB available."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from sparkhost.launcher.units import GIB
+from sparkhost.base.units import GIB
 
 LEAST = GIB
 """GPU memory from which on it is worth a word."""

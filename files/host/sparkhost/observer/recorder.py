@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sparkhost import small_files
+from sparkhost.base import small_files
 from sparkhost.observer import look, memory, ring, told
 from sparkhost.observer.ring import Holder, Ring, Sample
 from sparkhost.watchdog.process import parse_stat

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sparkhost import small_files
+from sparkhost.base import small_files
 
 PATH = "/var/lib/sparkfleet/observer/ring"
 BLOCK = 4096

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from sparkhost import small_files
+from sparkhost.base import small_files
 
 PATH = "/run/sparkfleet/observer/state.json"
 VERSION = 1

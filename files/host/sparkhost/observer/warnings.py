@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sparkhost.launcher.units import show_size
+from sparkhost.base.units import show_size
 from sparkhost.observer import memory, orphans
 from sparkhost.observer.alarms import Alarm
 

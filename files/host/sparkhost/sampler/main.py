@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sparkhost import small_files
-from sparkhost.gpu_sample import LARGEST
+from sparkhost.base import small_files
+from sparkhost.base.gpu_sample import LARGEST
 from sparkhost.sampler.heat import Heats
 from sparkhost.sampler.nvml import LIBRARY, Nvml, NvmlError, NvmlMissing
 from sparkhost.watchdog.postmortem import replace

@@ -16,12 +16,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sparkhost import bounded
-from sparkhost.files import make_directories, write_atomic
-from sparkhost.resource import Failed
+from sparkhost.base import bounded
+from sparkhost.base.files import make_directories, write_atomic
+from sparkhost.base.resource import Failed
 from sparkhost.smoke.bench_step import MARK
 from sparkhost.smoke.matrix import NOT_SEEN, plain
-from sparkhost.stack_store import SMOKE
+from sparkhost.stack.store import SMOKE
 
 STEP = Path(__file__).with_name("bench_step.py")
 SECONDS = 120.0

@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sparkhost.files import make_directories, write_atomic
+from sparkhost.base.files import make_directories, write_atomic
 from sparkhost.smoke.steps import MARK
-from sparkhost.stack_store import SMOKE
+from sparkhost.stack.store import SMOKE
 
 STEPS = Path(__file__).with_name("steps.py")
 SECONDS = 180.0

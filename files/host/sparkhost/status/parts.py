@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sparkhost import gpu_sample, small_files
+from sparkhost.base import gpu_sample, small_files
 from sparkhost.launcher import admission
 from sparkhost.launcher.gpu import STALE
 from sparkhost.launcher.holders import Holder, user_name

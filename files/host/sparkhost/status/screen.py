@@ -17,7 +17,7 @@ import tty
 from collections.abc import Iterator
 from typing import Any
 
-from sparkhost.launcher.units import show_size
+from sparkhost.base.units import show_size
 from sparkhost.status.reader import Reader
 
 EVERY = 1.0

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from sparkhost.slices import meminfo
+from sparkhost.training_slice.slices import meminfo
 
 WITHIN = 60.0
 """Seconds: less than a deploy waits for the start; the unit tries three times in ten minutes."""

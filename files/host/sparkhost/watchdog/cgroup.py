@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sparkhost import small_files
+from sparkhost.base import small_files
 
 # Cgroups of one unit that are walked. A container with a systemd of its own has about 50; a unit may be 1,500 levels
 # deep, of which only the last holds a process.

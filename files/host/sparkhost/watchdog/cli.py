@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sparkhost.pipes import quiet_without_reader
+from sparkhost.base.pipes import quiet_without_reader
 from sparkhost.watchdog import config as configuration
 from sparkhost.watchdog.config import BadConfig, Config
 from sparkhost.watchdog.freezer import Freezer

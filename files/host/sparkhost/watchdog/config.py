@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from sparkhost import shares, small_files
+from sparkhost.base import shares, small_files
 from sparkhost.watchdog.gpu import Use
 from sparkhost.watchdog.model import GIB, MIB, Policy
 from sparkhost.watchdog.work import Preferences

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from sparkhost import gpu_sample
+from sparkhost.base import gpu_sample
 
 Use = Literal["auto", "always", "never"]
 

@@ -18,7 +18,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sparkhost import small_files
+from sparkhost.base import small_files
 from sparkhost.watchdog.cgroup import MOST_WALKED, Cgroups
 from sparkhost.watchdog.model import MIB, Candidate, Member, Stage
 from sparkhost.watchdog.places import USER_MANAGER, user_slice

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from sparkhost.gpu_sample import PATH
+from sparkhost.base.gpu_sample import PATH
 from sparkhost.observer import told
 
 SLICE = Path("/sys/fs/cgroup/training.slice")

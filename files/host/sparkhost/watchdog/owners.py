@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from sparkhost import small_files
+from sparkhost.base import small_files
 
 # Far above what a host has.
 MOST_RANGES = 10_000

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from sparkhost.containers import container
+from sparkhost.base.containers import container
 from sparkhost.watchdog.model import Kind
 
 # Units that are never ended as long as they are as small as their kind: without them the host is lost although it runs.

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sparkhost import cgroups, small_files
+from sparkhost.base import cgroups, small_files
 from sparkhost.watchdog.model import MIB
 
 PAGE = os.sysconf("SC_PAGE_SIZE")

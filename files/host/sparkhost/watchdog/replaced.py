@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from sparkhost import bounded
-from sparkhost.files import make_directories, sync_directory, write_atomic
-from sparkhost.pid1 import run, show
-from sparkhost.resource import Context, Failed, Resource, Step
+from sparkhost.base import bounded
+from sparkhost.base.files import make_directories, sync_directory, write_atomic
+from sparkhost.base.pid1 import run, show
+from sparkhost.base.resource import Context, Failed, Resource, Step
 
 RECORD = Path("/var/lib/sparkfleet/replaced-killers.json")
 """Unit → how it was before: `enabled`, `active`. Written before it is switched off."""

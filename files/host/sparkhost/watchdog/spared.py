@@ -14,7 +14,7 @@ import signal
 from collections.abc import Collection
 from pathlib import Path
 
-from sparkhost import small_files
+from sparkhost.base import small_files
 
 # Seconds for all look-ups together.
 DEADLINE = 2.0

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
+from sparkhost.base.pipes import quiet_without_reader
 from sparkhost.observer import told
-from sparkhost.pipes import quiet_without_reader
 from sparkhost.watchdog.alive import STATE as ALIVE
 from sparkhost.watchdog.alive import absence
 from sparkhost.watchdog.postmortem import readable

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
-from sparkhost import bounded, small_files
+from sparkhost.base import bounded, small_files
+from sparkhost.base.resource import Failed
 from sparkhost.observer import ring
 from sparkhost.observer.recorder import boot_id
 from sparkhost.observer.ring import Sample
-from sparkhost.resource import Failed
 from sparkhost.watchdog.last_boot import traces
 from sparkhost.watchdog.last_boot.judge import LAST
 from sparkhost.watchdog.last_boot.traces import Entry, Traces

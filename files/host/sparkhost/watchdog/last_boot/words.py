@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from sparkhost.launcher.units import show_size
+from sparkhost.base.units import show_size
 from sparkhost.observer import ring, told
 from sparkhost.observer.ring import Sample
 from sparkhost.watchdog.last_boot import judge

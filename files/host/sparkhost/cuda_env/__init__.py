@@ -1,0 +1,1 @@
+"""The measure `cuda_env` on the host."""

@@ -1,0 +1,1 @@
+"""The measure `stack` on the host."""

@@ -1,0 +1,1 @@
+"""Programs for people who train. They run as the user, and change nothing."""

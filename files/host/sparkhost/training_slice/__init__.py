@@ -1,0 +1,1 @@
+"""The measure `training_slice` on the host: slices, caps, people, Docker."""

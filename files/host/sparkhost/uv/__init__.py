@@ -1,0 +1,1 @@
+"""The measure `uv` on the host."""

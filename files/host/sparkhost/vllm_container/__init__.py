@@ -1,0 +1,1 @@
+"""The measure `vllm_container` on the host."""

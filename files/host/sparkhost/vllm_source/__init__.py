@@ -1,0 +1,1 @@
+"""The measure `vllm_source` on the host."""
