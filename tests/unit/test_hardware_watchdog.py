@@ -141,6 +141,32 @@ def test_what_somebody_else_armed_is_left_alone(tmp_path: Path) -> None:
         assert HardwareWatchdog(0, only_with=str(path)).plan(Context()) == []
 
 
+def test_what_was_armed_at_the_boot_is_disarmed_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """busctl and systemctl are doubles of PID 1 as it is: a property of 0 means what its files said when it last read
+    them."""
+    ours, read, set_to = tmp_path / "ours.conf", tmp_path / "read", tmp_path / "set"
+    ours.write_text("# managed by sparkfleet\n[Manager]\nRuntimeWatchdogSec=30s\n")
+    read.write_text("30000000")
+    set_to.write_text("0")
+    (tmp_path / "bin").mkdir()
+    for name, text in (
+        (
+            "busctl",
+            f"case $1 in set-property) for last; do :; done; echo $last >{set_to} ;;"
+            f" *) s=$(cat {set_to}); [ $s != 0 ] || s=$(cat {read}); echo t $s ;; esac",
+        ),
+        ("systemctl", f'[ "$1" != daemon-reload ] || [ -e {ours} ] || echo 0 >{read}'),
+    ):
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    resource = HardwareWatchdog(0, only_with=str(ours))
+    assert [change.summary for change in resource.plan(Context())] == ["disarm (was 30 s)"]
+    resource.apply()
+    assert hardware.runtime_watchdog() == 0
+    assert not ours.exists()
+
+
 class Killed(BaseException):
     """Stands for SIGKILL: no `except Exception` holds it up."""
 

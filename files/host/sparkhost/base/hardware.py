@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from sparkhost.base import bounded
-from sparkhost.base.files import MANAGED, make_directories, read_regular, sync_directory, write_atomic
+from sparkhost.base.files import MANAGED, NoFile, make_directories, read_regular, sync_directory, write_atomic
 from sparkhost.base.pid1 import MANAGER_OBJECT, run
 from sparkhost.base.resource import Context, Failed, Refused, Resource, Step
+from sparkhost.base.systemd import daemon_reload
 
 DEVICE = Path("/dev/watchdog")
 CLASS = Path("/sys/class/watchdog")
@@ -68,6 +69,8 @@ class HardwareWatchdog(Resource):
 
     def _set(self) -> None:
         run("busctl", "set-property", *MANAGER_OBJECT, "RuntimeWatchdogUSec", "t", str(self.timeout * 1_000_000))
+        if not self.timeout and runtime_watchdog():
+            self._read_anew()
         until = time.monotonic() + SETTLE
         # The self-test: the kernel, not PID 1, says whether the timer counts.
         while self.timeout and not active():
@@ -75,6 +78,13 @@ class HardwareWatchdog(Resource):
                 run("busctl", "set-property", *MANAGER_OBJECT, "RuntimeWatchdogUSec", "t", "0")
                 raise Failed(f"{DEVICE} does not count although PID 1 was told to use it: see `journalctl -b _PID=1`")
             time.sleep(0.1)
+
+    def _read_anew(self) -> None:
+        """For PID 1 a property of 0 is none: the value of its files counts, as they were at the boot (measured, systemd
+        252). It reads them again without ours."""
+        if self.only_with:
+            NoFile(self.only_with).remove()
+            daemon_reload()
 
 
 @dataclass
