@@ -18,6 +18,8 @@ SSH = {"BatchMode": "yes", "ConnectTimeout": "20", "ServerAliveInterval": "15", 
 KEPT = 256 * 1024
 """Bytes of what a command says on one host; the last ones."""
 LOST = 255
+BEGUN = "sparkfleet: begun"
+"""What a root shell says before it runs the command."""
 T = TypeVar("T")
 
 
@@ -59,13 +61,19 @@ def ask_as_root(route: Route, command: str, password: SudoPassword, data: bytes 
     Raises:
         CommandFailed: there is no ssh on this machine.
     """
-    quoted = shlex.quote(command)
-    # Not asked first and then run: a command that has begun must not begin twice. sudo's own message is English here.
+    # A command that has begun must not begin twice, whatever it says and ends with: its shell says first that it has.
+    quoted = shlex.quote(f"echo {BEGUN}; {command}")
     answer = ask(route, f"LC_ALL=C sudo -n -- sh -c {quoted}", data, seconds=seconds)
-    if not (answer.rc == 1 and "sudo: a password is required" in answer.stderr):
-        return answer
-    word = password.get()
-    if not word:
-        return replace(answer, stderr=password.problem or answer.stderr)
-    # -k: without it sudo would not read the password where it remembers one, and the command would.
-    return ask(route, f"LC_ALL=C sudo -k -S -p '' -- sh -c {quoted}", word.encode() + b"\n" + data, seconds=seconds)
+    if not has_begun(answer) and answer.rc == 1 and "sudo: a password is required" in answer.stderr:
+        word = password.get()
+        if not word:
+            return replace(answer, stderr=password.problem or answer.stderr)
+        # -k: without it sudo would not read the password where it remembers one, and the command would.
+        given = word.encode() + b"\n" + data
+        answer = ask(route, f"LC_ALL=C sudo -k -S -p '' -- sh -c {quoted}", given, seconds=seconds)
+    return replace(answer, stdout=answer.stdout.removeprefix(f"{BEGUN}\n"))
+
+
+def has_begun(answer: Answer) -> bool:
+    """Whether the command was started; of a long output the beginning is not kept, and then it was."""
+    return answer.stdout.startswith((BEGUN, "…"))

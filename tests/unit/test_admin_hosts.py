@@ -107,6 +107,19 @@ APPLIED = {
 }
 
 
+def test_a_root_command_that_sounds_like_sudo_is_run_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Red where the end alone decides whether sudo wants a password: a second run would append a second line."""
+    ran = tmp_path / "ran"
+    monkeypatch.setenv("SPARKFLEET_SUDO_PASSWORD_COMMAND", "echo geheim")
+    with fleet(tmp_path, shell) as words:
+        said = "sudo: a password is required"
+        assert main(["run", f"echo once >> {ran}; echo {said} >&2; exit 1", "--sudo", *words]) == 1
+    assert ran.read_text() == "once\n"
+    assert f"one | {said}\n" in capsys.readouterr().err
+
+
 def test_the_history_of_every_host_the_last_deploy_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with fleet(tmp_path, sshd.says(json.dumps(APPLIED)), sshd.says("{}")) as words:
         assert main(["history", *words]) == 0
