@@ -143,7 +143,7 @@ def test_both_ends_are_linked_and_a_second_run_changes_nothing(
     for number, host in enumerate(pair, 1):
         assert addresses(host) == of(number)
         peer = f"10.20.1.{10 + 3 - number}"
-        host.run(f"ping -c 1 -M do -s 8972 -I {DEVICES[1]} {peer}")
+        host.sudo(f"ping -c 1 -M do -s 8972 -I {DEVICES[1]} {peer}")  # setuid or not, as the release has it
     assert FOREIGN not in files(pair[0])
     again = deploy(lab, path)
     assert again.rc == 0
@@ -182,7 +182,7 @@ def test_a_reboot_keeps_the_links(lab: Lab, pair: tuple[Host, Host], tmp_path: P
     pair[1].reboot()
     wait_for(pair[1], "ip -4 address | grep -q 10.20.1.12", timeout=60)
     assert addresses(pair[1]) == of(2)
-    pair[1].run(f"ping -c 1 -M do -s 8972 -I {DEVICES[0]} 10.20.0.11")
+    pair[1].sudo(f"ping -c 1 -M do -s 8972 -I {DEVICES[0]} 10.20.0.11")
 
 
 def test_removal_puts_back_what_was_there(lab: Lab, pair: tuple[Host, Host], tmp_path: Path) -> None:
