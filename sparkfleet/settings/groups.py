@@ -1,4 +1,4 @@
-"""Measures of a group (ADR 21): fills in which hosts belong together, and finds what does not fit over the fleet."""
+"""Measures of a group (ADR 19): fills in which hosts belong together, and finds what does not fit over the fleet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""For all unit tests: whatever walks over its steps in this process changes nothing by that (ADR 20)."""
+"""For all unit tests: whatever walks over its steps in this process changes nothing by that (ADR 18)."""
 
 from collections.abc import Iterator
 

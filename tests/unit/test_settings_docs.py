@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "inventories" / "example.yaml"
 
 MEASURES: dict[str, type[Measure]] = {name: type(measure) for name, measure in HostSettings()}
-# What the loader fills in (ADR 21) stands in no fleet file.
+# What the loader fills in (ADR 19) stands in no fleet file.
 FILLED_IN = {(name, key) for name, measure in MEASURES.items() if measure.of_group for key in ("host", "hosts")}
 FIELDS = [(n, k) for n, measure in MEASURES.items() for k in measure.model_fields if (n, k) not in FILLED_IN]
 

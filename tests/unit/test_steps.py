@@ -1,4 +1,4 @@
-"""A resource is its steps: a plan shows them, a run does them, and no more (ADR 20)."""
+"""A resource is its steps: a plan shows them, a run does them, and no more (ADR 18)."""
 
 from __future__ import annotations
 

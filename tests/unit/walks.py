@@ -1,4 +1,4 @@
-"""Watches walks over steps (ADR 20): a walk looks, it changes nothing.
+"""Watches walks over steps (ADR 18): a walk looks, it changes nothing.
 
 Python says what it is about to do to the system (sys.addaudithook(3), PEP 578); where a `steps` of sparkhost is among
 the callers, a write, a rename or a program that does more than look is noted.

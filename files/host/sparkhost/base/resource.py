@@ -1,7 +1,7 @@
 """What a resource is: one piece of wanted state that can say what differs, and put it right.
 
 How it works: `steps()` walks over what differs and only looks. Each step has the words that are shown and the act that
-mends it. A plan shows the steps, a run does them: the same list, so that a dry run and a run cannot differ (ADR 20).
+mends it. A plan shows the steps, a run does them: the same list, so that a dry run and a run cannot differ (ADR 18).
 """
 
 from __future__ import annotations
