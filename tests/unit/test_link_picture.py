@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from sparkfleet.audit.model import Evidence, Observation
+from sparkfleet.audit.controls import cluster_link
+from sparkfleet.audit.model import Evidence, Observation, Status
 from sparkfleet.link.picture import rows, table
 from sparkfleet.settings import HostSettings
 
@@ -71,3 +72,10 @@ def test_a_host_that_was_not_reached_is_not_taken_for_a_good_one() -> None:
     assert by_host["spark2"] == ("no device has 10.20.1.12/24",)
     assert by_host["spark3"] == ("no device has 10.20.1.13/24",)
     assert f"{mac(2, 1)} answers for spark2, and is no host of the fleet that was seen" in by_host["spark1"]
+
+
+def test_a_fleet_without_links_has_nothing_to_compare() -> None:
+    """Seen red on hosts without the measure: what a host is not asked for was missing evidence."""
+    none = Evidence({"links": Observation("ip -j -4 address show", "0 addresses\n")})
+    judged = cluster_link.unique()({"spark1": none, "spark2": none})
+    assert judged.status is Status.NOT_APPLICABLE

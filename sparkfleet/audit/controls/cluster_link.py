@@ -137,12 +137,16 @@ def unique() -> FleetJudge:
         if len(hosts) < 2:
             return not_applicable(wanted, "one host: there is nothing to compare")
         owners: dict[str, list[str]] = {}
+        linked = 0
         for name, evidence in hosts.items():
             try:
                 for address in seen(evidence):
                     owners.setdefault(address, []).append(name)
+                linked += not evidence.text("links").startswith("0 ")
             except NoEvidence as error:
                 raise NoEvidence(f"{name}: {error}") from error
+        if linked < 2:
+            return not_applicable(wanted, f"{linked} hosts have links of ours: there is nothing to compare")
         twice = [f"{', '.join(names)} share {address}" for address, names in owners.items() if len(names) > 1]
         return judged(bool(owners) and not twice, wanted, listed(twice) or f"{len(owners)} addresses")
 

@@ -15,9 +15,9 @@ FILES = ("/etc/netplan", "/etc/systemd/network", "/etc/NetworkManager/system-con
 def links(parameters: Parameters) -> Mapping[str, Seen]:
     """For each address of a link: its device, MTU, speed in Mbit/s, carrier, RDMA device and state; and routes."""
     wanted = parameters.get("link_addresses") or []
-    if not wanted:
-        return {}
     command = "ip -j -4 address show; cat /sys/class/net/*/{mtu,speed,carrier} /sys/class/infiniband/*/ports/1/state"
+    if not wanted:  # said, so that hosts of a fleet can be compared: a probe that says nothing is no evidence
+        return {"links": Seen(command, "0 addresses\n")}
     shown = run(("ip", "-j", "-4", "address", "show"))
     if shown.rc:
         return {"links": shown._replace(command=command)}
