@@ -44,7 +44,7 @@ THREADS = 8
 """What the verifier had before it had processes."""
 RERUN = """
 import json, sys; from pathlib import Path
-from sparkhost.stack.resources import store as stack_store; stack_store.STORE = Path(sys.argv[1])
+from sparkhost.stack import store as stack_store; stack_store.STORE = Path(sys.argv[1])
 from sparkhost.base.converge import main; sys.exit(main(json.load(sys.stdin)))
 """
 

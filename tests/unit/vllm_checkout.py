@@ -191,10 +191,10 @@ def record_of(build: Build) -> Record:
 DRIVER = """\
 import json, signal, sys
 from pathlib import Path
-from sparkhost.stack.resources import store as stack_store
-from sparkhost.vllm_source.resources import record as vllm_source_record
-from sparkhost.vllm_source.resources import run as vllm_source_run
-from sparkhost.vllm_source.resources import store as vllm_source_store
+from sparkhost.stack import store as stack_store
+from sparkhost.vllm_source import record as vllm_source_record
+from sparkhost.vllm_source import run as vllm_source_run
+from sparkhost.vllm_source import store as vllm_source_store
 from sparkhost.vllm_source.steps import Build
 given = json.loads(sys.argv[1])
 stack_store.STORE, vllm_source_store.STORE, vllm_source_store.CUDA, vllm_source_record.STATE = map(Path, given["paths"])
@@ -212,7 +212,7 @@ def in_background(build: Build) -> subprocess.Popen[bytes]:
         "request": vars(build.request),
         "rest": [build.key, build.release, build.uv],
     }
-    environment = {**os.environ, "PYTHONPATH": str(Path(vllm_source_store.__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(vllm_source_store.__file__).parents[2])}
     return subprocess.Popen([sys.executable, "-c", DRIVER, json.dumps(given)], env=environment, start_new_session=True)
 
 
