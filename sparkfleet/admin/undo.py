@@ -32,12 +32,15 @@ from sparkfleet.terminal import has_terminal
 TEXT = """\
 Takes back the last deploy to a host that brought other settings: deploys those before, as the host itself has kept
 them, for the measures whose settings it changed. Says what it will do, and asks, unless --yes is given.
+Not uv's: they name what is downloaded here, and no host may choose that.
 The fleet file stays as it is: what it says comes back with the next deploy, until it is changed."""
 EPILOG = """\
 exit code: as deploy's; 1 where the host has kept no settings before, or it was not confirmed."""
 FILE = "/var/lib/sparkfleet/settings-before.json"
 COMMAND = f"if test -e {FILE}; then head -c 262144 {FILE}; else echo '{{}}'; fi"
 SECONDS = 60.0
+STAYS = frozenset({"uv"})
+"""Measures whose settings name what the controller downloads, which no host may choose."""
 
 
 class Kept(BaseModel):
@@ -114,7 +117,7 @@ def read(host: str, answer: Answer) -> Undo:
             raise CommandFailed(f"{host} has kept no settings: nothing was deployed to it by a version that keeps them")
         token, since = max(((one[-1].token, one[-1].at) for one in kept.values()), key=lambda pair: pair[1])
         changed = {name: one for name, one in kept.items() if one[-1].token == token and len(one) > 1}
-        before = {name: one[-2].values for name, one in changed.items()}
+        before = {name: one[-2].values for name, one in changed.items() if name not in STAYS}
         HostSettings.model_validate(before)
     except foreign.NotPlain as error:
         raise CommandFailed(f"{host}: {FILE} is {error}", ExitCode.UNREACHABLE) from error
@@ -122,9 +125,18 @@ def read(host: str, answer: Answer) -> Undo:
         raise CommandFailed(
             f"{host}: {FILE} has settings that are none of this version's: deploy them from the fleet file instead"
         ) from error
+    if not before and changed:
+        raise CommandFailed(
+            f"{host}: the last deploy changed uv alone, which is not taken back: set it in the fleet file"
+        )
     if not before:
         raise CommandFailed(f"{host} has no settings before those of {since}: its last deploy was its first one")
-    lines = [line for name, one in changed.items() for line in difference(name, one[-1].values, one[-2].values)]
+    lines = [
+        line
+        for name, one in changed.items()
+        if name in before
+        for line in difference(name, one[-1].values, one[-2].values)
+    ]
     return Undo(since, before, lines)
 
 

@@ -276,6 +276,22 @@ def test_what_a_host_has_kept_is_checked_as_a_fleet_file_is(
     assert not (host / "plan").exists()
 
 
+def test_a_host_does_not_choose_what_is_downloaded_here(host: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Red where the settings of uv that a host has kept are deployed: they name a wheel and its hash."""
+    deployed("first", uv={"version": "0.0.1"})
+    deployed("second", uv={"version": "0.0.2"})
+    with fleet(host, kept(host)) as words:
+        assert main(["undo", "one", "--yes", *words]) == 1
+        assert "changed uv alone, which is not taken back" in capsys.readouterr().err
+        deployed("third", uv={"version": "0.0.3"}, swap={"margin": "1GiB"})
+        deployed("fourth", uv={"version": "0.0.4"}, swap={"margin": "3GiB"})
+        assert main(["undo", "one", "--yes", *words]) == 0, capsys.readouterr()
+    assert "0.0.3" not in capsys.readouterr().out
+    planned = json.loads((host / "plan").read_text())
+    assert "swap" in planned
+    assert "uv" not in planned
+
+
 def test_settings_before_are_roots_alone_and_go_with_the_history(host: Path) -> None:
     deployed("first", swap={"margin": "1GiB"})
     assert history.BEFORE.stat().st_mode & 0o777 == 0o600
