@@ -13,7 +13,8 @@ from sparkfleet.admin.hosts import add_hosts, chosen_routes
 from sparkfleet.audit.password import SudoPassword
 from sparkfleet.enrol.ssh import Answer, Route
 from sparkfleet.exit_codes import CommandFailed, ExitCode
-from sparkfleet.own_tasks import own_tasks
+from sparkfleet.host_sources import by_name, command, file_of, packed
+from sparkfleet.owner import owner
 from sparkfleet.settings.problems import show
 from sparkhost.deployhold.hold import LONGEST
 
@@ -74,11 +75,9 @@ def lock(arguments: argparse.Namespace) -> ExitCode:
 
 def request_of(action: str, why: str) -> tuple[str, str]:
     """The command on a host, and what it reads."""
-    with own_tasks():
-        from tasks.lib import origin, remote
-    deploy = {"token": uuid4().hex, "by": origin.owner(), "pid": None}
-    sources = remote.sources(frozenset({MAIN}))
-    return remote.command(MAIN), remote.packed({"action": action, "deploy": deploy, "why": why, "sources": sources})
+    deploy = {"token": uuid4().hex, "by": owner(), "pid": None}
+    sources = by_name([file_of(MAIN)])
+    return command(MAIN), packed({"action": action, "deploy": deploy, "why": why, "sources": sources})
 
 
 def said(host: str, answer: Answer, action: str) -> Said:

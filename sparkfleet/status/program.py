@@ -7,9 +7,9 @@ import json
 import zlib
 from functools import cache
 
-from sparkfleet.own_tasks import own_tasks
+from sparkfleet.host_sources import HOST, by_name
 
-# As `tasks.lib.remote` serves a deploy's sources: `import sparkhost` finds what came on standard input.
+# As `sparkfleet.host_sources` serves a deploy's: `import sparkhost` finds what came on standard input.
 # Not of importlib.abc's classes: importing that takes as long as all of the reader's own modules.
 LOADER = """
 import sys
@@ -39,16 +39,7 @@ PYTHON = "/usr/bin/python3 -I -S -B -c"
 @cache
 def source(count: int = 0) -> bytes:
     """The program as a line for standard input. `count`: lines after which it ends; 0 for no end."""
-    with own_tasks():
-        from tasks.lib.programs import HOST, closure
-
-        found = closure([HOST / "sparkhost" / "__init__.py", *sorted((HOST / "sparkhost" / "status").glob("*.py"))])
-        for key in list(found):
-            for parent in (HOST / key).parents:
-                if HOST in parent.parents:
-                    package = parent / "__init__.py"
-                    found.setdefault(str(package.relative_to(HOST)), package.read_text())
-    names = {key.removesuffix(".py").replace("/", ".").removesuffix(".__init__"): text for key, text in found.items()}
+    names = by_name(sorted((HOST / "sparkhost" / "status").glob("*.py")))
     # The host's own terminal is no business of a stream.
     names.pop("sparkhost.status.screen", None)
     text = f"import json\nSOURCES = json.loads({json.dumps(names)!r})\nCOUNT = {count}\n{LOADER}"

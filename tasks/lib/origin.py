@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import getpass
 import hashlib
 import json
 import os
-import socket
 from collections.abc import Iterable
-from functools import cache
 from typing import Any
 from uuid import uuid4
 
 from gevent.lock import BoundedSemaphore
 
+from sparkfleet.owner import owner
 from sparkfleet.settings import HostSettings
 from sparkfleet.version import LONGEST
 from sparkfleet.version import version as described
@@ -28,16 +26,6 @@ def version() -> str:
     """The commit of this checkout (`sparkfleet.version`)."""
     with _ASKING:
         return described()
-
-
-@cache
-def owner() -> str:
-    """`admin@controller`."""
-    try:
-        name = getpass.getuser()
-    except (KeyError, OSError):  # a uid without an account
-        name = str(os.getuid())
-    return f"{name}@{socket.gethostname()}"[:LONGEST]
 
 
 def digest(values: Any) -> str:

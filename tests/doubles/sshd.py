@@ -17,7 +17,7 @@ import paramiko
 import yaml
 from paramiko.common import AUTH_SUCCESSFUL, OPEN_SUCCEEDED
 
-from tasks.lib.remote import unpacked
+from sparkfleet.host_sources import unpacked
 
 HOST_KEY = paramiko.ECDSAKey.generate()
 EMPTY: dict[str, Any] = {"changes": [], "warnings": [], "refused": [], "error": None}

@@ -15,10 +15,10 @@ import paramiko
 import pytest
 
 from sparkfleet.cli import main
+from sparkfleet.host_sources import unpacked
 from sparkhost.base import deploylock, history
 from sparkhost.deployhold import hold
 from sparkhost.deployhold.main import run as on_host
-from tasks.lib.remote import unpacked
 from tests.doubles import sshd
 
 

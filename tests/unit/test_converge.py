@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 import pytest
 
+from sparkfleet.host_sources import packed, unpacked
 from sparkfleet.settings import HostSettings
 from sparkhost.base import converge, files
 from sparkhost.base.files import File
@@ -188,11 +189,11 @@ def test_every_resource_of_every_measure_can_be_imported_on_a_host(tmp_path: Pat
     for path in (Path(__file__).resolve().parents[2] / "tasks").glob("*.py"):
         import_module(f"tasks.{path.stem}")
     for module in sorted({kind.__module__ for kind in Resource.KINDS.values() if "sparkhost" in kind.__module__}):
-        request = {**remote.unpacked(remote.request("plan", [])), "modules": [module]}
+        request = {**unpacked(remote.request("plan", [])), "modules": [module]}
         request["sources"] = remote.sources(frozenset({module}))
         result = subprocess.run(
             ["sh", "-c", remote.COMMAND],
-            input=remote.packed(request),
+            input=packed(request),
             capture_output=True,
             text=True,
             cwd=tmp_path,
@@ -205,7 +206,7 @@ def test_every_resource_of_every_measure_can_be_imported_on_a_host(tmp_path: Pat
 def test_the_loader_runs_on_a_python_that_knows_nothing_of_us(tmp_path: Path) -> None:
     """As on a host: another directory, no environment, sources on stdin only."""
     sent = remote.request("apply", [{"name": "one", "resources": [file(tmp_path / "a")]}])
-    wanted = remote.unpacked(sent)
+    wanted = unpacked(sent)
     assert len(sent) < len(json.dumps(wanted)) / 2
     assert "sparkhost.swap.swap" not in wanted["sources"], "modules that nothing here needs stay at home"
     result = subprocess.run(
@@ -228,10 +229,10 @@ def test_what_a_measure_needs_travels_with_it(name: str) -> None:
     settings = getattr(HostSettings(), name)
     measure = import_module(f"tasks.{name}")
     resources = [one.to_json() for one in (*measure.apply(settings), *measure.remove(settings))]
-    wanted = remote.unpacked(remote.request("plan", [{"name": name, "resources": resources}]))
+    wanted = unpacked(remote.request("plan", [{"name": name, "resources": resources}]))
     result = subprocess.run(
         ["sh", "-c", remote.COMMAND],
-        input=remote.packed({**wanted, "measures": []}),
+        input=packed({**wanted, "measures": []}),
         capture_output=True,
         text=True,
         check=False,

@@ -19,10 +19,10 @@ import paramiko
 import pytest
 
 from sparkfleet.deploy.outcome import Outcome, State, outcomes
+from sparkfleet.host_sources import unpacked
 from sparkhost.base import converge, deploylock, files, history
 from sparkhost.base.deploylock import Holder
 from sparkhost.ssh import unproved
-from tasks.lib.remote import unpacked
 from tests.doubles import sshd
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -15,7 +15,7 @@ import paramiko
 import pytest
 
 from sparkfleet.enrol.hostkey import HostKey
-from tasks.lib.remote import unpacked
+from sparkfleet.host_sources import unpacked
 from tests.doubles import sshd
 
 MOST = 64

@@ -21,7 +21,7 @@ import pytest
 from sparkfleet.deploy.outcome import Outcome, State, exit_code, outcomes
 from sparkfleet.deploy.report import summary
 from sparkfleet.exit_codes import ExitCode
-from tasks.lib.remote import unpacked
+from sparkfleet.host_sources import unpacked
 from tests.doubles import sshd
 
 ROOT = Path(__file__).resolve().parents[2]

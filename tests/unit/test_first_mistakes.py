@@ -13,7 +13,7 @@ import paramiko
 import yaml
 
 from sparkfleet.deploy.outcome import Outcome, State, outcomes
-from tasks.lib.remote import unpacked
+from sparkfleet.host_sources import unpacked
 from tests.doubles import sshd
 
 ROOT = Path(__file__).resolve().parents[2]

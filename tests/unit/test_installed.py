@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from sparkfleet.host_sources import HOST, imported
 from sparkhost.base import installed
 from sparkhost.base.installed import Installed, NotInstalled
 from sparkhost.base.resource import Context, Failed
-from tasks.lib.programs import HOST, imported, program
+from tasks.lib.programs import program
 
 MODULES = {"sparkhost/__init__.py": "", "sparkhost/tool/__init__.py": "VALUE = 1\n"}
 

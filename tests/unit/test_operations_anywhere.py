@@ -16,8 +16,8 @@ import paramiko
 import pytest
 
 from sparkfleet import operations
+from sparkfleet.host_sources import unpacked
 from sparkfleet.settings import HostSettings
-from tasks.lib.remote import unpacked
 from tests.doubles import sshd
 
 ROOT = Path(__file__).resolve().parents[2]

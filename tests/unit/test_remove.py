@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from sparkfleet.enrol.fleet_text import inserted
 from sparkfleet.enrol.fleet_without import draft_without, without
 from sparkfleet.exit_codes import CommandFailed, ExitCode
-from tasks.lib.remote import unpacked
+from sparkfleet.host_sources import unpacked
 from tests.doubles import sshd
 from tests.unit.test_deploy_outcome import fleet as fleet
 

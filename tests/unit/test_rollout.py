@@ -24,8 +24,8 @@ from sparkfleet.audit.controls import CONTROLS
 from sparkfleet.audit.model import Severity
 from sparkfleet.audit.probe.frame import framed
 from sparkfleet.exit_codes import ExitCode
+from sparkfleet.host_sources import unpacked
 from sparkfleet.rollout.reboot import JOBS_AGAIN, NEXT_KERNEL, NO_NEW_JOBS, PENDING, REBOOT
-from tasks.lib.remote import unpacked
 from tests.compliance import fixtures
 from tests.doubles import sshd
 

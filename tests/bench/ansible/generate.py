@@ -17,11 +17,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sparkfleet.host_sources import HOST, closure
 from sparkfleet.settings import HostSettings
 from sparkhost.cuda_env.environment import environment_lines
 from sparkhost.training_slice.docker import merged
 from tasks import cuda_env, hardware_watchdog, ssh, stack, swap, tools, training_slice, uv, watchdog
-from tasks.lib.programs import HOST, closure
 from tasks.lib.wanted import wanted
 
 MEASURES = (swap, cuda_env, uv, stack, tools, training_slice, watchdog, hardware_watchdog, ssh)

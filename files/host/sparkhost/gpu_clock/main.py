@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 
+from sparkhost.base.pipes import quiet_without_reader
 from sparkhost.sampler.nvml import LIBRARY, Nvml, NvmlError
 
 SETTLE = 5.0
@@ -24,6 +25,7 @@ def limited(nvml: Nvml, index: int, most: int) -> bool:
     return True
 
 
+@quiet_without_reader
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 1, with one line, where the driver does not do it."""
     parser = argparse.ArgumentParser(prog="sparkfleet-gpu-clock", description="Limits the GPUs' clock.")

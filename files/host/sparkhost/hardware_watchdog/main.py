@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 import time
 from collections.abc import Sequence
 
 from sparkhost.base import hardware
+from sparkhost.base.pipes import quiet_without_reader
 from sparkhost.base.resource import Context, Failed, Refused, one_line
 from sparkhost.hardware_watchdog import kept
 from sparkhost.hardware_watchdog.driver import TimerDriver
 
 
+@quiet_without_reader
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 1, with one line, where there is no timer."""
-    words = sys.argv[1:] if arguments is None else arguments
-    if len(words) != 1:
-        print("usage: sparkfleet-hardware-watchdog MODULE", file=sys.stderr)
-        return 2
-    driver = TimerDriver(words[0])
+    parser = argparse.ArgumentParser(
+        prog="sparkfleet-hardware-watchdog", description="Loads the timer's driver, and keeps what the timer says."
+    )
+    parser.add_argument("module", metavar="MODULE", help="kernel module, such as sbsa_gwdt")
+    driver = TimerDriver(parser.parse_args(arguments).module)
     try:
         if driver.plan(Context()):
             driver.apply()
