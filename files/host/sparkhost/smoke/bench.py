@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -19,6 +17,7 @@ from typing import Any
 from sparkhost.base import bounded
 from sparkhost.base.files import make_directories, write_atomic
 from sparkhost.base.resource import Failed
+from sparkhost.smoke import child
 from sparkhost.smoke.bench_step import MARK
 from sparkhost.smoke.matrix import NOT_SEEN, plain
 from sparkhost.stack.store import SMOKE
@@ -39,29 +38,15 @@ class NoAnswer(Exception):
 
 def measured(python: str, seconds: float = SECONDS, step: Path = STEP) -> dict[str, Any] | None:
     """What the step says; None where there is no GPU. Raises NoAnswer."""
-    with subprocess.Popen(
-        [python, "-I", str(step)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-    ) as process:
-        try:
-            out, error = process.communicate(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            for pipe in (process.stdout, process.stderr):
-                if pipe:
-                    pipe.close()
-            raise NoAnswer(f"no answer within {seconds:.0f} s: killed") from None
-    if process.returncode == NOT_SEEN:
+    ended = child.run([python, "-I", str(step)], seconds)
+    if ended is None:
+        raise NoAnswer(f"no answer within {seconds:.0f} s: killed")
+    if ended.code == NOT_SEEN:
         return None
-    if process.returncode:
-        last = next((line for line in reversed(error.splitlines()) if line.strip()), "it printed nothing")
-        raise NoAnswer(plain(f"exit code {process.returncode}: {last.strip()}"))
-    found = of_step([line.removeprefix(MARK) for line in out.splitlines() if line.startswith(MARK)])
+    if ended.code:
+        last = next((line for line in reversed(ended.error.splitlines()) if line.strip()), "it printed nothing")
+        raise NoAnswer(plain(f"exit code {ended.code}: {last.strip()}"))
+    found = of_step([line.removeprefix(MARK) for line in ended.out.splitlines() if line.startswith(MARK)])
     if found is None:
         raise NoAnswer("it printed something else than figures")
     return found

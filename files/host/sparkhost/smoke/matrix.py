@@ -6,7 +6,6 @@ import json
 import os
 import platform
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sparkhost.base.files import make_directories, write_atomic
+from sparkhost.smoke import child
 from sparkhost.smoke.steps import MARK
 from sparkhost.stack.store import SMOKE
 
@@ -53,27 +53,11 @@ class Row:
 def tried(python: str, step: str, seconds: float = SECONDS, steps: Path = STEPS) -> Row:
     """Runs one step with the stack's Python. A crash, a hang and nonsense are one failed row each."""
     began = time.monotonic()
-    with subprocess.Popen(
-        [python, "-I", str(steps), step],
-        env={**os.environ, **OFFLINE},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-    ) as process:
-        try:
-            out, error = process.communicate(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            # Not waited for: what it started in a session of its own may hold the pipes for ever.
-            for pipe in (process.stdout, process.stderr):
-                if pipe:
-                    pipe.close()
-            return Row(step, "fail", f"no answer within {seconds:.0f} s: killed", seconds=seconds)
+    ended = child.run([python, "-I", str(steps), step], seconds, {**os.environ, **OFFLINE})
+    if ended is None:
+        return Row(step, "fail", f"no answer within {seconds:.0f} s: killed", seconds=seconds)
     took = time.monotonic() - began
-    return judged(step, process.returncode, out, error, took)
+    return judged(step, *ended, took)
 
 
 def judged(step: str, code: int, out: str, error: str, took: float) -> Row:
