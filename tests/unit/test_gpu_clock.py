@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +19,7 @@ from sparkhost.base.resource import Context, Refused
 from sparkhost.gpu_clock.resource import HasNvml
 from tasks import gpu_clock as measure
 from tests.compliance.doubles import CLOCKED, RULE
+from tests.doubles import nvml
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = HostSettings.model_validate({"gpu_clock": {"state": "present", "max": 2100}})
@@ -28,13 +28,7 @@ TWO = "device NVIDIA-H100 own\nclock 1980\ndevice NVIDIA-H100 own\nclock 2400\n"
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The double, built."""
-    compiler = shutil.which("cc")
-    assert compiler, "needs a C compiler: make test installs one"
-    built = tmp_path_factory.mktemp("nvml") / "libnvidia-ml-double.so"
-    source = ROOT / "tests" / "doubles" / "nvml.c"
-    subprocess.run([compiler, "-Wall", "-Werror", "-shared", "-fPIC", "-o", built, source], check=True)
-    return built
+    return nvml.build(tmp_path_factory.mktemp("nvml"))
 
 
 def called(library: Path, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from sparkhost.observer.heat import alarms
 from sparkhost.sampler.heat import Heats
 from sparkhost.sampler.nvml import Device
 from sparkhost.watchdog.metrics import of_gpus
+from tests.doubles import nvml
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = HostSettings()
@@ -26,13 +26,7 @@ SETTINGS = HostSettings()
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The double, built."""
-    compiler = shutil.which("cc")
-    assert compiler, "needs a C compiler: make test installs one"
-    built = tmp_path_factory.mktemp("nvml") / "libnvidia-ml-double.so"
-    source = ROOT / "tests" / "doubles" / "nvml.c"
-    subprocess.run([compiler, "-Wall", "-Werror", "-shared", "-fPIC", "-o", built, source], check=True)
-    return built
+    return nvml.build(tmp_path_factory.mktemp("nvml"))
 
 
 def sampled(library: Path, folder: Path, script: str) -> list[dict[str, object]]:

@@ -13,19 +13,14 @@ from pathlib import Path
 import pytest
 
 from sparkhost.watchdog.gpu import GpuCache
+from tests.doubles import nvml
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The double, built."""
-    compiler = shutil.which("cc")
-    assert compiler, "needs a C compiler: make test installs one"
-    built = tmp_path_factory.mktemp("nvml") / "libnvidia-ml-double.so"
-    source = ROOT / "tests" / "doubles" / "nvml.c"
-    subprocess.run([compiler, "-Wall", "-Werror", "-shared", "-fPIC", "-o", built, source], check=True)
-    return built
+    return nvml.build(tmp_path_factory.mktemp("nvml"))
 
 
 def command(library: Path, folder: Path) -> list[str]:
