@@ -58,12 +58,12 @@ def needs(heard: Heard, audit: Audited | None, drift: Drifted | None, now: float
     elif heard.link is Link.LATE:
         found.append(Need(Level.LOOK, "gone", heard.problem))
     if heard.says is not None:
-        found += _of_host(heard.says, now)
+        found += [*_to_act_on(heard.says, now), *_to_look_at(heard.says)]
     found += _of_records(audit, drift, now)
     return sorted(found, key=lambda need: need.level.rank)
 
 
-def _of_host(says: HostSays, now: float) -> list[Need]:
+def _to_act_on(says: HostSays, now: float) -> list[Need]:
     found: list[Need] = []
     memory, floor = says.memory, says.floor
     if floor.term is not None and memory.total and memory.available < floor.term:
@@ -76,6 +76,11 @@ def _of_host(says: HostSays, now: float) -> list[Need]:
         found.append(Need(Level.ACT, "heat", f"{says.warmest} °C: Sparks shut down at 91"))
     if floor.problem and says.release.version:
         found.append(Need(Level.ACT, "watchdog", floor.problem))
+    return found
+
+
+def _to_look_at(says: HostSays) -> list[Need]:
+    found: list[Need] = []
     for gpu in says.gpus:
         if says.jobs and gpu.clock and gpu.most and gpu.clock < CLOCK_LOW * gpu.most:
             found.append(Need(Level.LOOK, "clock", f"the GPU runs at {gpu.clock} of {gpu.most} MHz although jobs run"))
