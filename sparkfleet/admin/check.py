@@ -131,7 +131,7 @@ def places() -> Iterator[Found]:
 
 
 def fleet_found(named: Path | None) -> tuple[Fleet | None, list[Found]]:
-    """The fleet file, read, and what there is to say of it."""
+    """Reads the fleet file, and says what is wrong with it."""
     try:
         path = chosen_fleet_file(named)
         if path is None:

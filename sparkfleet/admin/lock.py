@@ -1,4 +1,4 @@
-"""`sparkfleet lock`: who deploys to which host, and a hold for who works on one by hand."""
+"""`sparkfleet lock`: who deploys to which host, and a hold for people who work on one by hand."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def add_arguments(commands: Any) -> None:
         one = inner.add_parser(action, help=text, description=TEXT, epilog=EPILOG)
         add_hosts(one)
         if action == "hold":
-            one.add_argument("-m", "--message", required=True, metavar="WHY", help="for who is kept out")
+            one.add_argument("-m", "--message", required=True, metavar="WHY", help="shown to people who are kept out")
         one.set_defaults(run=lock, action=action)
 
 

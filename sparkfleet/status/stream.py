@@ -283,7 +283,7 @@ class Streams:
 
 
 def once(routes: Sequence[Route], seconds: float) -> dict[str, Heard]:
-    """The first line of every host, within a time; for who wants no more."""
+    """The first line of every host, within a time: for callers that need no second one."""
     until = time.monotonic() + seconds
     with Streams(routes, count=1) as streams:
         while not streams.settled() and time.monotonic() < until:

@@ -1,4 +1,4 @@
-"""Man pages and completion: every program has a page without a fault for groff, and bash completes what there is."""
+"""Man pages and completion: groff finds no fault in any page, and bash completes every command."""
 
 from __future__ import annotations
 

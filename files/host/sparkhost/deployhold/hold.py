@@ -1,4 +1,4 @@
-"""A hold outlives sessions and reboots, unlike the lock of a deploy: it is for who works on a host by hand."""
+"""A hold is for people who work on a host by hand. Unlike the lock of a deploy, it outlives sessions and reboots."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What this host is doing now, for who looks at the fleet, and for `spark-top --watch`.
+"""What this host is doing now: for people who watch the fleet, and for `spark-top --watch`.
 
 `reader` looks, `parts` are what it looks at, `history` is what was kept of the last day, `main` streams
 it to a controller over SSH, `screen` shows it on this host's own terminal. Nothing of it runs while
