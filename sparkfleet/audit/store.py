@@ -24,6 +24,7 @@ from sparkfleet.audit.report import json_file
 from sparkfleet.audit.report.json_file import NotAReport
 from sparkfleet.audit.text import counted, visible
 from sparkfleet.exit_codes import CommandFailed, ExitCode
+from sparkfleet.state_files import state_folder
 
 RUN_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{4,16}")
 SUFFIX = ".json.gz"
@@ -63,8 +64,7 @@ def new_id(started: datetime) -> str:
 
 def default_folder() -> Path:
     """`$XDG_STATE_HOME/sparkfleet/audit`; as its specification has it, a relative path there counts as none."""
-    state = os.environ.get("XDG_STATE_HOME", "")
-    return (Path(state) if state.startswith("/") else Path.home() / ".local" / "state") / "sparkfleet" / "audit"
+    return state_folder("audit")
 
 
 class Store:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sparkfleet import child
 from sparkfleet.audit.text import cut, visible
 from sparkfleet.exit_codes import CommandFailed, ExitCode
+from sparkfleet.state_files import replace_file
 
 NAME = "sparkfleet-audit"
 SECONDS = 120.0
@@ -102,7 +102,7 @@ def install(files: Mapping[str, str], system: bool, name: str = NAME) -> None:
     try:
         where.mkdir(parents=True, exist_ok=True)
         for file, text in files.items():
-            write(where / file, text)
+            replace_file(where / file, text, 0o644)
     except OSError as error:
         raise cannot(where, error, system) from error
     systemctl(system, "daemon-reload")
@@ -150,18 +150,6 @@ def check_ours(path: Path) -> None:
     if not text.startswith(OURS):
         text = f"{path}: was not written by this command, and is left alone: remove it yourself"
         raise CommandFailed(text, ExitCode.BAD_CONFIGURATION)
-
-
-def write(path: Path, text: str) -> None:
-    """Puts a file into its place in one step."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    finally:
-        Path(name).unlink(missing_ok=True)
 
 
 def cannot(where: Path, error: OSError, system: bool) -> CommandFailed:

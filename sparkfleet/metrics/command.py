@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import ipaddress
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from sparkfleet.places import FILES
 from sparkfleet.selection import chosen_fleet, limited
 from sparkfleet.settings import FleetHost
 from sparkfleet.settings.problems import escaped
+from sparkfleet.state_files import replace_file
 
 DESCRIPTION = """\
 Writes into DIR what shows this fleet in a Prometheus and a Grafana of your own: prometheus.yml, which scrapes the node
@@ -112,13 +111,6 @@ def write(folder: Path, contents: Mapping[str, str]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in contents.items():
-            descriptor, new = tempfile.mkstemp(prefix=f".{name}.", dir=folder)
-            try:
-                with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-                    stream.write(text)
-                Path(new).chmod(0o644)
-                Path(new).replace(folder / name)
-            finally:
-                Path(new).unlink(missing_ok=True)
+            replace_file(folder / name, text, 0o644)
     except OSError as error:
         raise CommandFailed(f"{escaped(str(folder))}: cannot be written: {error.strerror}") from error

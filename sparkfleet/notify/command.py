@@ -7,7 +7,6 @@ import fcntl
 import json
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,9 +18,9 @@ from sparkfleet.audit.schedule import existing, one_line_path
 from sparkfleet.exit_codes import CommandFailed, ExitCode
 from sparkfleet.notify import notices, ways
 from sparkfleet.notify.notices import KINDS, Message, State
+from sparkfleet.state_files import replace_file, state_file
 from sparkfleet.status.command import routes_of
 from sparkfleet.status.fleet import views
-from sparkfleet.status.records import path_of as drift_path
 from sparkfleet.status.stream import once
 
 DESCRIPTION = """\
@@ -79,7 +78,7 @@ def notify(arguments: argparse.Namespace) -> ExitCode:
 def look(arguments: argparse.Namespace, known: list[ways.Way]) -> ExitCode:
     """One look. Two at a time would tell things twice: the second one leaves it to the first."""
     routes, records = routes_of(arguments)
-    path = drift_path(records.fleet_file).parent.parent / "notify" / drift_path(records.fleet_file).name
+    path = state_file("notify", records.fleet_file)
     with alone(path) as first:
         if not first:
             return ExitCode.CLEAN
@@ -138,13 +137,7 @@ def load(path: Path) -> State:
 def save(path: Path, state: State) -> None:
     """Replaces the file in one step. Raises CommandFailed."""
     try:
-        descriptor, name = tempfile.mkstemp(prefix=".unfinished-", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-                json.dump(state.as_json(), stream)
-            Path(name).replace(path)
-        finally:
-            Path(name).unlink(missing_ok=True)
+        replace_file(path, json.dumps(state.as_json()))
     except OSError as error:
         raise CommandFailed(f"{path}: cannot be written: {error.strerror}: the same will be told again") from error
 

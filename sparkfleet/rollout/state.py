@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import tempfile
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from sparkfleet.exit_codes import CommandFailed, ExitCode
 from sparkfleet.settings.problems import escaped
+from sparkfleet.state_files import replace_file, state_file
 
 
 class Progress(StrEnum):
@@ -43,26 +41,14 @@ class RunState:
 
 def path_of(fleet_file: Path) -> Path:
     """The state file of a fleet file, in the XDG state directory."""
-    named = os.environ.get("XDG_STATE_HOME", "")
-    # The XDG specification has relative paths ignored.
-    base = Path(named) if Path(named).is_absolute() else Path.home() / ".local/state"
-    key = hashlib.sha256(str(fleet_file.absolute()).encode(errors="surrogateescape")).hexdigest()[:16]
-    return base / "sparkfleet" / "rollout" / f"{key}.json"
+    return state_file("rollout", fleet_file)
 
 
 def save(path: Path, state: RunState) -> None:
     """Replaces the file in one step. Raises CommandFailed where it cannot be written."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=".unfinished-", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-                json.dump({"schema": 1, **asdict(state)}, stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-            Path(name).replace(path)
-        finally:
-            Path(name).unlink(missing_ok=True)
+        replace_file(path, json.dumps({"schema": 1, **asdict(state)}))
     except OSError as error:
         raise CommandFailed(f"{escaped(str(path))}: cannot be written: {error.strerror}") from error
 

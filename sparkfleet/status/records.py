@@ -5,10 +5,7 @@ A deploy and a dry run note here how they left each host (`note`); audits are in
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -23,6 +20,7 @@ from sparkfleet.audit.model import Run, Status
 from sparkfleet.audit.report.html import LETTERS
 from sparkfleet.audit.store import Store
 from sparkfleet.exit_codes import CommandFailed
+from sparkfleet.state_files import replace_file, state_file
 
 if TYPE_CHECKING:
     from sparkfleet.deploy.outcome import Outcome
@@ -107,10 +105,7 @@ class Records:
 
 def path_of(fleet_file: Path) -> Path:
     """Where the drifts of a fleet file are noted, in the XDG state directory."""
-    named = os.environ.get("XDG_STATE_HOME", "")
-    base = Path(named) if named.startswith("/") else Path.home() / ".local" / "state"
-    key = hashlib.sha256(str(fleet_file.absolute()).encode(errors="surrogateescape")).hexdigest()[:16]
-    return base / "sparkfleet" / "drift" / f"{key}.json"
+    return state_file("drift", fleet_file)
 
 
 def drifts_of(fleet_file: Path) -> dict[str, Drifted]:
@@ -140,10 +135,4 @@ def note(fleet_file: Path | None, found: Sequence[Outcome], by: str) -> None:
     path = path_of(fleet_file)
     with suppress(OSError):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=".unfinished-", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-                json.dump({"schema": 1, "hosts": known}, stream)
-            Path(name).replace(path)
-        finally:
-            Path(name).unlink(missing_ok=True)
+        replace_file(path, json.dumps({"schema": 1, "hosts": known}))
